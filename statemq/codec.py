@@ -1,0 +1,81 @@
+"""JSON, digests, ids and durations: one encoder and one decoder for all."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from statemq.errors import UsageError
+
+encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+"""A value as JSON bytes. Raises TypeError or ValueError for what JSON cannot hold."""
+
+decode: Callable[[Any], Any] = msgspec.json.Decoder().decode
+"""Any JSON text as plain Python values."""
+
+
+def encode_sorted(value: Any) -> bytes:
+    """JSON bytes that are equal for equal values (keys sorted)."""
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def digest(*parts: bytes) -> str:
+    """12 hex digits (48 bits) that tell apart the requests of one idempotency key or the arguments of one step."""
+    return hashlib.blake2b(b"\0".join(parts), digest_size=6).hexdigest()
+
+
+def uuid7(now_ms: int) -> str:
+    """A UUID version 7 (RFC 9562) for this time, as 32 hex digits without dashes."""
+    tail = int.from_bytes(os.urandom(10), "big")
+    a, b = (tail >> 62) & 0xFFF, tail & ((1 << 62) - 1)
+    return f"{now_ms & 0xFFFFFFFFFFFF:012x}7{a:03x}{(0b10 << 62) | b:016x}"
+
+
+def short_id() -> str:
+    """10 lower-case characters, 50 random bits: a worker's or client's name for one life of its process."""
+    return base64.b32encode(os.urandom(7)).decode()[:10].lower()
+
+
+def command_id(machine: str, partition: int, now_ms: int) -> str:
+    """``resource.7.<uuid7>``: says where the command lives and sorts by time."""
+    return f"{machine}.{partition}.{uuid7(now_ms)}"
+
+
+def parse_command_id(id: str) -> tuple[str, int]:
+    """The machine and partition of a command id."""
+    machine, _, rest = id.partition(".")
+    partition, _, unique = rest.partition(".")
+    if not (machine and unique and partition.isdecimal()):
+        raise UsageError(f'"{id}" is no command id; one looks like resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12')
+    return machine, int(partition)
+
+
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def duration_ms(value: float | timedelta | str) -> int:
+    """Milliseconds of ``500ms 30s 5m 2h 1d``, a bare number of seconds, or a timedelta; never negative."""
+    if isinstance(value, timedelta):
+        ms = value / timedelta(milliseconds=1)
+    elif isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?\s*", value)
+        if not match:
+            raise UsageError(f'"{value}" is no duration; write 500ms, 30s, 5m, 2h or 1d')
+        ms = float(match[1]) * _UNITS_MS[match[2] or "s"]
+    else:
+        ms = float(value) * 1000
+    if not 0 <= ms < 2**53:
+        raise UsageError(f"a duration cannot be {value}")
+    return round(ms)
+
+
+def rfc3339(at_ms: int) -> str:
+    """``2026-11-24T12:00:00.123Z``."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

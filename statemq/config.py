@@ -1,0 +1,100 @@
+"""Settings and limits; each number is documented where it stands."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from statemq.errors import UsageError
+
+DEFAULT_URL = "redis://localhost:6379"
+DEFAULT_NAMESPACE = "statemq"
+
+SCHEMA = 1
+"""Version of the data in Redis. A process refuses a namespace with a higher one."""
+
+OUTCOME_PERIOD_MS = 60_000
+"""An outcome lives in the hash of its period; the present and the last one are kept, so 60 to 120 s."""
+
+OUTCOME_TTL_MS = 3 * OUTCOME_PERIOD_MS
+"""The net under the owner's sweep of past periods (P31)."""
+
+RESEND_WITHIN_MS = OUTCOME_PERIOD_MS - 10_000
+"""A command id older than this and not known is too late to append: it may have ended and been forgotten (P26)."""
+
+ONCE_TTL_MS = 24 * 3600 * 1000
+"""How long an idempotency key is remembered after its command ended."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Sizes in bytes unless named otherwise; the append script checks them again."""
+
+    key: int = 512
+    name: int = 64
+    arguments: int = 128 * 1024
+    result: int = 128 * 1024
+    step: int = 128 * 1024
+    data: int = 256 * 1024
+    idempotency_key: int = 256
+    backlog: int = 1_000_000
+    """Commands of one partition that are accepted and have not ended."""
+    batch: int = 128
+    """Commands in one script call."""
+    batch_bytes: int = 256 * 1024
+    """Bytes in one script call, unless a single command has more."""
+    buried_field: int = 4096
+    """A field of a dead letter is cut at this length."""
+
+
+LIMITS = Limits()
+
+HISTORY_CAP = 10_000
+"""Entries of a partition's history, about (XADD MAXLEN ~)."""
+
+FAILED_CAP = 10_000
+"""Dead letters of a partition, about; the oldest go first, and the worker says so."""
+
+
+class WorkerSettings(msgspec.Struct, frozen=True):
+    """How a worker runs; durations in the unit of the name's ending."""
+
+    lease_ms: int = 10_000
+    """A silent host's partitions are taken over after this; a dead process's within a tenth of a second."""
+    look_s: float = 0.1
+    """How often a worker looks whether its peers still live."""
+    beat_s: float = 1.0
+    """How often a worker says in the registry that it lives."""
+    stuck_after_s: float = 30.0
+    """A process whose event loop has not turned for so long stops renewing and exits (P6)."""
+    grace_s: float = 10.0
+    """On SIGTERM, how long running transitions may go on before they are left to the next owner."""
+    concurrency: int = 128
+    """Transitions whose code runs at one time in a process."""
+    suspend_after_s: float = 5.0
+    """A wait longer than this leaves memory; the journal brings it back."""
+    read_ahead: int = 128
+    """Commands of one busy key kept in memory; the ones behind are parked in its inbox."""
+    window: int = 1024
+    """Commands of one partition kept in memory."""
+    window_bytes: int = 4 * 1024 * 1024
+    cache: int = 100_000
+    """Instances whose last state a worker keeps in memory."""
+    max_crashes: int = 3
+    """A command is buried when it has killed its worker so often while it ran alone."""
+    on_wipe: str = "halt"
+    """What to do when a partition was wiped: "halt" says it and waits; "reinit" makes it anew."""
+
+
+
+
+def check_namespace(namespace: str) -> str:
+    """The namespace itself, if it is one: letters, digits, ``_`` and ``-``, at most 64."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", namespace):
+        raise UsageError(f'"{namespace}" is no namespace: use 1 to 64 letters, digits, "_" or "-"')
+    return namespace
+
+
+def is_name(name: str) -> bool:
+    """Whether ``name`` can name a machine, transition or state: a letter or ``_``, then letters, digits, ``_``."""
+    return len(name) <= LIMITS.name and bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name))

@@ -1,0 +1,108 @@
+"""What a transition's body is given: its durable operations.
+
+Pure: it knows no Redis. An ``Engine`` behind it (the worker's attempt, or a test's) does the work.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol, TypeVar, TypeVarTuple, overload
+
+from statemq.codec import duration_ms
+from statemq.retry import Retry
+
+R = TypeVar("R")
+A = TypeVarTuple("A")
+
+Duration = float | timedelta
+"""Seconds, or a timedelta."""
+
+
+class Engine(Protocol):
+    """The durable operations as an attempt provides them."""
+
+    def step(
+        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, returns: Any
+    ) -> Awaitable[Any]: ...
+
+    def sleep(self, ms: int) -> Awaitable[None]: ...
+
+    def now_ms(self) -> int: ...
+
+    def uuid(self) -> uuid.UUID: ...
+
+
+class Context:
+    """The running command, and what its body may do durably.
+
+    ``key`` the instance's key; ``command_id`` the command; ``attempt`` 1 for the first; ``random`` a generator
+    that gives the same numbers at each attempt; ``logger`` silent while recorded steps are passed again.
+    """
+
+    __slots__ = ("_engine", "attempt", "command_id", "key", "logger", "random")
+
+    def __init__(self, engine: Engine, key: str, command_id: str, attempt: int, logger: logging.LoggerAdapter[Any]) -> None:
+        self._engine = engine
+        self.key, self.command_id, self.attempt, self.logger = key, command_id, attempt, logger
+        self.random = random.Random(command_id)  # noqa: S311 - stable under replay, not secret
+
+    @overload
+    def step(
+        self,
+        name: str,
+        fn: Callable[[*A], Awaitable[R]],
+        *args: *A,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
+    ) -> Awaitable[R]: ...
+    @overload
+    def step(
+        self,
+        name: str,
+        fn: Callable[[*A], R],
+        *args: *A,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
+    ) -> Awaitable[R]: ...
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *args: Any,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+        returns: Any = None,
+    ) -> Awaitable[Any]:
+        """Once awaited, ``fn(*args)`` has run and its outcome is recorded; a recorded step never runs again.
+
+        ``fn`` is ``async def`` (runs here) or blocking (runs in a thread). Its result goes through JSON, by its
+        return annotation or ``returns=``, the first time too. Repeats of a name are told apart in call order
+        (``fetch``, ``fetch#2``); give concurrent steps their own names. ``timeout`` in seconds or a timedelta bounds each try
+        (for a blocking function it stops the waiting, not the thread).
+        Without ``retry`` an error fails the attempt; with it, the last error is recorded and raised.
+
+        Raises StepFailed when the retries are used up, StepConflict when the record was made for other arguments.
+        """
+        return self._engine.step(name, fn, args, retry, None if timeout is None else duration_ms(timeout), returns)
+
+    def step_key(self, name: str) -> str:
+        """``<command id>/<name>``: pass it to the outside world as the idempotency key of a step's call."""
+        return f"{self.command_id}/{name}"
+
+    def sleep(self, duration: Duration) -> Awaitable[None]:
+        """Once awaited, this much time has passed since it was first reached, crashes and restarts included."""
+        return self._engine.sleep(duration_ms(duration))
+
+    def now(self) -> datetime:
+        """The time (UTC) of the latest thing recorded: the same at each attempt, so it may decide what is done."""
+        return datetime.fromtimestamp(self._engine.now_ms() / 1000, UTC)
+
+    def uuid(self) -> uuid.UUID:
+        """A UUID that is new at each call and the same at each attempt."""
+        return self._engine.uuid()

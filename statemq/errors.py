@@ -1,0 +1,236 @@
+"""Everything statemq raises.
+
+    StatemqError
+    ├── DeclarationError            a machine class is wrong; lists every problem
+    ├── UsageError                  what was asked cannot be: fix the call
+    │   ├── UnknownMachine
+    │   ├── UnknownTransition       also an unknown query or state
+    │   ├── InvalidArguments
+    │   ├── InvalidKey
+    │   ├── TooLarge
+    │   ├── IdempotencyConflict
+    │   └── PartitionMismatch       this namespace has the machine with another partition count
+    ├── Refused                     not accepted now; nothing was queued
+    │   ├── BacklogFull
+    │   └── StreamExhausted
+    ├── CommandError                how a command ended, with its fields
+    │   ├── Rejected  Failed  Cancelled
+    │   ├── Pending                 (also a TimeoutError) it goes on; ask again by its id
+    │   └── Unknown                 nothing is known of that id (any more)
+    ├── ServerError                 Redis
+    │   ├── RedisAway               not reachable now
+    │   ├── UnsupportedServer       too old, evicting, or forbids what statemq needs
+    │   ├── NamespaceLost           the namespace was wiped or replaced
+    │   └── SchemaTooNew
+    ├── StepFailed                  a step used up its retries
+    └── StepConflict                a journal record was made for other arguments
+
+What a transition raises to end itself: ``Reject`` and ``Fail`` (no error of statemq's, so they
+share no root with the above).
+"""
+
+from __future__ import annotations
+
+
+class StatemqError(Exception):
+    """The root of what statemq raises."""
+
+    code = "error"
+
+
+class DeclarationError(StatemqError):
+    """A machine class cannot work; ``problems`` has one sentence for each fault."""
+
+    code = "declaration"
+
+    def __init__(self, machine: str, problems: list[str]) -> None:
+        self.machine, self.problems = machine, problems
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"machine {machine} is declared wrong:{lines}")
+
+
+class UsageError(StatemqError):
+    """The call cannot be carried out as it stands."""
+
+    code = "usage"
+
+
+class UnknownMachine(UsageError):
+    code = "unknown_machine"
+
+    def __init__(self, machine: str, namespace: str, known: list[str]) -> None:
+        self.machine, self.namespace, self.known = machine, namespace, known
+        names = ", ".join(sorted(known)) or "none"
+        super().__init__(f'no process has declared "{machine}" in namespace {namespace} yet; known: {names}')
+
+
+class UnknownTransition(UsageError):
+    code = "unknown_transition"
+
+    def __init__(self, machine: str, name: str, known: list[str], kind: str = "transition") -> None:
+        self.machine, self.name, self.known = machine, name, known
+        super().__init__(f'{machine} has no {kind} "{name}"; it has: {", ".join(known) or "none"}')
+
+
+class InvalidArguments(UsageError):
+    code = "arguments"
+
+    def __init__(self, machine: str, transition: str, why: str) -> None:
+        self.machine, self.transition, self.why = machine, transition, why
+        super().__init__(f"{machine}.{transition}: {why}")
+
+
+class InvalidKey(UsageError):
+    code = "key"
+
+
+class TooLarge(UsageError):
+    code = "too_large"
+
+    def __init__(self, what: str, size: int, limit: int) -> None:
+        self.what, self.size, self.limit = what, size, limit
+        super().__init__(f"{what} has {size} bytes; the limit is {limit}")
+
+
+class IdempotencyConflict(UsageError):
+    code = "idempotency_conflict"
+
+    def __init__(self, key: str, id: str) -> None:
+        self.key, self.id = key, id
+        super().__init__(f'idempotency key "{key}" was used for another request (command {id})')
+
+
+class PartitionMismatch(UsageError):
+    code = "partition_mismatch"
+
+    def __init__(self, machine: str, declared: int, stored: int) -> None:
+        self.machine, self.declared, self.stored = machine, declared, stored
+        super().__init__(
+            f"{machine} is declared with {declared} partitions but was created with {stored}; declare partitions={stored}"
+        )
+
+
+class Refused(StatemqError):
+    """Not accepted now; nothing was queued; the same call may pass later."""
+
+    code = "refused"
+
+
+class BacklogFull(Refused):
+    code = "backlog_full"
+
+    def __init__(self, machine: str, partition: int, limit: int) -> None:
+        self.machine, self.partition, self.limit = machine, partition, limit
+        super().__init__(f"{machine} has {limit} commands waiting in partition {partition}; try again when it has drained")
+
+
+class StreamExhausted(Refused):
+    code = "stream_exhausted"
+
+    def __init__(self, machine: str, partition: int) -> None:
+        self.machine, self.partition = machine, partition
+        super().__init__(
+            f"the command stream of {machine}, partition {partition}, has used up its entry ids (an entry of the far future "
+            "was added by hand); let it drain, then repair it with XSETID"
+        )
+
+
+class CommandError(StatemqError):
+    """How a command ended, or that it has not.
+
+    ``id machine key transition state reason code`` are strings; those not known are empty.
+    """
+
+    code = "command"
+
+    def __init__(
+        self, reason: str, *, id: str = "", machine: str = "", key: str = "", transition: str = "", state: str = "", code: str = ""
+    ) -> None:
+        self.reason, self.id, self.machine, self.key = reason, id, machine, key
+        self.transition, self.state = transition, state
+        self.code = code or type(self).code
+        super().__init__(reason)
+
+
+class Rejected(CommandError):
+    """The machine said no; nothing changed."""
+
+    code = "rejected"
+
+
+class Failed(CommandError):
+    """The command failed for good; the instance's state did not change."""
+
+    code = "failed"
+
+
+class Cancelled(CommandError):
+    code = "cancelled"
+
+
+class Pending(CommandError, TimeoutError):
+    """The command has not ended, or it is not known how; it goes on. Ask again by ``id``."""
+
+    code = "pending"
+
+
+class Unknown(CommandError):
+    """Nothing is known of this id: never accepted, or ended longer ago than outcomes are kept."""
+
+    code = "unknown"
+
+
+class ServerError(StatemqError):
+    code = "server"
+
+
+class RedisAway(ServerError):
+    code = "redis_away"
+
+
+class UnsupportedServer(ServerError):
+    code = "unsupported_server"
+
+
+class NamespaceLost(ServerError):
+    code = "namespace_lost"
+
+
+class SchemaTooNew(ServerError):
+    code = "schema_too_new"
+
+
+class StepFailed(StatemqError):
+    """A step used up its retries; ``step``, ``type`` and ``reason`` are those of its last error."""
+
+    code = "step_failed"
+
+    def __init__(self, step: str, type: str, reason: str) -> None:
+        self.step, self.type, self.reason = step, type, reason
+        super().__init__(f"step {step} failed: {type}: {reason}" if type else f"step {step} failed: {reason}")
+
+
+class StepConflict(StatemqError):
+    """A step's record was made for other arguments than those it is asked with now."""
+
+    code = "step_conflict"
+
+    def __init__(self, step: str) -> None:
+        self.step = step
+        super().__init__(f"step {step} was recorded for other arguments; give concurrent steps their own names")
+
+
+class Reject(Exception):
+    """Raise in a transition or guard to refuse the command: nothing changes, no retry."""
+
+    def __init__(self, reason: str = "rejected", code: str = "rejected") -> None:
+        self.reason, self.code = reason, code
+        super().__init__(reason)
+
+
+class Fail(Exception):
+    """Raise in a transition to fail the command for good, in a step to end its retries."""
+
+    def __init__(self, reason: str = "failed", code: str = "failed") -> None:
+        self.reason, self.code = reason, code
+        super().__init__(reason)

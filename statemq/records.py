@@ -1,0 +1,185 @@
+"""What crosses the edge of store/: frozen records, decoded once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a command ended; the JSON of ``T:outcomes``.
+
+    ``outcome``: completed, rejected, failed or cancelled. ``result`` is set for completed, ``reason`` and
+    ``code`` for the others. ``state`` and ``version`` are the instance's after it. Times in ms.
+    """
+
+    id: str
+    outcome: str
+    key: str = ""
+    transition: str = ""
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    reason: str = ""
+    code: str = ""
+    error: str = ""
+    """The exception's type, for failed ones."""
+    state: str = ""
+    version: int = 0
+    attempts: int = 1
+    allowed: list[str] = []
+    """Rejected ones: the transitions the state allows now."""
+    at: int = 0
+    """When it ended, by Redis time."""
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """A committed snapshot. ``exists`` is false for a key that no command has changed yet."""
+
+    machine: str
+    key: str
+    state: str
+    version: int = 0
+    data: Any = None
+    """Decoded JSON: a dict, or None when the machine has no data."""
+    exists: bool = False
+    paused: bool = False
+    entered: int = 0
+    """The version at which the present state was entered."""
+    updated: int = 0
+    """ms; 0 if never."""
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A row of ``list``: an instance and since when (ms) it is in its state."""
+
+    key: str
+    state: str
+    since: int
+
+
+class Step(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A journal record as people see it."""
+
+    name: str
+    result: Any = None
+    error: str = ""
+    at: int = 0
+    took_ms: int = 0
+
+
+class CommandStatus(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``show ID``. ``status``: queued, running, waiting, delayed, completed, rejected, failed, cancelled."""
+
+    id: str
+    status: str
+    machine: str = ""
+    key: str = ""
+    transition: str = ""
+    args: Any = None
+    entry: str = ""
+    attempts: int = 0
+    error: str = ""
+    """The last attempt's error while it is retried or paused."""
+    due: int = 0
+    """ms: when a waiting or delayed command goes on."""
+    worker: str = ""
+    cancel_asked: bool = False
+    steps: list[Step] = []
+    outcome: Outcome | None = None
+
+
+class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A row of ``queue``: a command that has not ended; ``where``: stream, inbox or timer."""
+
+    id: str
+    key: str
+    transition: str
+    status: str
+    where: str
+    entry: str = ""
+    args: Any = None
+    due: int = 0
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    entry: str
+    id: str
+    key: str
+    transition: str
+    outcome: str
+    source: str = ""
+    target: str = ""
+    version: int = 0
+    attempts: int = 1
+    worker: str = ""
+    reason: str = ""
+    at: int = 0
+    partition: int = 0
+
+
+class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A row of ``failed list``. ``letter`` names it for retry and discard: ``<partition>/<entry id>``."""
+
+    letter: str
+    id: str
+    key: str
+    transition: str
+    args: str = ""
+    reason: str = ""
+    error: str = ""
+    traceback: str = ""
+    attempts: int = 0
+    at: int = 0
+
+
+class MachineInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    name: str
+    partitions: int
+    initial: str
+    states: list[str]
+    transitions: list[str]
+    queries: list[str] = []
+    workers: int = 0
+    waiting: int = 0
+    """Commands that have not ended."""
+    failed: int = 0
+    paused: bool = False
+    in_state: dict[str, int] = {}
+
+
+class PartitionInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    number: int
+    owner: str = ""
+    token: str = ""
+    lease_left_ms: int = 0
+    """Negative when overdue."""
+    waiting: int = 0
+    stream: int = 0
+    running: int = 0
+    ready: int = 0
+    timers: int = 0
+    paused: bool = False
+
+
+class WorkerInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    id: str
+    host: str = ""
+    pid: int = 0
+    started: int = 0
+    seen: int = 0
+    """ms, Redis time, of its last life sign."""
+    live: bool = True
+    concurrency: int = 0
+    partitions: list[int] = []
+
+
+class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Answer of ``can``."""
+
+    allowed: bool
+    reason: str = ""
+    state: str = ""
+    transitions: list[str] = []
+    """What the state allows now."""
+    guards: bool = True
+    """False when guards could not be asked because the class is not imported here."""
