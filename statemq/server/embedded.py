@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import fcntl
-import functools
 import os
-import random
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from statemq.errors import ServerError
-from statemq.serverbin import find_server
-
-HOST = "127.0.0.1"
-PORTS = range(20_000, 32_000)
-"""Below the range from which kernels take the near ends of connections, so that a restart finds its port free."""
+from statemq.server.binary import find_server
+from statemq.server.host import HOST, end_with_parent, free_port, is_free
 
 START_WITHIN_S = 30.0
 STOP_WITHIN_S = 10.0
@@ -36,8 +29,6 @@ LOCK_WITHIN_S = 2.0
 
 SOCKET_PATH_MAX = 100
 """Kernels refuse longer paths of unix sockets (104 to 108 bytes)."""
-
-PR_SET_PDEATHSIG = 1
 
 
 class EmbeddedServer:
@@ -183,7 +174,7 @@ class EmbeddedServer:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C in a terminal is for the parent, which still has to write
                     pass_fds=(lock,),
-                    preexec_fn=_end_with_parent(),
+                    preexec_fn=end_with_parent(),
                 )
             except OSError as error:
                 raise ServerError(f"cannot run {binary}: {error.strerror}") from error
@@ -258,40 +249,3 @@ def read_reply(replies: IO[bytes]) -> str:
     if line.startswith(b"$"):
         return replies.read(int(line[1:]) + 2)[:-2].decode(errors="replace")
     return line[1:].rstrip().decode(errors="replace")
-
-
-def is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does: what only lingers is free
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def free_port() -> int:
-    """A loopback port nobody listens on now."""
-    for port in random.sample(PORTS, 100):
-        if is_free(port):
-            return port
-    raise ServerError(f"found no free port between {PORTS.start} and {PORTS.stop}; name one")
-
-
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """What the child does before it becomes the server, so that it gets SIGTERM when this process dies."""
-    if sys.platform != "linux":
-        return None
-    prctl, parent = _libc().prctl, os.getpid()  # looked up here: between fork and exec one does as little as one can
-
-    def ask_the_kernel() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before the kernel was asked
-            os._exit(1)
-
-    return ask_the_kernel

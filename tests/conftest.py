@@ -1,0 +1,48 @@
+"""A server for the session, a namespace for each test, and a look at what the test left behind."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Generator, Iterator
+
+import pytest
+import redis as redis_py
+
+from statemq.server import EmbeddedServer
+from tests.leaks import leaks, wipe
+
+PASSED = pytest.StashKey[bool]()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A running server of the session; ``STATEMQ_TEST_SERVER`` names another binary to test against."""
+    with EmbeddedServer(tmp_path_factory.mktemp("redis"), server_bin=os.environ.get("STATEMQ_TEST_SERVER")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def url(server: EmbeddedServer) -> str:
+    return server.url
+
+
+@pytest.fixture
+def namespace(url: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A namespace of the test's own. When the test has passed, nothing unbounded may be left in it (I8);
+    a test that means to leave work is marked ``leaves_work``."""
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    yield name
+    with redis_py.Redis.from_url(url, decode_responses=True) as redis:
+        left = leaks(redis, name)
+        wipe(redis, name)
+    if request.node.stash.get(PASSED, False) and not request.node.get_closest_marker("leaves_work"):
+        assert not left, "left in Redis (end the work, or mark the test leaves_work):\n  " + "\n  ".join(left)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.when == "call":
+        item.stash[PASSED] = report.passed
+    return report
