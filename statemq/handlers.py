@@ -1,0 +1,131 @@
+"""What a user writes in a machine's body: ``@transition``, its ``.when`` cases, ``@query`` and ``ANY``.
+
+These only note what was written; ``declare`` checks it when the class is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
+
+import msgspec
+
+from statemq.command import Command, Declared, check_key
+from statemq.context import Context
+from statemq.errors import UsageError
+from statemq.retry import Retry
+from statemq.spec import TransitionSpec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ANY: Final = "*"
+"""As ``source=``: every state that is not final."""
+
+States = str | Iterable[str]
+Guarded = Callable[..., Any]
+"""``guard(self, **arguments it names)``; pure; false, or Reject (raised or returned), refuses."""
+
+
+class Written(msgspec.Struct, frozen=True, eq=False):
+    """One case as it was written."""
+
+    fn: Callable[..., Any]
+    source: States
+    target: States | None
+    guard: Guarded | None
+    retry: Any
+
+
+class Transition(Generic[P, R]):
+    """A command of a machine. Called with a key and the handler's arguments it gives a ``Command``; it runs nothing."""
+
+    def __init__(self, first: Written, name: str | None) -> None:
+        self.cases = [first]
+        self.name = name
+        self.machine: type[Declared] | None = None
+        self.spec: TransitionSpec | None = None
+        self.__doc__ = first.fn.__doc__
+
+    def __call__(self, key: str, /, *args: P.args, **kwargs: P.kwargs) -> Command[R]:
+        """The command as a value. Raises InvalidKey, InvalidArguments."""
+        if self.machine is None or self.spec is None:
+            raise UsageError(f"transition {self.name or self.cases[0].fn.__name__} belongs to no machine class yet")
+        return Command(self.machine, check_key(key), self.spec.name, self.spec.encode_arguments(args, kwargs))
+
+    def when(self, state: States, *, target: States | None = None, guard: Guarded | None = None, retry: Retry | None = None) -> _When[P, R]:
+        """The decorated function is what this command does in ``state``; its signature is the same."""
+
+        def add(fn: Callable[..., Any]) -> Any:
+            self.cases.append(Written(fn, state, target, guard, retry))
+            return fn
+
+        return add
+
+
+class Query(Generic[P, R]):
+    """A read-only question about a committed snapshot; on an instance it is the method itself."""
+
+    def __init__(self, fn: Callable[Concatenate[Any, P], R]) -> None:
+        self.fn = fn
+        self.__doc__ = fn.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type[Any]) -> Query[P, R]: ...
+    @overload
+    def __get__(self, instance: object, owner: type[Any]) -> Callable[P, R]: ...
+    def __get__(self, instance: object | None, owner: type[Any]) -> Query[P, R] | Callable[P, R]:
+        return self if instance is None else self.fn.__get__(instance, owner)
+
+
+class _Transition(Protocol):
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Any, Context, P], Coroutine[Any, Any, R]], /) -> Transition[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Any, Context, P], R], /) -> Transition[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /) -> Transition[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Any, P], R], /) -> Transition[P, R]: ...
+
+
+class _When(Protocol[P, R]):
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[Any, Context, P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[Any, Context, P], Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Any, Context, P], R], /) -> Callable[Concatenate[Any, Context, P], R]: ...
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[Any, P], Coroutine[Any, Any, R]], /
+    ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, fn: Callable[Concatenate[Any, P], R], /) -> Callable[Concatenate[Any, P], R]: ...
+
+
+def transition(
+    *,
+    source: States,
+    target: States | None = None,
+    guard: Guarded | None = None,
+    name: str | None = None,
+    retry: Retry | None = None,
+) -> _Transition:
+    """Declare a transition: ``async def`` or, for a pure one, ``def``, with ``(self, ctx, **typed arguments)``.
+
+    ``source`` one state, several, or ANY. ``target`` one state; several (the body sets ``self.state``); none: the
+    instance stays. ``guard`` is called with ``self`` and the arguments it names and must be pure: a false answer
+    refuses the command with the first line of its docstring, ``Reject`` with its own words. ``name`` is the
+    command's name on the wire, the method's unless given. A pure ``def`` may leave out ``ctx``.
+    """
+
+    def declare(fn: Callable[..., Any]) -> Any:
+        return Transition(Written(fn, source, target, guard, retry), name)
+
+    return declare
+
+
+def query(fn: Callable[Concatenate[Any, P], R]) -> Query[P, R]:
+    """Declare a read-only method ``def name(self, **typed arguments) -> T`` that clients may call without queueing."""
+    return Query(fn)

@@ -1,0 +1,66 @@
+"""What a user subclasses: a machine with its states and data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any, ClassVar, Generic, Literal
+
+from typing_extensions import TypeVar
+
+from statemq.command import Command, check_key
+from statemq.declare import Options, declare
+from statemq.handlers import ANY, Query, Transition, query, transition
+from statemq.retry import Retry
+from statemq.spec import MachineSpec
+
+__all__ = ["ANY", "Command", "Machine", "Query", "Transition", "check_key", "query", "transition"]
+
+DEFAULT_RETRY = Retry()
+
+Data = TypeVar("Data", default=None)
+Status = TypeVar("Status", bound=str, default=str)
+
+
+class Machine(Generic[Data, Status]):
+    """Base of every machine: ``class Resource(Machine[Data, Status], initial=Status.DOWN)``.
+
+    ``Data`` is a msgspec Struct whose fields all have defaults, or left out; ``Status`` a StrEnum, or left out:
+    then the states are those that ``initial``, ``final``, ``source`` and ``target`` name.
+
+    Options: ``name`` (the class's name in snake_case), ``final`` states that nothing leaves, ``partitions`` (16; fixed when
+    the machine is first used), ``retry`` for attempts that raise, ``on_failure`` of a command: ``skip`` it or ``pause`` the instance.
+
+    In a body ``self.key``, ``self.state``, ``self.data`` and ``self.version`` are those of this attempt; what was changed is
+    real once the transition is committed. The worker makes the instances, one for each attempt.
+    """
+
+    __slots__ = ("_before", "data", "key", "state", "version")
+
+    spec: ClassVar[MachineSpec]
+
+    key: str
+    state: Status
+    data: Data
+    version: int
+    _before: Status
+
+    def __init_subclass__(
+        cls,
+        *,
+        initial: str | None = None,
+        name: str | None = None,
+        final: str | Iterable[str] = (),
+        partitions: int = 16,
+        retry: Retry = DEFAULT_RETRY,
+        on_failure: Literal["skip", "pause"] = "skip",
+        **kwargs: Any,
+    ) -> None:
+        """Read the declaration into ``cls.spec``. Raises DeclarationError with every fault in it."""
+        super().__init_subclass__(**kwargs)
+        around = sys._getframe(1).f_locals  # a class inside a function may be annotated with names of that function
+        cls.spec = declare(cls, Machine, Options(name, initial, final, partitions, retry, on_failure), around)
+
+    def __init__(self) -> None:
+        name = type(self).__name__
+        raise TypeError(f"the worker makes each {name}; to ask something of one, send {name}.<transition>(key)")

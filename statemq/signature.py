@@ -1,0 +1,128 @@
+"""Reading a handler's signature: its arguments and result as types that JSON can carry."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, get_type_hints
+
+import msgspec
+
+from statemq.codec import encode
+from statemq.context import Context
+from statemq.operation import UNENCODABLE
+
+PLAIN = (str, int, bool, type(None))
+"""Types whose every value is right JSON of that type."""
+
+
+class Parameter(NamedTuple):
+    name: str
+    type: Any
+    default: Any
+    """msgspec.NODEFAULT when it must be given."""
+    keyword_only: bool
+
+
+class Signature(NamedTuple):
+    """``(self, [ctx,] **parameters) -> result``."""
+
+    parameters: tuple[Parameter, ...]
+    result: Any
+    has_ctx: bool
+
+    def same_call(self, other: Signature) -> bool:
+        """Whether both take the same arguments and return the same type; ``ctx`` does not count."""
+        return (self.parameters, self.result) == (other.parameters, other.result)
+
+
+def read_signature(fn: Callable[..., Any], scope: Mapping[str, Any], context: bool, problem: Callable[[str], None]) -> Signature | None:
+    """The signature of a method, or None after ``problem`` was told what is wrong. ``context``: a second parameter may be ``ctx``."""
+    try:
+        hints = get_type_hints(fn, localns=dict(scope), include_extras=True)
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
+        problem(f"its annotations cannot be resolved: {error}")
+        return None
+    given = list(inspect.signature(fn).parameters.values())
+    if not given or given[0].kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
+        problem("its first parameter must be self")
+        return None
+    given.pop(0)
+    has_ctx = context and bool(given) and (given[0].name == "ctx" or hints.get(given[0].name) is Context)
+    if has_ctx:
+        given.pop(0)
+    parameters = [_read_parameter(parameter, hints, problem) for parameter in given]
+    result = hints.get("return", Any)
+    if not _json_type(result):
+        problem(f"JSON cannot carry its result type {_name(result)}")
+        return None
+    if None in parameters:
+        return None
+    return Signature(tuple(parameter for parameter in parameters if parameter is not None), result, has_ctx)
+
+
+def _read_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any], problem: Callable[[str], None]) -> Parameter | None:
+    name, kind = parameter.name, parameter.kind
+    if kind in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD):
+        stars = "*" if kind is kind.VAR_POSITIONAL else "**"
+        problem(f"{stars}{name} cannot be checked: name each argument")
+    elif kind is kind.POSITIONAL_ONLY:
+        problem(f"argument {name} is positional-only: arguments travel by name")
+    elif name not in hints:
+        problem(f"argument {name} has no type annotation")
+    elif not _json_type(hints[name]):
+        problem(f"JSON cannot carry argument {name} of type {_name(hints[name])}")
+    else:
+        default = msgspec.NODEFAULT if parameter.default is parameter.empty else parameter.default
+        if default is msgspec.NODEFAULT or _fits(default, hints[name]):
+            return Parameter(name, hints[name], default, kind is kind.KEYWORD_ONLY)
+        problem(f"the default {default!r} of argument {name} is no {_name(hints[name])}")
+    return None
+
+
+def make_struct(name: str, parameters: tuple[Parameter, ...]) -> type[msgspec.Struct]:
+    """The Struct of these arguments; each decoding has defaults of its own, unknown names are refused."""
+    fields: list[Any] = []
+    for parameter in parameters:
+        if parameter.default is msgspec.NODEFAULT:
+            fields.append((parameter.name, parameter.type))
+        else:
+            fresh = msgspec.field(default_factory=partial(copy.deepcopy, parameter.default))
+            fields.append((parameter.name, parameter.type, parameter.default if _constant(parameter.default) else fresh))
+    return msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
+
+
+def plain_type(type_: Any) -> Any:
+    """``type_`` if its values need no check after encoding, otherwise a type that no value has."""
+    return type_ if type_ in PLAIN else _Nothing
+
+
+class _Nothing:
+    """No value has this type."""
+
+
+def _constant(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float | frozenset)
+
+
+def _json_type(type_: Any) -> bool:
+    try:
+        msgspec.json.Decoder(type_)
+        msgspec.json.schema(type_)
+    except (TypeError, ValueError, NameError, AttributeError):
+        return False
+    return True
+
+
+def _fits(value: Any, type_: Any) -> bool:
+    try:
+        msgspec.json.decode(encode(value), type=type_)
+    except UNENCODABLE:
+        return False
+    return True
+
+
+def _name(type_: Any) -> str:
+    return type_.__name__ if isinstance(type_, type) else str(type_)

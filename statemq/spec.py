@@ -1,0 +1,209 @@
+"""A declared machine, compiled: what the worker, the client and the edges ask it. Frozen; no Redis, no clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from statemq.codec import encode
+from statemq.errors import Reject, UnknownTransition
+from statemq.operation import UNENCODABLE, InvalidResult, Operation, explain
+from statemq.retry import Retry
+
+
+class Guard(msgspec.Struct, frozen=True, eq=False):
+    """A compiled ``guard=``: called with the instance and those arguments that it names."""
+
+    fn: Callable[..., Any]
+    names: tuple[str, ...]
+    reason: str
+    """What a refusal says when the guard gives no reason of its own."""
+    none_passes: bool
+    """A guard declared ``-> None`` refuses by Reject only; for all others None is as good as False."""
+
+    def refusal(self, instance: Any, arguments: Mapping[str, Any]) -> Reject | None:
+        """Why the command is refused now, or None."""
+        try:
+            answer = self.fn(instance, **{name: arguments[name] for name in self.names})
+        except Reject as reject:
+            return reject
+        if isinstance(answer, Reject):
+            return answer
+        if answer or (answer is None and self.none_passes):
+            return None
+        return Reject(self.reason)
+
+
+class Case(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """What a transition does in some states. Call ``fn(instance, [ctx,] **arguments)``."""
+
+    transition: str
+    fn: Callable[..., Any]
+    pure: bool
+    """A plain ``def``: it returns its result; otherwise it is ``async def``."""
+    has_ctx: bool
+    sources: tuple[str, ...]
+    targets: tuple[str, ...] | None
+    """None: the instance stays in its state."""
+    guard: Guard | None
+    retry: Retry | None
+    doc: str
+
+    def refused(self, instance: Any, arguments: Mapping[str, Any]) -> Reject | None:
+        """The guard's refusal, or None. ``arguments`` are those of ``decode_arguments``."""
+        return None if self.guard is None else self.guard.refusal(instance, arguments)
+
+    def check_guard(self, instance: Any, arguments: Mapping[str, Any]) -> str | None:
+        """Why the guard refuses, or None."""
+        refusal = self.refused(instance, arguments)
+        return None if refusal is None else refusal.reason
+
+
+class TransitionSpec(Operation, frozen=True, eq=False, kw_only=True):
+    """A command that the machine knows: its arguments and result, and the case for each state."""
+
+    cases: tuple[Case, ...]
+    by_state: dict[str, Case]
+
+    def case(self, state: str) -> Case | None:
+        """The one that applies in this state: one named state beats several, several beat ANY."""
+        return self.by_state.get(state)
+
+
+class QuerySpec(Operation, frozen=True, eq=False, kw_only=True):
+    """A read-only question; call ``fn(instance, **arguments)``."""
+
+    fn: Callable[..., Any]
+
+
+class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """Everything declared about a machine."""
+
+    cls: type[Any]
+    name: str
+    initial: str
+    final: frozenset[str]
+    partitions: int
+    retry: Retry
+    on_failure: str
+    """"skip" or "pause": what happens to an instance after a command failed for good."""
+    states: tuple[str, ...]
+    members: dict[str, str]
+    """State name → what a body sees in ``self.state`` (the member of the Status enum, or the name)."""
+    data_type: type[msgspec.Struct] | None
+    transitions: dict[str, TransitionSpec]
+    queries: dict[str, QuerySpec]
+    default_data: bytes
+    decode_data: Callable[[bytes], Any]
+
+    def transition(self, name: str) -> TransitionSpec:
+        """The transition of that name. Raises UnknownTransition."""
+        try:
+            return self.transitions[name]
+        except KeyError:
+            raise UnknownTransition(self.name, name, list(self.transitions)) from None
+
+    def query(self, name: str) -> QuerySpec:
+        """The query of that name. Raises UnknownTransition."""
+        try:
+            return self.queries[name]
+        except KeyError:
+            raise UnknownTransition(self.name, name, list(self.queries), "query") from None
+
+    def allowed(self, state: str) -> list[str]:
+        """The transitions that have a case for this state; guards are not asked."""
+        return [name for name, transition in self.transitions.items() if state in transition.by_state]
+
+    def refusal(self, transition: str, state: str, key: str) -> str:
+        """``resource/a is UP; setUp needs DOWN``."""
+        by_state = self.transitions[transition].by_state
+        *most, last = [name for name in self.states if name in by_state]
+        needs = f"{', '.join(most)} or {last}" if most else last
+        return f"{self.name}/{key} is {state}; {transition} needs {needs}"
+
+    def new_data(self) -> bytes | None:
+        """The data of an instance that no command has changed yet, as JSON; None for a machine without data."""
+        return None if self.data_type is None else self.default_data
+
+    def build(self, key: str, state: str, version: int, data: bytes | None) -> Any:
+        """An instance for one attempt, with a copy of its own of the data (None or empty: the defaults).
+
+        Raises ValueError when what is stored does not fit this version of the class.
+        """
+        member = self.members.get(state)
+        if member is None:
+            raise ValueError(f"{self.name}/{key} is in state {state}, which this version of {self.name} does not declare")
+        instance = object.__new__(self.cls)
+        instance.key, instance.state, instance.version, instance._before = key, member, version, member
+        if self.data_type is None:
+            instance.data = None
+            return instance
+        try:
+            instance.data = self.decode_data(data or self.default_data)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{self.name}/{key}: the stored data does not fit {self.data_type.__name__}: {explain(error)}") from None
+        return instance
+
+    def encode_data(self, instance: Any) -> bytes:
+        """The instance's data as JSON that ``build`` accepts; empty for a machine without data. Raises InvalidResult."""
+        data, expected = instance.data, self.data_type
+        if expected is None:
+            return b""
+        if type(data) is not expected:
+            raise InvalidResult(f"{self.name}/{instance.key}: self.data is {type(data).__name__}, not {expected.__name__}", "data")
+        try:
+            raw = encode(data)
+            # Structs do not check assignments: what could not be read back would block the instance for ever.
+            self.decode_data(raw)
+        except UNENCODABLE as error:
+            why = f"self.data does not fit {expected.__name__}: {explain(error)}"
+            raise InvalidResult(f"{self.name}/{instance.key}: {why}", "data") from None
+        return raw
+
+    def finish(self, case: Case, instance: Any) -> str:
+        """The state after the body has returned. Raises InvalidResult for a state outside the case's targets."""
+        state, before, targets = instance.state, instance._before, case.targets
+        if targets is None:
+            if state == before:
+                return self._plain(before)
+            wrong = f"has no target, but its body set self.state to {state}"
+        elif len(targets) == 1:
+            if state == before or state == targets[0]:
+                return targets[0]
+            wrong = f"has the target {targets[0]}, but its body set self.state to {state}"
+        elif state in targets:
+            return self._plain(state)
+        elif state == before:
+            wrong = f"must set self.state to one of {', '.join(targets)}; it is still {state}"
+        else:
+            wrong = f"set self.state to {state}; its targets are {', '.join(targets)}"
+        raise InvalidResult(f"{self.name}/{instance.key}: {case.transition} {wrong}", "state")
+
+    def _plain(self, state: str) -> str:
+        return self.states[self.states.index(state)]
+
+    def graph(self) -> dict[str, Any]:
+        """The declaration as plain JSON: what is kept in ``config`` and drawn by ``statemq graph``."""
+        operations: list[Operation] = [*self.transitions.values(), *self.queries.values()]
+        return {
+            "name": self.name,
+            "initial": self.initial,
+            "final": [state for state in self.states if state in self.final],
+            "states": list(self.states),
+            "transitions": [
+                {
+                    "name": transition.name,
+                    "source": list(case.sources),
+                    "target": None if case.targets is None else list(case.targets),
+                    "guard": case.guard and case.guard.reason,
+                    "doc": case.doc,
+                }
+                for transition in self.transitions.values()
+                for case in transition.cases
+            ],
+            "queries": [{"name": query.name, "doc": query.doc} for query in self.queries.values()],
+            "arguments": {operation.name: msgspec.json.schema(operation.arguments) for operation in operations},
+            "results": {operation.name: msgspec.json.schema(operation.result_type) for operation in operations},
+        }
