@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, get_args, get_origin
 
 import msgspec
 
 from statemq.config import LIMITS, is_name
 from statemq.errors import DeclarationError
-from statemq.handlers import ANY, Query, States, Transition, Written
+from statemq.guard import read_guard
+from statemq.handlers import ANY, Query, Transition, Written
 from statemq.operation import UNENCODABLE
 from statemq.retry import Retry
-from statemq.signature import Signature, make_struct, plain_type, read_signature
-from statemq.spec import Case, Guard, MachineSpec, QuerySpec, TransitionSpec
+from statemq.signature import Problem, Signature, compile_operation, doc, read_signature
+from statemq.spec import Case, MachineSpec, QuerySpec, TransitionSpec
+from statemq.states import States, each
 
 MAX_PARTITIONS = 4096
 RESERVED = ("data", "key", "spec", "state", "version")
@@ -29,7 +30,7 @@ class Options(NamedTuple):
 
     name: str | None
     initial: str | None
-    final: States
+    final: Any
     partitions: Any
     retry: Any
     on_failure: Any
@@ -56,19 +57,16 @@ class _Declaration:
         self.scope = {**around, **vars(cls)}
         self.problems: list[str] = []
         self.name = options.name or snake_case(cls.__name__)
-        self.states: list[str] = []
-        self.enum: type[Enum] | None = None
-        self.open = False
-        """Whether states are declared by being named: there is no Status."""
+        self.states = States(self.problem)
 
     def compile(self) -> MachineSpec:
         data_type, status = self.parameters()
         self.options_are_right()
         written = self.members(Transition)
         queries = self.members(Query)
-        self.declare_states(status, written)
-        initial = self.state("initial", self.options.initial) if self.options.initial is not None else ""
-        final = frozenset(self.named_states("final", self.options.final))
+        self.states.declare(status, self.written_states(written))
+        initial = self.states.one("initial", self.options.initial) if self.options.initial is not None else ""
+        final = frozenset(self.states.several("final", self.options.final))
         decode_data, default_data = self.data(data_type)
         specs: dict[str, TransitionSpec] = {}
         for attribute, transition in written.items():
@@ -82,7 +80,7 @@ class _Declaration:
         if self.options.initial is None:
             self.problem("it has no initial state: class X(Machine[...], initial=...)")
         elif not self.problems:  # a half-read graph would only repeat faults in other words
-            self.states_are_reachable(initial, specs)
+            self.states.are_reachable(initial, specs.values())
         if self.problems:
             raise DeclarationError(self.cls.__name__, self.problems)
         for attribute, transition in written.items():
@@ -95,8 +93,8 @@ class _Declaration:
             partitions=self.options.partitions,
             retry=self.options.retry,
             on_failure=self.options.on_failure,
-            states=tuple(self.states),
-            members={state: self.member(state) for state in self.states},
+            states=tuple(self.states.names),
+            members=self.states.members(),
             data_type=data_type,
             transitions=specs,
             queries=asked,
@@ -106,6 +104,10 @@ class _Declaration:
 
     def problem(self, text: str) -> None:
         self.problems.append(text)
+
+    def at(self, where: str) -> Problem:
+        """``problem`` for what is found in one place."""
+        return lambda text: self.problem(f"{where}: {text}")
 
     # --- the class statement -------------------------------------------------------------------------------------
 
@@ -150,6 +152,13 @@ class _Declaration:
                 self.problem(f'"{attribute}" is what every machine calls its {attribute}: give the method another name')
         return found
 
+    def written_states(self, written: Mapping[str, Transition[Any, Any]]) -> list[Any]:
+        """Every state that is named somewhere in the declaration."""
+        cases = [case for transition in written.values() for case in transition.cases]
+        named = [() if self.options.initial is None else self.options.initial, self.options.final]
+        named += [states for case in cases for states in (case.source, case.target or ())]
+        return [state for states in named for state in each(states) if state != ANY]
+
     def data(self, data_type: type[msgspec.Struct] | None) -> tuple[Callable[[bytes], Any], bytes]:
         """The decoder of the data, and the defaults encoded."""
         if data_type is None:
@@ -166,56 +175,6 @@ class _Declaration:
             self.problem(f"{data_type.__name__} cannot be kept as JSON: {error}")
             return msgspec.json.Decoder().decode, b""
         return decoder.decode, default
-
-    # --- states --------------------------------------------------------------------------------------------------
-
-    def declare_states(self, status: Any, written: Mapping[str, Transition[Any, Any]]) -> None:
-        if isinstance(status, type) and issubclass(status, str) and issubclass(status, Enum):
-            self.enum = status
-            self.states = [str(member.value) for member in status]
-        elif get_origin(status) is Literal:
-            self.states = [value for value in get_args(status) if isinstance(value, str)]
-        elif status is None or status is str or not isinstance(status, type):
-            self.open = True
-            named: list[Any] = [self.options.initial] if self.options.initial is not None else []
-            for transition in written.values():
-                for case in transition.cases:
-                    named += [*_several(case.source), *_several(case.target or ())]
-            named += _several(self.options.final)
-            self.states = list(dict.fromkeys(str(name) for name in named if name != ANY))
-        else:
-            self.problem(f"Status is a StrEnum, not {status.__name__}")
-        for state in self.states:
-            self.check_name("state", state)
-
-    def state(self, where: str, value: Any) -> str:
-        """The name of a state that was written somewhere, checked."""
-        name = str(value.value) if isinstance(value, Enum) else value
-        if not isinstance(name, str):
-            self.problem(f"{where}: {value!r} is no state")
-        elif name not in self.states or (self.enum and isinstance(value, Enum) and not isinstance(value, self.enum)):
-            self.problem(f'{where}: there is no state "{name}"; there are: {", ".join(self.states) or "none"}')
-        return str(name)
-
-    def named_states(self, where: str, value: States) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(self.state(where, one) for one in _several(value)))
-
-    def member(self, state: str) -> str:
-        """What a body sees in ``self.state``."""
-        return next((member for member in self.enum or () if member.value == state and isinstance(member, str)), state)
-
-    def states_are_reachable(self, initial: str, specs: Mapping[str, TransitionSpec]) -> None:
-        reached, ahead = {initial}, [initial]
-        while ahead:
-            state = ahead.pop()
-            for spec in specs.values():
-                case = spec.by_state.get(state)
-                new = set(case.targets or ()) - reached if case else set()
-                reached |= new
-                ahead += new
-        for state in self.states:
-            if state not in reached:
-                self.problem(f"no transition leads from {initial} to {state}")
 
     # --- transitions and queries ---------------------------------------------------------------------------------
 
@@ -245,7 +204,7 @@ class _Declaration:
         if first is None:
             return None
         return TransitionSpec(
-            **self.operation(name, transition.cases[0].fn, first),
+            **compile_operation(self.name, name, transition.cases[0].fn, first),
             cases=tuple(cases),
             by_state={state: case for state, (_, case) in ranks.items()},
         )
@@ -253,11 +212,11 @@ class _Declaration:
     def case(self, where: str, transition: str, written: Written, signature: Signature | None, final: frozenset[str]) -> tuple[Case, int]:
         """The compiled case, and how widely it was meant: 1 one state, 2 several, 3 ANY."""
         if written.source == ANY:
-            sources, rank = tuple(state for state in self.states if state not in final), 3
+            sources, rank = tuple(state for state in self.states.names if state not in final), 3
         else:
-            sources = self.named_states(f"{where}: source", written.source)
+            sources = self.states.several(f"{where}: source", written.source)
             rank = 1 if len(sources) == 1 else 2
-        targets = None if written.target is None else self.named_states(f"{where}: target", written.target)
+        targets = None if written.target is None else self.states.several(f"{where}: target", written.target)
         if not sources and written.source != ANY:
             self.problem(f"{where}: it has no source state")
         if targets == ():
@@ -274,43 +233,17 @@ class _Declaration:
             has_ctx=signature is not None and signature.has_ctx,
             sources=sources,
             targets=targets,
-            guard=self.guard(where, written.guard, signature) if written.guard is not None else None,
+            guard=None if written.guard is None else read_guard(written.guard, signature, self.at(f"{where}: guard")),
             retry=written.retry,
-            doc=_doc(written.fn),
+            doc=doc(written.fn),
         ), rank
-
-    def guard(self, where: str, fn: Any, signature: Signature | None) -> Guard | None:
-        where = f"{where}: guard"
-        if not callable(fn) or isinstance(fn, Transition | Query):
-            self.problem(f"{where} must be a function, not {fn!r}")
-            return None
-        if inspect.iscoroutinefunction(fn):
-            self.problem(f"{where} is async; guards are pure functions")
-        try:
-            parameters = list(inspect.signature(fn).parameters.values())
-        except (TypeError, ValueError) as error:
-            self.problem(f"{where} has no readable signature: {error}")
-            return None
-        known = {parameter.name for parameter in signature.parameters} if signature else set()
-        if not parameters or parameters[0].kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
-            self.problem(f"{where} must take the instance as its first parameter")
-        names = []
-        for parameter in parameters[1:]:
-            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and parameter.name in known:
-                names.append(parameter.name)
-            elif signature and parameter.default is parameter.empty:
-                self.problem(f"{where} asks for {parameter.name}, which is no argument of the transition")
-        name = getattr(fn, "__name__", type(fn).__name__)
-        reason = _doc(fn) or ("its guard refuses" if name == "<lambda>" else f"guard {name} refuses")
-        returns = getattr(fn, "__annotations__", {}).get("return", "")
-        return Guard(fn, tuple(names), reason, returns is None or returns == "None")
 
     def query(self, attribute: str, query: Query[Any, Any]) -> QuerySpec | None:
         self.check_name("query", attribute)
         if inspect.iscoroutinefunction(query.fn):
             self.problem(f"{attribute}: a query is a plain def, it only reads")
         signature = self.signature(attribute, query.fn, context=False)
-        return None if signature is None else QuerySpec(**self.operation(attribute, query.fn, signature), fn=query.fn)
+        return None if signature is None else QuerySpec(**compile_operation(self.name, attribute, query.fn, signature), fn=query.fn)
 
     def signature(self, where: str, fn: Any, context: bool) -> Signature | None:
         if not inspect.isfunction(fn):
@@ -319,25 +252,7 @@ class _Declaration:
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             self.problem(f"{where}: it is a generator; return the result")
             return None
-        return read_signature(fn, self.scope, context, lambda text: self.problem(f"{where}: {text}"))
-
-    def operation(self, name: str, fn: Callable[..., Any], signature: Signature) -> dict[str, Any]:
-        """The fields that transitions and queries share."""
-        parameters = signature.parameters
-        arguments = make_struct(name, parameters)
-        return {
-            "machine": self.name,
-            "name": name,
-            "doc": _doc(fn),
-            "names": tuple(parameter.name for parameter in parameters),
-            "positional": sum(not parameter.keyword_only for parameter in parameters),
-            "required": frozenset(parameter.name for parameter in parameters if parameter.default is msgspec.NODEFAULT),
-            "arguments": arguments,
-            "result_type": signature.result,
-            "plain_result": plain_type(signature.result),
-            "decode_struct": msgspec.json.Decoder(arguments).decode,
-            "decode_result": msgspec.json.Decoder(signature.result).decode,
-        }
+        return read_signature(fn, self.scope, context, self.at(where))
 
     def add(self, specs: dict[str, Any], spec: TransitionSpec | QuerySpec | None) -> None:
         if spec is not None:
@@ -351,13 +266,3 @@ class _Declaration:
             transition = copy.copy(transition)
             setattr(self.cls, attribute, transition)
         transition.machine, transition.spec = self.cls, specs[transition.name or attribute]
-
-
-def _several(value: Any) -> Iterable[Any]:
-    return (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
-
-
-def _doc(fn: Any) -> str:
-    """The first line of a docstring."""
-    text = inspect.getdoc(fn) if inspect.isroutine(fn) else None
-    return text.strip().partition("\n")[0] if text else ""

@@ -14,6 +14,9 @@ from statemq.codec import encode
 from statemq.context import Context
 from statemq.operation import UNENCODABLE
 
+Problem = Callable[[str], None]
+"""Notes one fault of a declaration."""
+
 PLAIN = (str, int, bool, type(None))
 """Types whose every value is right JSON of that type."""
 
@@ -38,7 +41,7 @@ class Signature(NamedTuple):
         return (self.parameters, self.result) == (other.parameters, other.result)
 
 
-def read_signature(fn: Callable[..., Any], scope: Mapping[str, Any], context: bool, problem: Callable[[str], None]) -> Signature | None:
+def read_signature(fn: Callable[..., Any], scope: Mapping[str, Any], context: bool, problem: Problem) -> Signature | None:
     """The signature of a method, or None after ``problem`` was told what is wrong. ``context``: a second parameter may be ``ctx``."""
     try:
         hints = get_type_hints(fn, localns=dict(scope), include_extras=True)
@@ -63,7 +66,7 @@ def read_signature(fn: Callable[..., Any], scope: Mapping[str, Any], context: bo
     return Signature(tuple(parameter for parameter in parameters if parameter is not None), result, has_ctx)
 
 
-def _read_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any], problem: Callable[[str], None]) -> Parameter | None:
+def _read_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any], problem: Problem) -> Parameter | None:
     name, kind = parameter.name, parameter.kind
     if kind in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD):
         stars = "*" if kind is kind.VAR_POSITIONAL else "**"
@@ -82,29 +85,45 @@ def _read_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any], prob
     return None
 
 
-def make_struct(name: str, parameters: tuple[Parameter, ...]) -> type[msgspec.Struct]:
+def compile_operation(machine: str, name: str, fn: Callable[..., Any], signature: Signature) -> dict[str, Any]:
+    """The fields of an ``Operation``, decoders made."""
+    parameters = signature.parameters
+    arguments = _make_struct(name, parameters)
+    return {
+        "machine": machine,
+        "name": name,
+        "doc": doc(fn),
+        "names": tuple(parameter.name for parameter in parameters),
+        "positional": sum(not parameter.keyword_only for parameter in parameters),
+        "required": frozenset(parameter.name for parameter in parameters if parameter.default is msgspec.NODEFAULT),
+        "arguments": arguments,
+        "result_type": signature.result,
+        "plain_result": signature.result if signature.result in PLAIN else _Nothing,
+        "decode_struct": msgspec.json.Decoder(arguments).decode,
+        "decode_result": msgspec.json.Decoder(signature.result).decode,
+    }
+
+
+def _make_struct(name: str, parameters: tuple[Parameter, ...]) -> type[msgspec.Struct]:
     """The Struct of these arguments; each decoding has defaults of its own, unknown names are refused."""
     fields: list[Any] = []
-    for parameter in parameters:
-        if parameter.default is msgspec.NODEFAULT:
-            fields.append((parameter.name, parameter.type))
+    for name_, type_, default, _ in parameters:
+        if default is msgspec.NODEFAULT:
+            fields.append((name_, type_))
+        elif default is None or isinstance(default, str | int | float | frozenset):
+            fields.append((name_, type_, default))
         else:
-            fresh = msgspec.field(default_factory=partial(copy.deepcopy, parameter.default))
-            fields.append((parameter.name, parameter.type, parameter.default if _constant(parameter.default) else fresh))
+            fields.append((name_, type_, msgspec.field(default_factory=partial(copy.deepcopy, default))))
     return msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
 
 
-def plain_type(type_: Any) -> Any:
-    """``type_`` if its values need no check after encoding, otherwise a type that no value has."""
-    return type_ if type_ in PLAIN else _Nothing
+def doc(fn: Any) -> str:
+    """The first line of a function's docstring."""
+    return (inspect.getdoc(fn) or "").strip().partition("\n")[0]
 
 
 class _Nothing:
     """No value has this type."""
-
-
-def _constant(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float | frozenset)
 
 
 def _json_type(type_: Any) -> bool:

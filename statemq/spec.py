@@ -9,31 +9,9 @@ import msgspec
 
 from statemq.codec import encode
 from statemq.errors import Reject, UnknownTransition
+from statemq.guard import Guard
 from statemq.operation import UNENCODABLE, InvalidResult, Operation, explain
 from statemq.retry import Retry
-
-
-class Guard(msgspec.Struct, frozen=True, eq=False):
-    """A compiled ``guard=``: called with the instance and those arguments that it names."""
-
-    fn: Callable[..., Any]
-    names: tuple[str, ...]
-    reason: str
-    """What a refusal says when the guard gives no reason of its own."""
-    none_passes: bool
-    """A guard declared ``-> None`` refuses by Reject only; for all others None is as good as False."""
-
-    def refusal(self, instance: Any, arguments: Mapping[str, Any]) -> Reject | None:
-        """Why the command is refused now, or None."""
-        try:
-            answer = self.fn(instance, **{name: arguments[name] for name in self.names})
-        except Reject as reject:
-            return reject
-        if isinstance(answer, Reject):
-            return answer
-        if answer or (answer is None and self.none_passes):
-            return None
-        return Reject(self.reason)
 
 
 class Case(msgspec.Struct, frozen=True, eq=False, kw_only=True):
