@@ -8,7 +8,9 @@ version) is accepted here; the worker checks again with the class.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Union
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -97,7 +99,7 @@ class _Types:
 
     def union(self, options: list[Any]) -> Any:
         """Any of the options, as far as msgspec can tell them apart by their JSON."""
-        united = Union[tuple(options)]  # noqa: UP007 - made at run time
+        united = reduce(or_, options) if options else Any
         return united if _decodable(united) else Any
 
     def array(self, schema: Schema) -> Any:
