@@ -1,0 +1,94 @@
+"""Type checkers accept all of this (checked by test_typing, and run by it too)."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import assert_type
+
+import msgspec
+
+from statemq import ANY, Command, Context, Machine, Reject, Retry, query, transition
+from statemq.examples.resource import Resource
+from statemq.examples.switch import Switch
+
+
+class Status(StrEnum):
+    NEW = "NEW"
+    PAID = "PAID"
+    LOST = "LOST"
+
+
+class Line(msgspec.Struct):
+    sku: str
+    count: int = 1
+
+
+class Order(msgspec.Struct):
+    lines: list[Line] = []
+    paid: int = 0
+
+
+def enough(order: Orders, amount: int) -> bool:
+    """the amount must be positive"""
+    return amount > 0
+
+
+async def charge(amount: int, key: str) -> str:
+    return f"{key}:{amount}"
+
+
+def note(text: str) -> int:
+    return len(text)
+
+
+class Orders(Machine[Order, Status], initial=Status.NEW, final={Status.LOST}, retry=Retry(attempts=3), on_failure="pause"):
+    @transition(source=Status.NEW, target=[Status.PAID, Status.LOST], guard=enough, name="payNow", retry=Retry(attempts=2))
+    async def pay(self, ctx: Context, amount: int, note_text: str = "", *, lines: list[Line] | None = None) -> Line:
+        receipt = await ctx.step("charge", charge, amount, ctx.step_key("charge"))
+        assert_type(receipt, str)
+        length = await ctx.step("note", note, note_text, retry=Retry(attempts=2), timeout=3)
+        assert_type(length, int)
+        assert_type(self.state, Status)
+        assert_type(self.data, Order)
+        self.state = Status.PAID if length else Status.LOST
+        if self.total() > 100:
+            raise Reject("too much")
+        return Line(receipt)
+
+    @pay.when([Status.PAID])
+    def paid_before(self, ctx: Context, amount: int, note_text: str = "", *, lines: list[Line] | None = None) -> Line:
+        return Line("paid")
+
+    @transition(source=ANY)
+    def touch(self) -> None:
+        self.data.paid += 1
+
+    @query
+    def total(self) -> int:
+        return self.data.paid
+
+    @query
+    def over(self, limit: int) -> bool:
+        return self.total() > limit
+
+
+class DataOnly(Machine[Order], initial="a"):
+    @transition(source="a", target="b")
+    def go(self, ctx: Context) -> str:
+        self.state = "b"
+        return self.data.lines[0].sku
+
+
+class Bare(Machine, initial="a"):
+    @transition(source="a", target="b")
+    async def go(self, ctx: Context, wait: float = 1) -> None:
+        await ctx.sleep(wait)
+
+
+assert_type(Orders.pay("a", 3), Command[Line])
+assert_type(Orders.pay("a", amount=3, lines=[Line("x")]), Command[Line])
+assert_type(Orders.touch("a"), Command[None])
+assert_type(Bare.go("a", wait=2.5), Command[None])
+assert_type(DataOnly.go("a"), Command[str])
+assert_type(Resource.setUp("a"), Command[str])
+assert_type(Switch.flip("a"), Command[int])
