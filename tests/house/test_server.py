@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import redis as redis_py
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from statemq.errors import ServerError, UnsupportedServer
 from statemq.server import EmbeddedServer
@@ -51,7 +53,10 @@ def test_a_paused_server_hangs_and_goes_on(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as server, connect(server) as redis:
         assert redis.ping()
         server.pause()
-        with pytest.raises(redis_py.TimeoutError), redis_py.Redis(port=server.port, socket_timeout=0.2, retry=None) as hasty:
+        with (
+            pytest.raises(redis_py.TimeoutError),
+            redis_py.Redis(port=server.port, socket_timeout=0.2, retry=Retry(NoBackoff(), 0)) as hasty,
+        ):
             hasty.ping()
         server.cont()
         assert redis.ping()
