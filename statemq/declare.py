@@ -171,6 +171,7 @@ class _Declaration:
             decoder = msgspec.json.Decoder(data_type)
             default = msgspec.json.encode(data_type())
             decoder.decode(default)
+            msgspec.json.schema(data_type)  # tells what only an encoder hook of one's own could write
         except (*UNENCODABLE, NameError, AttributeError) as error:
             self.problem(f"{data_type.__name__} cannot be kept as JSON: {error}")
             return msgspec.json.Decoder().decode, b""

@@ -102,11 +102,11 @@ def explain(error: Exception, names: tuple[str, ...] | None = None) -> str:
     """
     text = str(error)
     if names is not None:
-        if match := re.fullmatch(r"Object missing required field `(.+)`", text):
+        if match := re.fullmatch(r"Object missing required field `([^`]+)`", text):
             return f'argument "{match[1]}" is missing'
-        if match := re.fullmatch(r"Object contains unknown field `(.*)`", text):
+        if match := re.fullmatch(r"Object contains unknown field `([^`]*)`", text):
             return f'argument "{match[1]}" is unknown; {takes(names)}'
-        if match := re.fullmatch(r"Expected `object`, got `(.+)`", text):
+        if match := re.fullmatch(r"Expected `object`, got `([^`]+)`", text):
             return f"arguments are a JSON object, not {match[1]}"
     text, _, place = text.replace("`", "").partition(" - at ")
     place = place.removeprefix("$").removeprefix(".")

@@ -7,6 +7,7 @@ version) is accepted here; the worker checks again with the class.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import or_
@@ -17,6 +18,8 @@ import msgspec
 from statemq.operation import UNENCODABLE, explain
 
 Schema = Mapping[str, Any]
+UNTYPABLE = (*UNENCODABLE, re.error)
+"""What msgspec raises for a type it cannot make a decoder of."""
 
 _SCALARS = {"string": str, "integer": int, "number": float, "boolean": bool, "null": type(None)}
 _LIMITS = {
@@ -40,7 +43,7 @@ def validator(schema: Schema) -> Callable[[bytes], None]:
     names = tuple(root.get("properties", ()))
     try:
         decode = msgspec.json.Decoder(types.type_of(schema)).decode
-    except UNENCODABLE:  # more than msgspec's types can say together: at least it is JSON
+    except UNTYPABLE:  # more than msgspec's types can say together: at least it is JSON
         decode = msgspec.json.Decoder().decode
 
     def validate(raw: bytes) -> None:
@@ -132,7 +135,7 @@ def _limited(type_: Any, schema: Schema, limits: tuple[str, ...]) -> Any:
         return type_
     try:
         limited = Annotated[type_, msgspec.Meta(**given)]
-    except UNENCODABLE:
+    except UNTYPABLE:
         return type_
     return limited if _decodable(limited) else type_
 
@@ -140,6 +143,6 @@ def _limited(type_: Any, schema: Schema, limits: tuple[str, ...]) -> Any:
 def _decodable(type_: Any) -> bool:
     try:
         msgspec.json.Decoder(type_)
-    except UNENCODABLE:
+    except UNTYPABLE:
         return False
     return True
