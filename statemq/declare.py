@@ -55,6 +55,7 @@ class _Declaration:
     def __init__(self, cls: type[Any], base: type[Any], options: Options, around: Mapping[str, Any]) -> None:
         self.cls, self.base, self.options = cls, base, options
         self.scope = {**around, **vars(cls)}
+        """What the annotations of the class's own methods may name besides their globals."""
         self.problems: list[str] = []
         self.name = options.name or snake_case(cls.__name__)
         self.states = States(self.problem)
@@ -253,7 +254,8 @@ class _Declaration:
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             self.problem(f"{where}: it is a generator; return the result")
             return None
-        return read_signature(fn, self.scope, context, self.at(where))
+        own = (fn.__module__, fn.__qualname__.rpartition(".")[0]) == (self.cls.__module__, self.cls.__qualname__)
+        return read_signature(fn, self.scope if own else {}, context, self.at(where))
 
     def add(self, specs: dict[str, Any], spec: TransitionSpec | QuerySpec | None) -> None:
         if spec is not None:
@@ -266,4 +268,5 @@ class _Declaration:
         if attribute not in vars(self.cls):
             transition = copy.copy(transition)
             setattr(self.cls, attribute, transition)
-        transition.machine, transition.spec = self.cls, specs[transition.name or attribute]
+        transition.name = transition.name or attribute
+        transition.machine, transition.spec = self.cls, specs[transition.name]

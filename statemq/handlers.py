@@ -55,6 +55,8 @@ class Transition(Generic[P, R]):
 
     def when(self, state: States, *, target: States | None = None, guard: Guarded | None = None, retry: Retry | None = None) -> _When[P, R]:
         """The decorated function is what this command does in ``state``; its signature is the same."""
+        if self.machine is not None:
+            raise UsageError(f"{self.machine.spec.name}.{self.name} is complete: a case stands in the class of its transition")
 
         def add(fn: Callable[..., Any]) -> Any:
             self.cases.append(Written(fn, state, target, guard, retry))

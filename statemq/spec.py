@@ -97,7 +97,7 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     def refusal(self, transition: str, state: str, key: str) -> str:
         """``resource/a is UP; setUp needs DOWN``."""
         by_state = self.transitions[transition].by_state
-        *most, last = [name for name in self.states if name in by_state]
+        *most, last = [name for name in self.states if name in by_state] or ["a state that is not final"]
         needs = f"{', '.join(most)} or {last}" if most else last
         return f"{self.name}/{key} is {state}; {transition} needs {needs}"
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from statemq import ANY, Context, DeclarationError, Machine, Retry, query, transition
+from statemq import ANY, Context, DeclarationError, Machine, Retry, UsageError, query, transition
 
 
 class Status(StrEnum):
@@ -254,3 +254,20 @@ def test_a_subclass_has_transitions_of_its_own() -> None:
     assert One.hello("k").machine is One
     assert Two.hello("k").machine is Two
     assert (list(One.spec.transitions), list(Two.spec.transitions)) == (["hello"], ["hello", "bye"])
+
+
+def test_cases_cannot_be_added_from_outside() -> None:
+    class One(Machine, initial="a"):
+        @transition(source="a")
+        def hello(self) -> None: ...
+
+    with pytest.raises(UsageError, match=r"one\.hello is complete: a case stands in the class of its transition"):
+        One.hello.when("a")
+
+
+def test_a_machine_whose_states_are_all_final_says_so() -> None:
+    class Done(Machine, initial="a", final="a"):
+        @transition(source=ANY)
+        def hello(self) -> None: ...
+
+    assert Done.spec.refusal("hello", "a", "k") == "done/k is a; hello needs a state that is not final"

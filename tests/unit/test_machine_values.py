@@ -96,7 +96,7 @@ def test_structs_enums_and_times_travel() -> None:
         (lambda: loose.put("a", 1, sise=2), 'argument "sise" is unknown; it takes size, colour, tags, at, when'),
         (lambda: loose.put("a", 1, size=2), 'argument "size" was given twice'),
         (
-            lambda: Box.put("a", 1, Colour.RED, [], Point(1)),
+            lambda: loose.put("a", 1, Colour.RED, [], Point(1)),
             "4 arguments were given by position, 3 can be; it takes size, colour, tags, at, when",
         ),
         (lambda: loose.put("a", 1, at={"x": "1"}), "at.x: expected int, got str"),
