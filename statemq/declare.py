@@ -53,11 +53,11 @@ class _Declaration:
     """One class under examination; each method is one part of the rules and notes what it finds in ``problems``."""
 
     def __init__(self, cls: type[Any], base: type[Any], options: Options, around: Mapping[str, Any]) -> None:
-        self.cls, self.base, self.options = cls, base, options
+        self.cls, self.base, self.options = cls, base, options._replace(final=each(options.final))
         self.scope = {**around, **vars(cls)}
         """What the annotations of the class's own methods may name besides their globals."""
         self.problems: list[str] = []
-        self.name = options.name or snake_case(cls.__name__)
+        self.name = snake_case(cls.__name__) if options.name is None else options.name
         self.states = States(self.problem)
 
     def compile(self) -> MachineSpec:
@@ -136,8 +136,8 @@ class _Declaration:
         if on_failure not in ("skip", "pause"):
             self.problem(f'on_failure is "skip" or "pause", not {on_failure!r}')
 
-    def check_name(self, kind: str, name: str) -> None:
-        if not is_name(name):
+    def check_name(self, kind: str, name: Any) -> None:
+        if not (isinstance(name, str) and is_name(name)):
             self.problem(f'"{name}" cannot name a {kind}: a letter or "_", then letters, digits, "_"; at most {LIMITS.name}')
 
     def members(self, kind: type[Any]) -> dict[str, Any]:
@@ -156,9 +156,10 @@ class _Declaration:
     def written_states(self, written: Mapping[str, Transition[Any, Any]]) -> list[Any]:
         """Every state that is named somewhere in the declaration."""
         cases = [case for transition in written.values() for case in transition.cases]
-        named = [() if self.options.initial is None else self.options.initial, self.options.final]
-        named += [states for case in cases for states in (case.source, case.target or ())]
-        return [state for states in named for state in each(states) if state != ANY]
+        named = [*each(self.options.initial if self.options.initial is not None else ()), *self.options.final]
+        for case in cases:
+            named += [*case.source, *(case.target or ())]
+        return [state for state in named if state != ANY]
 
     def data(self, data_type: type[msgspec.Struct] | None) -> tuple[Callable[[bytes], Any], bytes]:
         """The decoder of the data, and the defaults encoded."""
@@ -213,13 +214,13 @@ class _Declaration:
 
     def case(self, where: str, transition: str, written: Written, signature: Signature | None, final: frozenset[str]) -> tuple[Case, int]:
         """The compiled case, and how widely it was meant: 1 one state, 2 several, 3 ANY."""
-        if written.source == ANY:
+        if written.source == (ANY,):
             sources, rank = tuple(state for state in self.states.names if state not in final), 3
         else:
             sources = self.states.several(f"{where}: source", written.source)
             rank = 1 if len(sources) == 1 else 2
         targets = None if written.target is None else self.states.several(f"{where}: target", written.target)
-        if not sources and written.source != ANY:
+        if not written.source:
             self.problem(f"{where}: it has no source state")
         if targets == ():
             self.problem(f"{where}: target is empty; leave it out for a transition that stays in its state")

@@ -15,6 +15,7 @@ from statemq.context import Context
 from statemq.errors import UsageError
 from statemq.retry import Retry
 from statemq.spec import TransitionSpec
+from statemq.states import each
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,8 +32,8 @@ class Written(msgspec.Struct, frozen=True, eq=False):
     """One case as it was written."""
 
     fn: Callable[..., Any]
-    source: States
-    target: States | None
+    source: tuple[Any, ...]
+    target: tuple[Any, ...] | None
     guard: Guarded | None
     retry: Any
 
@@ -59,7 +60,7 @@ class Transition(Generic[P, R]):
             raise UsageError(f"{self.machine.spec.name}.{self.name} is complete: a case stands in the class of its transition")
 
         def add(fn: Callable[..., Any]) -> Any:
-            self.cases.append(Written(fn, state, target, guard, retry))
+            self.cases.append(Written(fn, each(state), None if target is None else each(target), guard, retry))
             return fn
 
         return add
@@ -122,8 +123,10 @@ def transition(
     command's name on the wire, the method's unless given. A pure ``def`` may leave out ``ctx``.
     """
 
+    sources, targets = each(source), None if target is None else each(target)
+
     def declare(fn: Callable[..., Any]) -> Any:
-        return Transition(Written(fn, source, target, guard, retry), name)
+        return Transition(Written(fn, sources, targets, guard, retry), name)
 
     return declare
 

@@ -73,5 +73,7 @@ def name_of(state: Any) -> str:
 
 
 def each(states: Any) -> tuple[Any, ...]:
-    """One state or several, as several."""
+    """One state or several, as several; those of a set in an order that is the same in every process."""
+    if isinstance(states, set | frozenset):
+        return tuple(sorted(states, key=str))
     return (states,) if isinstance(states, str) or not isinstance(states, Iterable) else tuple(states)

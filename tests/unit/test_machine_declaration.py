@@ -169,6 +169,8 @@ def test_the_class_statement() -> None:
     assert problems(declare(partitions=True)) == ["partitions is a number from 1 to 4096, not True"]
     assert problems(declare(on_failure="stop")) == ['on_failure is "skip" or "pause", not \'stop\'']
     assert problems(declare(retry=5)) == ["retry is a Retry, not 5"]
+    assert problems(declare(name="")) == ['"" cannot name a machine: a letter or "_", then letters, digits, "_"; at most 64']
+    assert problems(declare(name=7))[0].startswith('"7" cannot name a machine')
     assert problems(declare(name="x" * 65))[0].endswith("at most 64")
     assert problems(declare(final="b")) == ["no transition leads from a to b"]
 
@@ -271,3 +273,18 @@ def test_a_machine_whose_states_are_all_final_says_so() -> None:
         def hello(self) -> None: ...
 
     assert Done.spec.refusal("hello", "a", "k") == "done/k is a; hello needs a state that is not final"
+
+
+def test_states_may_come_from_any_iterable() -> None:
+    class Loop(Machine, initial="a", final=iter(["z"])):
+        @transition(source=(state for state in "ab"), target=frozenset("bz"))
+        def on(self) -> None: ...
+
+    assert (Loop.spec.states, Loop.spec.final) == (("a", "z", "b"), frozenset("z"))
+    assert Loop.spec.graph()["transitions"][0] | {"doc": ""} == {
+        "name": "on",
+        "source": ["a", "b"],
+        "target": ["b", "z"],
+        "guard": None,
+        "doc": "",
+    }
