@@ -1,0 +1,137 @@
+"""The panel "Act": an operator's verbs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from statemq.cli import options, show
+from statemq.cli.connect import ask
+from statemq.cli.ends import ENDED_BADLY, say
+from statemq.cli.escape import clean
+from statemq.errors import UsageError
+
+failed = typer.Typer(no_args_is_help=True, help="List, retry or discard commands that failed for good.")
+
+Letters = Annotated[
+    list[str] | None, typer.Argument(metavar="LETTER", help="Names from failed list, such as 7/1732450000000-0.", show_default=False)
+]
+All = Annotated[bool, typer.Option("--all", help="All of the machine's.")]
+
+
+def cancel(id: options.Id, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
+    """Cancel a command.
+
+    At once while it waits, at its next durable operation while it runs.
+
+    Example: statemq cancel resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12
+    """
+    answer = ask(redis, namespace, lambda client: client.cancel(id))
+    if answer == "ended":
+        say(f"{id} has ended already; statemq result {id} tells how")
+        raise typer.Exit(ENDED_BADLY)
+    show.out(answer)
+    if answer == "asked":
+        say("it is running, and ends at its next durable operation")
+
+
+def pause(machine: options.Machine, key: options.MaybeKey = None, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
+    """Let nothing new begin, of a machine or one instance.
+
+    Commands are still accepted, and wait.
+
+    Example: statemq pause resource a
+    """
+    ask(redis, namespace, lambda client: client.pause(machine, key))
+    show.out(clean(f"{_named(machine, key)} is paused"))
+
+
+def resume(
+    machine: options.Machine, key: options.MaybeKey = None, redis: options.Redis = None, namespace: options.Namespace = None
+) -> None:
+    """Let a paused machine or instance go on.
+
+    Example: statemq resume resource a
+    """
+    ask(redis, namespace, lambda client: client.resume(machine, key))
+    show.out(clean(f"{_named(machine, key)} goes on"))
+
+
+def _named(machine: str, key: str | None) -> str:
+    return machine if key is None else f"{machine}/{key}"
+
+
+@failed.command("list")
+def failed_list(
+    machine: options.Machine,
+    limit: options.Limit = 100,
+    traceback: Annotated[bool, typer.Option("--traceback", help="With the traceback of each.")] = False,
+    json: options.Json = False,
+    redis: options.Redis = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """List the commands that failed for good, and why.
+
+    LETTER names one for retry and discard.
+
+    Example: statemq failed list resource
+    """
+    columns: show.Columns[Any] = {
+        "LETTER": lambda f: f.letter,
+        "AT": lambda f: show.time(f.at),
+        "KEY": lambda f: f.key,
+        "TRANSITION": lambda f: f.transition,
+        "ATTEMPTS": lambda f: str(f.attempts),
+        "REASON": lambda f: f"{f.error}: {f.reason}" if f.error and not f.reason.startswith(f.error) else f.reason,
+        "ID": lambda f: f.id,
+    }
+    found = ask(redis, namespace, lambda client: client.failed(machine, limit=limit))
+    show.rows(found, columns, json, f"no command of {machine} has failed")
+    if traceback and not json:
+        for letter in found:
+            show.out(f"\n{clean(letter.letter)}  {clean(letter.id)}")
+            for line in letter.traceback.splitlines():
+                show.out(f"  {clean(line)}")
+
+
+@failed.command("retry")
+def failed_retry(
+    machine: options.Machine,
+    letters: Letters = None,
+    every: All = False,
+    redis: options.Redis = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Send failed commands again; prints the new ids.
+
+    They go to the end of their instance's queue.
+
+    Example: statemq failed retry resource --all
+    """
+    chosen = _chosen(letters, every)
+    for id in ask(redis, namespace, lambda client: client.failed_retry(machine, chosen)):
+        show.out(clean(id))
+
+
+@failed.command("discard")
+def failed_discard(
+    machine: options.Machine,
+    letters: Letters = None,
+    every: All = False,
+    redis: options.Redis = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Forget failed commands; prints how many.
+
+    Example: statemq failed discard resource 7/1732450000000-0
+    """
+    chosen = _chosen(letters, every)
+    show.out(str(ask(redis, namespace, lambda client: client.failed_discard(machine, chosen))))
+
+
+def _chosen(letters: list[str] | None, every: bool) -> list[str] | None:
+    """The letters named, or None for all. Raises UsageError unless it is one of both."""
+    if bool(letters) == every:
+        raise UsageError("name the letters (as failed list shows them), or say --all")
+    return letters or None

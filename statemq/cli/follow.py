@@ -1,0 +1,130 @@
+"""Waiting for a command: on a terminal its steps, queue and retries are shown live on stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from statemq.cli.ends import say
+from statemq.cli.escape import clean
+from statemq.cli.status import ENDED, headline, progress
+from statemq.errors import ServerError, Unknown
+
+if TYPE_CHECKING:
+    from statemq.client import Client, Handle
+    from statemq.records import CommandStatus, Outcome
+
+LOOK_S = 0.15
+SHOW_AFTER_S = 0.3
+"""What ends sooner is not shown."""
+EXPECT_WORKER_S = 2.0
+"""A command that nobody has taken up by then gets a remark why."""
+
+
+async def wait(client: Client, handle: Handle[Any], timeout: float | None) -> Outcome:
+    """The outcome. Raises Pending after ``timeout`` seconds, Unknown for an id nobody knows."""
+    watch = _Screen(client, handle.id) if sys.stderr.isatty() else _Watch(client, handle.id)
+    watching = asyncio.create_task(watch.run())
+    try:
+        outcome = await handle.outcome(timeout)
+        watch.outcome = outcome
+        return outcome
+    finally:
+        watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watching
+
+
+class _Watch:
+    """Says once on stderr why nothing happens."""
+
+    def __init__(self, client: Client, id: str) -> None:
+        self.client, self.id = client, id
+        self.began = time.monotonic()
+        self.outcome: Outcome | None = None
+        self.said = ""
+
+    async def run(self) -> None:
+        await asyncio.sleep(EXPECT_WORKER_S)
+        while True:
+            try:
+                why = await self.obstacle(await self.client.show(self.id))
+            except ServerError as error:
+                why = f"{error}; still waiting"
+            except Unknown:  # it ends just now: the outcome tells
+                why = ""
+            if why and why != self.said:
+                self.said = why
+                self.tell(why)
+            await asyncio.sleep(EXPECT_WORKER_S)
+
+    def tell(self, why: str) -> None:
+        say(why)
+
+    async def obstacle(self, status: CommandStatus) -> str:
+        """What keeps a command from being taken up, in one sentence; empty when nothing does."""
+        if status.status not in ("queued", "waiting"):
+            return ""
+        if not any(worker.live for worker in await self.client.workers(status.machine)):
+            return f"no live worker for {status.machine}; waiting for one (statemq worker TARGET starts it)"
+        if (await self.client.get(status.machine, status.key)).paused:
+            return f"{status.machine}/{status.key} is paused; waiting (statemq resume {status.machine} {status.key})"
+        return ""
+
+
+class _Screen(_Watch):
+    """Draws the command's progress until it ends, and leaves the last picture."""
+
+    def __init__(self, client: Client, id: str) -> None:
+        super().__init__(client, id)
+        self.remark = ""
+        self.behind = 0
+
+    def tell(self, why: str) -> None:
+        self.remark = why
+
+    async def run(self) -> None:
+        await asyncio.sleep(SHOW_AFTER_S)
+        from rich.console import Console
+        from rich.live import Live
+
+        remarks = asyncio.create_task(super().run())
+        status: CommandStatus | None = None
+        with Live(console=Console(stderr=True), auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+            try:
+                while True:
+                    with contextlib.suppress(ServerError, Unknown):  # said by the remark, told by the outcome
+                        seen = await self.client.show(self.id)
+                        self.behind = await self.ahead(seen) if seen.status == "queued" else 0
+                        status = seen if seen.status not in ENDED or status is None else status
+                    if status:
+                        live.update(self.picture(status), refresh=True)
+                    await asyncio.sleep(LOOK_S)
+            finally:
+                remarks.cancel()
+                if status:
+                    live.update(self.picture(status), refresh=True)
+
+    async def ahead(self, status: CommandStatus) -> int:
+        """How many commands of the same instance come first."""
+        queue = [row.id for row in await self.client.queue(status.machine, status.key)]
+        return queue.index(self.id) if self.id in queue else 0
+
+    def picture(self, status: CommandStatus) -> Any:
+        from rich.text import Text
+
+        ended = self.outcome
+        head = headline(status)
+        lines = progress(status, int(time.time() * 1000))
+        if ended is not None:
+            head = clean(f"{status.machine}/{status.key} {status.transition}: {ended.outcome}")
+            lines = [line for line in lines if line.startswith(("✓", "✗"))]
+        elif self.behind:
+            lines.append(f"… waits behind {self.behind} of the same key")
+        if self.remark and ended is None:
+            lines.append(f"! {clean(self.remark)}")
+        took = time.monotonic() - self.began
+        return Text("\n".join([f"{head}  ({took:.1f} s)", *[f"  {line}" for line in lines]]))

@@ -1,0 +1,234 @@
+"""The panel "See": what is there, what waits, what happened."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from statemq.cli import options, show
+from statemq.cli.connect import ask
+from statemq.cli.escape import json_text
+from statemq.cli.status import duration, headline, progress, shorten
+
+
+def machines(json: options.Json = False, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
+    """List the machines: workers, what waits, instances by state.
+
+    Example: statemq machines
+    """
+    columns: show.Columns[Any] = {
+        "MACHINE": lambda m: m.name,
+        "PARTITIONS": lambda m: str(m.partitions),
+        "WORKERS": lambda m: str(m.workers),
+        "WAITING": lambda m: str(m.waiting),
+        "FAILED": lambda m: str(m.failed),
+        "INSTANCES": lambda m: " ".join(f"{state}={count}" for state, count in m.in_state.items() if count),
+        "": lambda m: "paused" if m.paused else "",
+    }
+    found = ask(redis, namespace, lambda client: client.machines())
+    show.rows(found, columns, json, "no machine is declared yet; statemq worker TARGET or statemq dev TARGET declares its machines")
+
+
+def get(
+    machine: options.Machine,
+    key: options.Key,
+    json: options.Json = False,
+    redis: options.Redis = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Show an instance: state, version, data, as last committed.
+
+    Example: statemq get resource a
+    """
+    found = ask(redis, namespace, lambda client: client.get(machine, key))
+    if json:
+        show.out(json_text(show.plain(found)))
+        return
+    show.fields(
+        f"{found.machine}/{found.key}",
+        {
+            "state": found.state + (", paused" if found.paused else ""),
+            "version": str(found.version) if found.exists else "0, no command has changed it yet",
+            "updated": show.time(found.updated),
+            "data": "" if found.data is None else json_text(found.data),
+        },
+    )
+
+
+def list_(
+    machine: options.Machine,
+    state: Annotated[str | None, typer.Option("--state", metavar="STATE", help="Only those in this state.", show_default=False)] = None,
+    older: Annotated[
+        float | None,
+        typer.Option(
+            "--older",
+            parser=options.seconds,
+            metavar="TIME",
+            help="Only those in their state for longer than this: 1h.",
+            show_default=False,
+        ),
+    ] = None,
+    limit: options.Limit = 100,
+    json: options.Json = False,
+    redis: options.Redis = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """List instances by state, the longest in it first.
+
+    Instances that no command has changed yet are not listed.
+
+    Example: statemq list resource --state UP --older 1h
+    """
+    columns: show.Columns[Any] = {"KEY": lambda i: i.key, "STATE": lambda i: i.state, "SINCE": lambda i: show.time(i.since)}
+    found = ask(redis, namespace, lambda client: client.list(machine, state=state, older=older, limit=limit))
+    show.rows(found, columns, json, f"no instance of {machine} is like that")
+
+
+def queue(
+    machine: options.Machine,
+    key: options.MaybeKey = None,
+    limit: options.Limit = 100,
+    json: options.Json = False,
+    redis: options.Redis = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """List the commands that have not ended.
+
+    Those of one instance run in the order in which they are listed.
+
+    Example: statemq queue resource a
+    """
+    columns: show.Columns[Any] = {
+        "ID": lambda q: q.id,
+        "KEY": lambda q: q.key,
+        "TRANSITION": lambda q: q.transition,
+        "STATUS": lambda q: q.status,
+        "WHERE": lambda q: q.where,
+        "DUE": lambda q: show.time(q.due),
+        "ARGUMENTS": lambda q: "" if q.args is None else shorten(json_text(q.args)),
+    }
+    found = ask(redis, namespace, lambda client: client.queue(machine, key, limit=limit))
+    show.rows(found, columns, json, f"nothing waits for {machine}" + (f"/{key}" if key else ""))
+
+
+def history(
+    machine: options.Machine,
+    key: options.MaybeKey = None,
+    limit: options.Limit = 100,
+    json: options.Json = False,
+    redis: options.Redis = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """List what happened, the latest first.
+
+    A line for each command that ended: its outcome, and the states before and after.
+
+    Example: statemq history resource a
+    """
+    columns: show.Columns[Any] = {
+        "AT": lambda h: show.time(h.at),
+        "KEY": lambda h: h.key,
+        "TRANSITION": lambda h: h.transition,
+        "OUTCOME": lambda h: h.outcome,
+        "STATES": lambda h: h.source if h.source == h.target or not h.target else f"{h.source} → {h.target}",
+        "VERSION": lambda h: str(h.version),
+        "ATTEMPTS": lambda h: str(h.attempts),
+        "REASON": lambda h: h.reason,
+        "ID": lambda h: h.id,
+    }
+    found = ask(redis, namespace, lambda client: client.history(machine, key, limit=limit))
+    show.rows(found, columns, json, f"nothing has happened to {machine}" + (f"/{key}" if key else "") + " yet")
+
+
+def show_(id: options.Id, json: options.Json = False, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
+    """Show how far a command is, and its recorded steps.
+
+    Example: statemq show resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12
+    """
+    status = ask(redis, namespace, lambda client: client.show(id))
+    if json:
+        show.out(json_text(show.plain(status)))
+        return
+    ended = status.outcome
+    show.fields(
+        headline(status),
+        {
+            "id": status.id,
+            "arguments": "" if status.args is None else json_text(status.args),
+            "worker": status.worker,
+            "due": show.time(status.due),
+            "ended": show.time(ended.at) if ended else "",
+            "state": f"{ended.state}, version {ended.version}" if ended and ended.state else "",
+            "result": json_text(ended.result) if ended and ended.outcome == "completed" else "",
+            "reason": (f"{ended.error}: " if ended.error else "") + ended.reason if ended else "",
+        },
+    )
+    for line in progress(status, int(time.time() * 1000)):
+        show.out(f"  {line}")
+
+
+def partitions(
+    machine: options.Machine, json: options.Json = False, redis: options.Redis = None, namespace: options.Namespace = None
+) -> None:
+    """List a machine's partitions: owner, what waits, what runs.
+
+    Example: statemq partitions resource
+    """
+    columns: show.Columns[Any] = {
+        "PARTITION": lambda p: str(p.number),
+        "OWNER": lambda p: p.owner or "nobody",
+        "LEASE": lambda p: _lease(p) if p.owner else "",
+        "WAITING": lambda p: str(p.waiting),
+        "RUNNING": lambda p: str(p.running),
+        "STREAM": lambda p: str(p.stream),
+        "READY": lambda p: str(p.ready),
+        "TIMERS": lambda p: str(p.timers),
+        "": lambda p: "paused" if p.paused else "",
+    }
+    found = ask(redis, namespace, lambda client: client.partitions(machine))
+    show.rows(found, columns, json, f"{machine} has no partitions")
+
+
+def _lease(partition: Any) -> str:
+    left: int = partition.lease_left_ms
+    return f"{duration(left)} left" if left >= 0 else f"{duration(-left)} overdue"
+
+
+def workers(
+    machine: Annotated[str | None, typer.Argument(metavar="MACHINE", help="Only its workers.", show_default=False)] = None,
+    json: options.Json = False,
+    redis: options.Redis = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """List the workers, and which partitions they own.
+
+    Example: statemq workers
+    """
+    columns: show.Columns[Any] = {
+        "WORKER": lambda w: w.id,
+        "HOST": lambda w: w.host,
+        "PID": lambda w: str(w.pid or ""),
+        "STARTED": lambda w: show.time(w.started),
+        "SEEN": lambda w: show.time(w.seen) + ("" if w.live else " (silent)"),
+        "CONCURRENCY": lambda w: str(w.concurrency or ""),
+        "PARTITIONS": lambda w: ranges(w.partitions),
+    }
+    found = ask(redis, namespace, lambda client: client.workers(machine))
+    show.rows(found, columns, json, "no worker runs; statemq worker TARGET starts one")
+
+
+def ranges(numbers: list[int]) -> str:
+    """Numbers as people write them.
+
+    >>> ranges([0, 1, 2, 5, 7, 8])
+    '0-2 5 7-8'
+    """
+    runs: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = runs[-1][0], number
+        else:
+            runs.append((number, number))
+    return " ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
