@@ -1,0 +1,132 @@
+"""The command line: which commands there are, and how every error ends."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from statemq.cli import act, ask, ends, graph, run, see, start
+from statemq.errors import Pending, StatemqError
+
+RUN, ASK, SEE, ACT = "Run", "Ask", "See", "Act"
+
+app = typer.Typer(
+    name="statemq",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 ok, 1 rejected, failed or cancelled, 2 usage, 3 no Redis, 4 wait timed out, 130 Ctrl-C.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False
+) -> None:
+    """Consistent, durable state machines, one per key, on Redis Streams.
+
+    A first minute:
+
+    \b
+      [bold]statemq init[/bold]                               write order.py, a machine to play with
+      [bold]statemq dev order.py[/bold]                       run it, Redis included; leave it running
+      [bold]statemq call order o-1 pay cents=1200[/bold]      run a transition, print its result
+      [bold]statemq get order o-1[/bold]                      show state and data
+      [bold]statemq history order[/bold]                      show what happened
+
+    MACHINE is a machine's name, KEY one of its instances, TARGET code that declares machines: package.module,
+    package.module:Class or a .py file. Durations are written 500ms, 30s, 5m, 2h, 1d.
+    """
+    if version:
+        from importlib.metadata import PackageNotFoundError
+        from importlib.metadata import version as installed
+
+        try:
+            typer.echo(f"statemq {installed('statemq')}")
+        except PackageNotFoundError:
+            typer.echo("statemq (from a checkout)")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help())
+
+
+app.command(rich_help_panel=RUN)(start.init)
+if importlib.util.find_spec("statemq.cli.dev"):
+    app.command("dev", rich_help_panel=RUN)(importlib.import_module("statemq.cli.dev").command)
+app.command(rich_help_panel=RUN)(run.worker)
+app.command(rich_help_panel=RUN)(run.serve)
+
+app.command(rich_help_panel=ASK)(ask.call)
+app.command(rich_help_panel=ASK)(ask.send)
+app.command(rich_help_panel=ASK)(ask.can)
+app.command(rich_help_panel=ASK)(ask.query)
+
+app.command(rich_help_panel=SEE)(see.machines)
+app.command(rich_help_panel=SEE)(see.get)
+app.command("list", rich_help_panel=SEE)(see.list_)
+app.command(rich_help_panel=SEE)(see.queue)
+app.command(rich_help_panel=SEE)(see.history)
+app.command("show", rich_help_panel=SEE)(see.show_)
+app.command(rich_help_panel=SEE)(ask.result)
+app.command(rich_help_panel=SEE)(see.partitions)
+app.command(rich_help_panel=SEE)(see.workers)
+app.command(rich_help_panel=SEE)(graph.graph)
+
+app.command(rich_help_panel=ACT)(act.cancel)
+app.command(rich_help_panel=ACT)(act.pause)
+app.command(rich_help_panel=ACT)(act.resume)
+app.add_typer(act.failed, name="failed", rich_help_panel=ACT)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code; what goes wrong is one sentence on stderr, never a traceback.
+
+    ``STATEMQ_TRACEBACK=1`` lets errors nobody foresaw pass, for a report.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a test's stream may not know how
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = app(args=list(sys.argv[1:] if argv is None else argv), prog_name="statemq", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except StatemqError as error:
+        ends.say(ends.sentence_of(error))
+        if isinstance(error, Pending) and error.id:
+            ends.hint_result(error.id)
+        return ends.code_of(error)
+    except typer.TyperException as error:
+        ends.say(_usage(error))
+        return ends.USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return ends.INTERRUPTED
+    except BrokenPipeError:  # whoever read our answer has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ends.ENDED_BADLY
+    except Exception as error:  # the last place where it can become a sentence
+        if os.environ.get("STATEMQ_TRACEBACK"):
+            raise
+        ends.say(f"unexpected {type(error).__name__}: {error} (STATEMQ_TRACEBACK=1 shows where)")
+        return ends.ENDED_BADLY
+
+
+def _usage(error: typer.TyperException) -> str:
+    """What is wrong with the words given, what may have been meant, and where help is."""
+    text = error.format_message().rstrip(".")
+    context = getattr(error, "ctx", None)
+    option = getattr(error, "option_name", None)
+    if context is None:
+        return text
+    names = {parameter.name for parameter in context.command.params}
+    if isinstance(option, str) and text.lower().startswith("no such option"):
+        if "arguments" in names and option.startswith("--"):
+            text += f". Arguments are written {option.lstrip('-')}=value, without dashes"
+        if "key" in names:
+            text += f". A key that begins with - goes after --: {context.command_path} ... -- {option}"
+    return f"{text}. Help: {context.command_path} --help"

@@ -1,0 +1,155 @@
+"""The panel "Run": daemons."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from statemq.cli import logs, options
+from statemq.cli.ends import INTERRUPTED, say
+from statemq.cli.find import Place, find
+from statemq.errors import UsageError
+
+if TYPE_CHECKING:
+    from statemq.config import WorkerSettings
+
+
+class OnWipe(StrEnum):
+    halt = "halt"
+    reinit = "reinit"
+
+
+LogFormat = Annotated[logs.Format, typer.Option("--log-format", help="One readable line, or one JSON object, for each event.")]
+LogLevel = Annotated[logs.Level, typer.Option("--log-level", help="The least that is worth a line.")]
+
+
+def worker(
+    targets: options.Targets,
+    processes: Annotated[int, typer.Option("--processes", min=1, metavar="N", help="Worker processes; one that dies starts again.")] = 1,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", min=1, metavar="N", help="Transitions that run at a time in a process. [128]")
+    ] = None,
+    lease_ms: Annotated[
+        int | None, typer.Option("--lease-ms", min=500, metavar="N", help="A silent host's partitions are taken over after this. [10000]")
+    ] = None,
+    grace: Annotated[
+        float | None,
+        typer.Option("--grace", parser=options.seconds, metavar="TIME", help="After SIGTERM, what runs may end within this time. [10s]"),
+    ] = None,
+    on_wipe: Annotated[OnWipe, typer.Option("--on-wipe", help="When Redis was wiped: say it and wait, or begin anew.")] = OnWipe.halt,
+    log_format: LogFormat = logs.Format.text,
+    log_level: LogLevel = logs.Level.info,
+    redis: options.Redis = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Run the machines of one or more targets.
+
+    Several workers share the work, on one host or many; start and stop them at any time.
+    SIGTERM or Ctrl-C ends it in good order, a second one at once.
+
+    Example: statemq worker shop.machines --processes 4
+    """
+    place = find(redis, namespace)
+    logs.set_up(log_format, log_level)
+    machines = _machines(targets)
+    if processes > 1:
+        raise typer.Exit(_supervise(processes, place))
+    given = {
+        "concurrency": concurrency,
+        "lease_ms": lease_ms,
+        "grace_s": grace,
+        "on_wipe": on_wipe.value,
+    }
+    raise typer.Exit(_run(_work(machines, place, _settings(given))))
+
+
+def serve(
+    targets: options.Targets,
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; 0.0.0.0 is everywhere.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="Where to listen.")] = 8080,
+    log_format: LogFormat = logs.Format.text,
+    log_level: LogLevel = logs.Level.info,
+    redis: options.Redis = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Answer HTTP for the machines of one or more targets.
+
+    POST /resource/a/setUp runs a transition, GET /resource/a shows the instance.
+
+    Example: statemq serve shop.machines --port 8080
+    """
+    place = find(redis, namespace)
+    logs.set_up(log_format, log_level)
+    try:
+        from statemq.http.server import serve as serve_http
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("statemq"):
+            raise
+        raise UsageError(f"serve needs {error.name}; install statemq[web]") from None
+    serve_http(targets, place.url, place.namespace, host, port)
+
+
+def _machines(targets: list[str]) -> list[type[Any]]:
+    """The classes of all targets, each once. Raises UsageError when two machines have one name."""
+    from statemq.target import load_target
+
+    found = list(dict.fromkeys(cls for target in targets for cls in load_target(target)))
+    names: dict[str, type[Any]] = {}
+    for cls in found:
+        other = names.setdefault(cls.spec.name, cls)
+        if other is not cls:
+            raise UsageError(f'{other.__module__}.{other.__name__} and {cls.__module__}.{cls.__name__} are both called "{cls.spec.name}"')
+    return found
+
+
+def _settings(given: dict[str, Any]) -> WorkerSettings:
+    from statemq.config import WorkerSettings
+
+    return WorkerSettings(**{name: value for name, value in given.items() if value is not None})
+
+
+def _supervise(processes: int, place: Place) -> int:
+    """This command line again, once for each process, with the Redis found here."""
+    from statemq.worker.supervise import Child, supervise
+
+    words = [sys.executable, "-m", "statemq", *sys.argv[1:], "--processes", "1"]
+    env = {**os.environ, "STATEMQ_REDIS": place.url, "STATEMQ_NAMESPACE": place.namespace}
+    return supervise([Child(f"worker {number}", words, env=env) for number in range(1, processes + 1)], say=say)
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    """With uvloop where it is installed."""
+    make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):
+        from uvloop import new_event_loop as make_loop
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        return runner.run(work)
+
+
+async def _work(machines: list[type[Any]], place: Place, settings: WorkerSettings) -> int:
+    from statemq.worker.daemon import Worker
+
+    worker = Worker(machines, place.url, namespace=place.namespace, settings=settings)
+    received: list[signal.Signals] = []
+
+    def end(number: signal.Signals) -> None:
+        received.append(number)
+        if len(received) == 1:
+            say("ending in good order; once more ends at once")
+            worker.stop()
+        else:
+            worker.kill()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end, number)
+    await worker.run()
+    return INTERRUPTED if received[:1] == [signal.SIGINT] else 0
