@@ -1,0 +1,111 @@
+"""The data folder of `dev`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from statemq.cli.dev_folder import About, Folder, from_anywhere
+from statemq.errors import UsageError
+
+ABOUT = About(
+    redis="redis://127.0.0.1:20000",
+    http="http://localhost:8080",
+    namespace="statemq",
+    targets=["statemq.examples.resource"],
+    cwd="/somewhere",
+    pid=4711,
+)
+
+
+def test_it_hides_itself_from_git_and_is_found_while_it_runs(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / ".statemq")
+    folder.open()
+    assert (folder.path / ".gitignore").read_text() == "*\n"
+    folder.write(ABOUT)
+    about = folder.path / "dev.json"
+    assert json.loads(about.read_text()) == {
+        "redis": "redis://127.0.0.1:20000",
+        "http": "http://localhost:8080",
+        "namespace": "statemq",
+        "targets": ["statemq.examples.resource"],
+        "cwd": "/somewhere",
+        "pid": 4711,
+    }
+    assert about.stat().st_mode & 0o777 == 0o600
+    assert not list(folder.path.glob("*.new"))
+    folder.close()
+    assert not about.exists()
+
+
+def test_it_belongs_to_one_dev_at_a_time(tmp_path: Path) -> None:
+    first, second = Folder(tmp_path), Folder(tmp_path)
+    first.open()
+    with pytest.raises(UsageError, match="that is just starting uses"):
+        second.open()
+    first.write(ABOUT)
+    with pytest.raises(
+        UsageError, match=r"runs on .* already \(process 4711, http://localhost:8080\); stop it, or give this one --data DIR"
+    ):
+        second.open()
+    first.close()
+    second.open()
+    second.close()
+
+
+def test_what_a_killed_dev_left_is_no_hindrance(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, sys\n"
+        "from statemq.cli.dev_folder import About, Folder\n"
+        "folder = Folder(pathlib.Path(sys.argv[1]))\n"
+        "folder.open()\n"
+        "folder.write(About('redis://h', 'http://h', 'n', [], '/', os.getpid()))\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=False).returncode == -9
+    assert (tmp_path / "dev.json").exists()
+    folder = Folder(tmp_path)
+    folder.open()
+    assert not (tmp_path / "dev.json").exists()
+    folder.close()
+
+
+def test_forgetting_leaves_nothing_of_the_server(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.open()
+    folder.forget()
+    (folder.redis / "appendonlydir").mkdir(parents=True)
+    folder.forget()
+    assert not folder.redis.exists()
+    folder.close()
+
+
+def test_the_port_is_remembered(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    folder.open()
+    assert folder.last_port() is None
+    folder.remember_port(20_001)
+    assert folder.last_port() == 20_001
+    (tmp_path / "port").write_text("twenty")
+    assert folder.last_port() is None
+    folder.close()
+
+
+def test_a_place_that_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"cannot use .*file/x as the data folder: Not a directory"):
+        Folder(tmp_path / "file" / "x").open()
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [("shop.order", "shop.order"), ("shop.order:Order", "shop.order:Order"), ("a.py", "{}/a.py"), ("b/a.py:Order", "{}/b/a.py:Order")],
+)
+def test_targets_can_be_read_from_anywhere(target: str, said: str) -> None:
+    assert from_anywhere(target) == said.format(os.getcwd())
