@@ -65,7 +65,7 @@ class Session:
         self.looking: Look | None = None
         self.saved: list[Path] = []
         self.look_at_s = 0.0
-        self.shown = self.answers = False
+        self.shown = self.answers = self.waits = False
         env = child_env(wanted)
         command = [sys.executable, "-m", "statemq"]
         crash = {CRASH_VARIABLE: str(wanted.crash)} if wanted.crash else {}
@@ -109,7 +109,15 @@ class Session:
 
     def _hopeless(self) -> bool:
         """Whether a child gave up and no save can help: it never ran, or nobody looks for saves."""
-        return self.supervisor.gave_up is not None and not (self.shown and self.wanted.reload)
+        if self.supervisor.gave_up is None:
+            self.waits = False
+            return False
+        if not (self.shown and self.wanted.reload):
+            return True
+        if not self.waits:
+            say("waiting for a save to start it again")
+        self.waits = True
+        return False
 
     def _keep_server(self) -> None:
         if self.server and not self.server.running:

@@ -18,9 +18,11 @@ from typing import Any
 import msgspec
 
 from statemq.errors import StatemqError, UsageError
+from statemq.server.host import end_with_parent
 from statemq.target import load_target
 
 IMPORT_WITHIN_S = 60.0
+STDERR = 2
 PACKAGE = Path(__file__).parents[1]
 STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 
@@ -67,7 +69,9 @@ class Look:
             [sys.executable, "-m", "statemq.cli.dev_target", target, str(self._answer)],
             env=env,
             stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno(),  # what the user's module prints is no answer of ours
+            stdout=STDERR,  # what the user's module prints is no answer of ours
+            start_new_session=True,  # Ctrl-C in a terminal is for the parent
+            preexec_fn=end_with_parent(),
         )
         self._deadline_s = time.monotonic() + IMPORT_WITHIN_S
 
