@@ -1,0 +1,252 @@
+"""The way in: commands are sent, answers awaited, machines seen and operated, over one Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, overload
+
+from statemq.codec import decode, digest, duration_ms
+from statemq.command import Command, check_key
+from statemq.config import LIMITS
+from statemq.console import NO_ARGUMENTS, Console, MachineRef, checked_id
+from statemq.errors import Pending, RedisAway, TooLarge, Unknown, UsageError
+from statemq.handle import Duration, Handle
+from statemq.records import Outcome
+from statemq.store.append import Appended, Draft
+from statemq.store.inspect import last_error
+
+__all__ = ["Client", "Handle"]
+
+R = TypeVar("R")
+
+SUBSCRIBE_WITHIN_S = 1.0
+"""How long the first command waits for the reply channel; after it outcomes are asked for instead."""
+
+
+class Client(Console):
+    """Sends commands and asks about machines. For one event loop of one process."""
+
+    # -- send ----------------------------------------------------------------------------------------
+
+    @overload
+    async def send(
+        self,
+        command: Command[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        if_state: str | None = None,
+        if_version: int | None = None,
+        delay: Duration | None = None,
+        trace: str | None = None,
+    ) -> Handle[R]: ...
+    @overload
+    async def send(
+        self,
+        machine: MachineRef,
+        key: str,
+        transition: str,
+        args: Mapping[str, Any] = ...,
+        /,
+        *,
+        idempotency_key: str | None = None,
+        if_state: str | None = None,
+        if_version: int | None = None,
+        delay: Duration | None = None,
+        trace: str | None = None,
+    ) -> Handle[Any]: ...
+    async def send(
+        self,
+        command: Command[Any] | MachineRef,
+        key: str | None = None,
+        transition: str | None = None,
+        args: Mapping[str, Any] = NO_ARGUMENTS,
+        /,
+        *,
+        idempotency_key: str | None = None,
+        if_state: str | None = None,
+        if_version: int | None = None,
+        delay: Duration | None = None,
+        trace: str | None = None,
+    ) -> Handle[Any]:
+        """The command is in its instance's queue (or, with ``delay``, will be then).
+
+        ``idempotency_key``: of this instance; the same key again gives the same command, with other arguments
+        IdempotencyConflict. ``if_state``, ``if_version``: else it is rejected when its turn comes. ``trace``: W3C traceparent.
+        Raises UnknownMachine, UnknownTransition, InvalidArguments, InvalidKey, TooLarge, BacklogFull, Refused, NamespaceLost.
+        """
+        draft = await self._draft(command, key, transition, args, idempotency_key, if_state, if_version, delay, trace)
+        return await self._send(draft, None)
+
+    async def send_many(self, commands: Iterable[Command[R]]) -> list[Handle[R]]:
+        """All of them are queued, in this order for each instance. If one cannot be, its error is raised; the others go on."""
+        drafts = [await self._draft(c, None, None, NO_ARGUMENTS, None, None, None, None, None) for c in commands]
+        await self._replies.open(SUBSCRIBE_WITHIN_S)
+        since, answers = self._replies.dropped, [self._appender.append(draft) for draft in drafts]
+        try:
+            await asyncio.gather(*answers, return_exceptions=True)
+        except asyncio.CancelledError:
+            for answer in answers:
+                answer.cancel()
+            raise
+        return [self._handle(draft, answer.result(), since) for draft, answer in zip(drafts, answers, strict=True)]
+
+    @overload
+    async def call(
+        self,
+        command: Command[R],
+        /,
+        *,
+        timeout: Duration | None = None,
+        idempotency_key: str | None = None,
+        if_state: str | None = None,
+        if_version: int | None = None,
+        delay: Duration | None = None,
+        trace: str | None = None,
+    ) -> R: ...
+    @overload
+    async def call(
+        self,
+        machine: MachineRef,
+        key: str,
+        transition: str,
+        args: Mapping[str, Any] = ...,
+        /,
+        *,
+        timeout: Duration | None = None,
+        idempotency_key: str | None = None,
+        if_state: str | None = None,
+        if_version: int | None = None,
+        delay: Duration | None = None,
+        trace: str | None = None,
+    ) -> Any: ...
+    async def call(
+        self,
+        command: Command[Any] | MachineRef,
+        key: str | None = None,
+        transition: str | None = None,
+        args: Mapping[str, Any] = NO_ARGUMENTS,
+        /,
+        *,
+        timeout: Duration | None = None,
+        idempotency_key: str | None = None,
+        if_state: str | None = None,
+        if_version: int | None = None,
+        delay: Duration | None = None,
+        trace: str | None = None,
+    ) -> Any:
+        """What the transition returned: ``send`` and ``result`` in one. ``timeout`` in seconds or a timedelta, for both.
+
+        Raises what they raise; after ``timeout`` Pending (the command goes on), or RedisAway if nothing was sent.
+        """
+        self._check()
+        deadline_s = None if timeout is None else self._loop.time() + duration_ms(timeout) / 1000
+        draft = await self._draft(command, key, transition, args, idempotency_key, if_state, if_version, delay, trace)
+        handle = await self._send(draft, deadline_s)
+        return await handle.result(None if deadline_s is None else max(0.0, deadline_s - self._loop.time()))
+
+    def handle(self, id: str) -> Handle[Any]:
+        """A command sent before, by anybody. Nothing is asked yet."""
+        return Handle(self, checked_id(id))
+
+    def adopt(self, handle: Handle[R]) -> Handle[R]:
+        """The handle as this client's own; another client's (of the parent process, say) is asked after by its id."""
+        return handle if handle._client is self else Handle(self, handle.id)
+
+    # -- what a handle asks ------------------------------------------------------------------------
+
+    async def outcome_of(self, handle: Handle[Any], timeout: Duration | None) -> Outcome:
+        """Waits for the command's outcome. Raises Pending after ``timeout``, Unknown."""
+        self._check()
+        timeout_s = None if timeout is None else duration_ms(timeout) / 1000
+        outcome = await self._replies.wait(handle.id, timeout_s, heard=handle.sent_here, since=handle._since)
+        if isinstance(outcome, Outcome):
+            return outcome
+        fields = {"id": handle.id, "machine": handle.machine, "key": handle.key, "transition": handle.transition}
+        if outcome is None:
+            raise Unknown(f"nothing is known of command {handle.id}: never accepted, or ended longer ago than outcomes are kept", **fields)
+        error = await last_error(self._router, self.namespace, handle.id)
+        why = f"; its last attempt failed: {error}" if error else ""
+        raise Pending(f"command {handle.id} had not ended after {timeout_s:g} s; it goes on{why}", **fields)
+
+    def decode_result(self, machine: str, outcome: Outcome) -> Any:
+        """The result as the class declares it, if that is known here; else as plain JSON values."""
+        spec = self._catalog.spec(machine)
+        operation = spec.transitions.get(outcome.transition) if spec is not None else None
+        return decode(outcome.result) if operation is None else operation.decode_result(bytes(outcome.result))
+
+    # -- within --------------------------------------------------------------------------------------
+
+    async def _draft(
+        self,
+        command: Command[Any] | MachineRef,
+        key: str | None,
+        transition: str | None,
+        args: Mapping[str, Any],
+        idempotency_key: str | None,
+        if_state: str | None,
+        if_version: int | None,
+        delay: Duration | None,
+        trace: str | None,
+    ) -> Draft:
+        """The command as it will be sent; all that can be checked here is."""
+        self._check()
+        if isinstance(command, Command):
+            known = await self._catalog.find(command.machine)
+            key, transition, raw = command.key, command.transition, command.args
+        else:
+            if key is None or transition is None:
+                raise UsageError("give a command, or machine, key and transition")
+            known = await self._catalog.find(command)
+            check_key(key)
+            raw = await self._catalog.encode_arguments(known, transition, args)
+        if len(raw) > LIMITS.arguments:
+            raise TooLarge("arguments", len(raw), LIMITS.arguments)
+        draft = Draft(known.partition(key), key, transition, raw, [])
+        if if_state is not None:
+            self._check_state(known, if_state)
+            draft.extras += ["if_state", str(if_state)]
+        if if_version is not None:
+            draft.extras += ["if_version", str(int(if_version))]
+        if trace:
+            draft.extras += ["trace", trace]
+        if delay is not None:
+            draft.delay_ms = duration_ms(delay)
+        if idempotency_key is not None:
+            size = len(idempotency_key.encode())
+            if not 0 < size <= LIMITS.idempotency_key:
+                raise (
+                    TooLarge("idempotency key", size, LIMITS.idempotency_key) if size else UsageError("an idempotency key cannot be empty")
+                )
+            draft.idempotency_key, draft.digest = idempotency_key, digest(transition.encode(), raw)
+        return draft
+
+    async def _send(self, draft: Draft, deadline_s: float | None) -> Handle[Any]:
+        left_s = None if deadline_s is None else max(0.0, deadline_s - self._loop.time())
+        await self._replies.open(SUBSCRIBE_WITHIN_S if left_s is None else min(SUBSCRIBE_WITHIN_S, left_s))
+        since, answer = self._replies.dropped, self._appender.append(draft)
+        try:
+            await asyncio.wait([answer], timeout=None if deadline_s is None else max(0.0, deadline_s - self._loop.time()))
+        except asyncio.CancelledError:
+            if not draft.id:
+                answer.cancel()
+            raise
+        if answer.done():
+            return self._handle(draft, answer.result(), since)
+        if not draft.id:
+            answer.cancel()
+            raise RedisAway(f"no Redis answers at {self._router.address}; the command was not sent")
+        fields = {"id": draft.id, "machine": draft.keys.machine, "key": draft.key, "transition": draft.transition}
+        raise Pending(f"Redis did not confirm command {draft.id} in time; it may have been queued", **fields)
+
+    def _handle(self, draft: Draft, appended: Appended, since: int) -> Handle[Any]:
+        return Handle(
+            self,
+            appended.id,
+            key=draft.key,
+            transition=draft.transition,
+            sent_here=not appended.attached,
+            since=since,
+            ended=appended.outcome,
+        )

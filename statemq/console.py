@@ -1,0 +1,179 @@
+"""What people look at and turn: the client's calls that see and operate machines."""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from statemq.codec import duration_ms, parse_command_id
+from statemq.command import Declared, check_key
+from statemq.config import is_name
+from statemq.errors import UnknownTransition, UsageError
+from statemq.handle import Duration
+from statemq.records import (
+    CommandStatus,
+    DeadLetter,
+    HistoryEntry,
+    Instance,
+    Listed,
+    MachineInfo,
+    PartitionInfo,
+    Queued,
+    Verdict,
+    WorkerInfo,
+)
+from statemq.session import Session
+from statemq.store import inspect, operate, queues
+from statemq.store.catalog import Known
+from statemq.store.declare import known_machines
+
+MachineRef = str | type[Declared]
+"""A machine's class or its name."""
+
+NO_ARGUMENTS: Mapping[str, Any] = {}
+
+
+class Console(Session):
+    """``machine`` is a class or a name; all may raise UnknownMachine."""
+
+    # -- see -----------------------------------------------------------------------------------------
+
+    async def get(self, machine: MachineRef, key: str) -> Instance:
+        """The instance as last committed; an untouched one: the initial state, version 0, ``exists`` false."""
+        return await inspect.get(self._router, await self._find(machine), check_key(key))
+
+    async def list(
+        self, machine: MachineRef, *, state: str | None = None, older: Duration | str | None = None, limit: int = 100
+    ) -> builtins.list[Listed]:
+        """Instances, those longest in their state first; ``older``: only those that have been in it so long."""
+        known = await self._find(machine)
+        if state is not None:
+            self._check_state(known, state)
+        older_ms = None if older is None else duration_ms(older)
+        return await inspect.list_instances(self._router, known, None if state is None else str(state), older_ms, _positive(limit))
+
+    async def query(self, machine: MachineRef, key: str, name: str, args: Mapping[str, Any] = NO_ARGUMENTS) -> Any:
+        """What the class's ``@query`` says of the instance as last committed. Needs the class here; raises UsageError without."""
+        known = await self._find(machine)
+        if known.spec is None:
+            raise UsageError(f"a query runs where the class is: give {known.name}'s class, here or as Client(machines=[...])")
+        query = known.spec.query(name)
+        arguments = query.decode_arguments(query.encode_arguments((), args))
+        return query.fn(await self._instance(known, check_key(key)), **arguments)
+
+    async def can(self, machine: MachineRef, key: str, transition: str, args: Mapping[str, Any] = NO_ARGUMENTS) -> Verdict:
+        """Whether the transition would be accepted now, and what would be. Guards are asked if the class is known here."""
+        known = await self._find(machine)
+        if transition not in known.transitions:
+            raise UnknownTransition(known.name, transition, known.transitions)
+        now = await inspect.get(self._router, known, check_key(key))
+        allowed = known.allowed(now.state)
+        reason = "" if transition in allowed else known.refusal(transition, now.state, key)
+        if known.spec is None:
+            return Verdict(not reason, reason, now.state, allowed, guards=False)
+        spec = known.spec.transition(transition)
+        case = spec.case(now.state)
+        if case is not None and case.guard is not None:
+            arguments = spec.decode_arguments(spec.encode_arguments((), args))
+            reason = case.check_guard(await self._instance(known, key), arguments) or ""
+        return Verdict(not reason, reason, now.state, allowed)
+
+    async def machines(self) -> builtins.list[MachineInfo]:
+        """All machines of the namespace with their counts, by name."""
+        self._check()
+        found = [await self._catalog.find(name) for name in await known_machines(self._router, self.namespace)]
+        return builtins.list(await asyncio.gather(*(inspect.machine(self._router, self.namespace, known) for known in found)))
+
+    async def queue(self, machine: MachineRef, key: str | None = None, limit: int = 100) -> builtins.list[Queued]:
+        """Commands that have not ended, in order. A bounded look: of a very long stream it sees the beginning."""
+        return await queues.queue(self._router, await self._find(machine), _key(key), _positive(limit))
+
+    async def history(self, machine: MachineRef, key: str | None = None, limit: int = 100) -> builtins.list[HistoryEntry]:
+        """The last outcomes, oldest first, as far back as history is kept."""
+        return await inspect.history(self._router, await self._find(machine), _key(key), _positive(limit))
+
+    async def show(self, id: str) -> CommandStatus:
+        """Where the command is and what it has done. Raises Unknown."""
+        self._check()
+        return await queues.show(self._router, self.namespace, checked_id(id))
+
+    async def partitions(self, machine: MachineRef) -> builtins.list[PartitionInfo]:
+        """Owner and queue sizes of each partition."""
+        return await inspect.partitions(self._router, await self._find(machine))
+
+    async def workers(self, machine: MachineRef | None = None) -> builtins.list[WorkerInfo]:
+        """The machine's workers, or all; live ones first."""
+        self._check()
+        names = [machine] if machine is not None else await known_machines(self._router, self.namespace)
+        return await inspect.workers(self._router, self.namespace, [await self._catalog.find(name) for name in names])
+
+    async def live_workers(self, machine: MachineRef) -> int:
+        """How many workers of the machine live; with none, commands wait until one comes."""
+        return await inspect.live_workers(self._router, self.namespace, (await self._find(machine)).name)
+
+    async def graph(self, machine: MachineRef) -> dict[str, Any]:
+        """The machine as it was declared last: states, transitions, argument schemas."""
+        return (await self._catalog.reread((await self._find(machine)).name)).config.graph
+
+    # -- act -----------------------------------------------------------------------------------------
+
+    async def cancel(self, id: str) -> str:
+        """``cancelled``, ``asked`` (it has begun; its owner ends it) or ``ended``. Raises Unknown."""
+        self._check()
+        return await operate.cancel(self._router, self.namespace, checked_id(id))
+
+    async def pause(self, machine: MachineRef, key: str | None = None) -> None:
+        """Nothing new of the instance, or of the whole machine, starts until it is resumed."""
+        await operate.pause(self._router, await self._find(machine), _key(key))
+
+    async def resume(self, machine: MachineRef, key: str | None = None) -> None:
+        """What waits goes on; a command whose failure paused its instance is tried again."""
+        await operate.resume(self._router, await self._find(machine), _key(key))
+
+    async def failed(self, machine: MachineRef, limit: int = 100) -> builtins.list[DeadLetter]:
+        """Commands that failed for good, oldest first."""
+        return await operate.failed(self._router, await self._find(machine), _positive(limit))
+
+    async def failed_retry(self, machine: MachineRef, letters: Iterable[str] | None = None) -> builtins.list[str]:
+        """These dead letters' commands (None: all) are queued again, each once; their new ids."""
+        known = await self._find(machine)
+        return await operate.failed_retry(self._router, self._appender, known, None if letters is None else [*letters])
+
+    async def failed_discard(self, machine: MachineRef, letters: Iterable[str] | None = None) -> int:
+        """These dead letters (None: all) are gone; how many there were."""
+        return await operate.failed_discard(self._router, await self._find(machine), None if letters is None else [*letters])
+
+    # -- within --------------------------------------------------------------------------------------
+
+    async def _find(self, machine: MachineRef) -> Known:
+        self._check()
+        return await self._catalog.find(machine)
+
+    async def _instance(self, known: Known, key: str) -> Any:
+        """A machine object as last committed, of its class."""
+        assert known.spec is not None
+        state, version, data = await inspect.get_raw(self._router, known, key)
+        return known.spec.build(key, state, version, data)
+
+    def _check_state(self, known: Known, state: str) -> None:
+        if state not in known.states:
+            raise UnknownTransition(known.name, state, known.states, "state")
+
+
+def checked_id(id: str) -> str:
+    """The id itself, if it can be one."""
+    if not is_name(parse_command_id(id)[0]):
+        raise UsageError(f'"{id}" is no command id; one looks like resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12')
+    return id
+
+
+def _key(key: str | None) -> str | None:
+    return None if key is None else check_key(key)
+
+
+def _positive(limit: int) -> int:
+    if limit < 1:
+        raise UsageError(f"a limit is at least 1, not {limit}")
+    return limit

@@ -1,0 +1,96 @@
+"""A client's connection: made once, in one process and one event loop, closed once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from statemq.codec import short_id
+from statemq.command import Declared
+from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace
+from statemq.errors import UsageError
+from statemq.store.append import Appender
+from statemq.store.catalog import Catalog
+from statemq.store.durability import parse as parse_durability
+from statemq.store.reply import Replies
+from statemq.store.router import Router
+
+CONNECT_WITHIN_S = 5.0
+
+
+class Session:
+    """``async with Client(url) as client:``, or ``connect()`` and ``close()``.
+
+    ``machines``: classes to know from the start, for calls by name; a class given in a call is known from then on.
+    ``durability``: ``"fsync"`` or ``"replicas=N"``: nothing is reported before it is that safe.
+    """
+
+    _router: Router
+    _catalog: Catalog
+    _replies: Replies
+    _appender: Appender
+    _loop: asyncio.AbstractEventLoop
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        machines: Iterable[type[Declared]] = (),
+        durability: str | None = None,
+    ) -> None:
+        self.url, self.namespace = url, check_namespace(namespace)
+        self._machines, self._durability = tuple(machines), parse_durability(durability)
+        self._pid = 0
+        self._closed = False
+
+    async def connect(self) -> Self:
+        """Redis answers, and the given machines are declared.
+
+        Raises RedisAway within some seconds, UnsupportedServer, PartitionMismatch, SchemaTooNew.
+        """
+        if self._pid:
+            raise UsageError("this client was connected before; make a new one")
+        self._router = Router(self.url)
+        await self._router.open(CONNECT_WITHIN_S)
+        self._pid, self._loop = os.getpid(), asyncio.get_running_loop()
+        self._catalog = Catalog(self._router, self.namespace, self._machines)
+        self._replies = Replies(self._router, self.namespace, short_id(), self._durability)
+        self._appender = Appender(self._router, self._catalog, reply=self._replies.channel, durability=self._durability)
+        try:
+            await self._catalog.declare_all()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def close(self) -> None:
+        """Connections are closed; who still waits gets RedisAway. Commands that were sent go on."""
+        if self._closed or not self._pid:
+            return
+        self._closed = True
+        if self._pid != os.getpid():
+            return  # the connections are the parent's
+        await self._appender.close()
+        await self._replies.close()
+        await self._router.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.connect()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    def _check(self) -> None:
+        """Raises UsageError where this client cannot be used."""
+        if not self._pid:
+            raise UsageError("this client is not connected: write `async with Client(url) as client:`, or await client.connect()")
+        if self._closed:
+            raise UsageError("this client was closed; make a new one")
+        if self._pid != os.getpid():
+            raise UsageError("this client was connected before the process forked; make a new one in the child")
+        if asyncio.get_running_loop() is not self._loop:
+            raise UsageError("this client belongs to another event loop; make one in each loop, or use statemq.sync.Client")

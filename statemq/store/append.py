@@ -1,0 +1,270 @@
+"""append: commands on their way into their partitions' streams.
+
+All commands of one loop turn go in one call a partition, and a partition has one unanswered call at most, so that
+a client's commands arrive in the order in which they were sent, over reconnects too (P10).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+
+import msgspec
+
+from statemq.codec import command_id
+from statemq.config import LIMITS, RESEND_WITHIN_MS
+from statemq.errors import (
+    BacklogFull,
+    IdempotencyConflict,
+    NamespaceLost,
+    Pending,
+    RedisAway,
+    Refused,
+    ServerError,
+    StatemqError,
+    StreamExhausted,
+    TooLarge,
+)
+from statemq.keys import PartitionKeys
+from statemq.records import Outcome
+from statemq.store.catalog import Catalog
+from statemq.store.durability import Durability, settled
+from statemq.store.router import Router
+from statemq.store.wire import ReplyError, Wire, swallow
+
+CONNECT_EVERY_S = 60.0
+"""How long one wait for a connection lasts before it is begun anew; who waits has a deadline of their own."""
+
+_outcome = msgspec.json.Decoder(Outcome).decode
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """An answer: the command's id, its outcome if it has ended already, and whether it is an earlier request's command."""
+
+    id: str
+    outcome: Outcome | None = None
+    attached: bool = False
+
+
+class Draft(msgspec.Struct, eq=False):
+    """A command before it is accepted. Its id is made when it is first sent, so that waiting for Redis does not age it (P26)."""
+
+    keys: PartitionKeys
+    key: str
+    transition: str
+    args: bytes
+    extras: list[str]
+    """Further stream fields: name, value, …"""
+    delay_ms: int | None = None
+    idempotency_key: str = ""
+    digest: str = ""
+    """Of transition and arguments; set with an idempotency key."""
+    id: str = ""
+    retimed: bool = False
+
+    @property
+    def size(self) -> int:
+        return len(self.key) + len(self.args) + sum(map(len, self.extras)) + len(self.idempotency_key) + 200
+
+
+class _Line:
+    """The commands of one partition that are not accepted yet, in their order."""
+
+    def __init__(self, keys: PartitionKeys) -> None:
+        self.keys = keys
+        self.waiting: deque[tuple[Draft, asyncio.Future[Appended]]] = deque()
+        self.task: asyncio.Task[None] | None = None
+
+    def take(self) -> list[tuple[Draft, asyncio.Future[Appended]]]:
+        """What one call can hold; what nobody waits for any more was never sent and is dropped."""
+        batch: list[tuple[Draft, asyncio.Future[Appended]]] = []
+        size = 0
+        while self.waiting and len(batch) < LIMITS.batch:
+            draft, answer = self.waiting[0]
+            if not answer.done():
+                size += draft.size
+                if batch and size > LIMITS.batch_bytes:
+                    break
+                batch.append((draft, answer))
+            self.waiting.popleft()
+        return batch
+
+
+class Appender:
+    """``reply`` is the channel on which the client hears of outcomes."""
+
+    def __init__(self, router: Router, catalog: Catalog, *, reply: str, durability: Durability | None = None) -> None:
+        self._router, self._catalog, self._reply, self._durability = router, catalog, reply, durability
+        self._lines: dict[tuple[str, int], _Line] = {}
+        self._clocks: dict[Wire, tuple[int, float]] = {}
+
+    def append(self, draft: Draft) -> asyncio.Future[Appended]:
+        """Once done, the command is queued or was found to be. Cancelling it before ``draft.id`` is set sends nothing.
+
+        Raises BacklogFull, StreamExhausted, Refused, TooLarge, IdempotencyConflict, NamespaceLost, Pending (too late to tell).
+        """
+        loop = asyncio.get_running_loop()
+        where = (draft.keys.machine, draft.keys.number)
+        line = self._lines.get(where)
+        if line is None:
+            line = self._lines[where] = _Line(draft.keys)
+        answer: asyncio.Future[Appended] = loop.create_future()
+        swallow([answer])
+        line.waiting.append((draft, answer))
+        if line.task is None:
+            line.task = loop.create_task(self._drain(line))
+        return answer
+
+    async def close(self) -> None:
+        """Nothing is sent any more; what was not answered raises RedisAway from the wires."""
+        tasks = [line.task for line in self._lines.values() if line.task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _drain(self, line: _Line) -> None:
+        batch: list[tuple[Draft, asyncio.Future[Appended]]] = []
+        try:
+            while line.waiting:
+                wire = await self._connected(line.keys)
+                batch = line.take()
+                if batch:
+                    await self._send(line, wire, batch)
+        except asyncio.CancelledError:
+            for _, answer in [*batch, *line.waiting]:
+                answer.cancel()
+            raise
+        except (StatemqError, ReplyError) as error:
+            for _, answer in [*batch, *line.waiting]:
+                _fail(answer, _said(error, line.keys))
+            line.waiting.clear()
+        finally:
+            line.task = None
+
+    async def _connected(self, keys: PartitionKeys) -> Wire:
+        """The partition's wire, up, with its server's clock known."""
+        while True:
+            wire = self._router.wire_for(keys.lease)
+            while not wire.up:
+                with contextlib.suppress(RedisAway):
+                    await wire.connected(CONNECT_EVERY_S)
+            clock = self._clocks.get(wire)
+            if clock is not None and clock[0] == wire.generation:
+                return wire
+            await self._learn_time(wire)
+
+    async def _learn_time(self, wire: Wire) -> None:
+        """The offset of the server's clock from this host's, half a round trip allowed for."""
+        generation, before = wire.generation, time.time()
+        seconds, micros = await wire.call("TIME")
+        here_ms = (before + time.time()) * 500
+        self._clocks[wire] = (generation, int(seconds) * 1000 + int(micros) / 1000 - here_ms)
+
+    async def _send(self, line: _Line, wire: Wire, batch: list[tuple[Draft, asyncio.Future[Appended]]]) -> None:
+        known = self._catalog.kept(line.keys.machine)
+        generation = wire.generation
+        now_ms = int(time.time() * 1000 + self._clocks[wire][1])
+        for draft, _ in batch:
+            draft.id = draft.id or command_id(line.keys.machine, line.keys.number, now_ms)
+        try:
+            answers = await self._run(line.keys, known.config.incarnation, [draft for draft, _ in batch])
+            if answers is None:
+                fresh = await self._catalog.reread(line.keys.machine)
+                if fresh.config.incarnation != known.config.incarnation and fresh.config.partitions == known.config.partitions:
+                    answers = await self._run(line.keys, fresh.config.incarnation, [draft for draft, _ in batch])
+            if answers is None:
+                raise NamespaceLost(
+                    f"partition {line.keys.number} of {line.keys.machine} was wiped or replaced (namespace {line.keys.namespace}); "
+                    "nothing was queued"
+                )
+            while self._durability is not None and not await settled(self._router, line.keys.lease, self._durability):
+                pass
+        except (StatemqError, ReplyError) as error:
+            for _, answer in batch:
+                _fail(answer, _said(error, line.keys))
+            return
+        once_sent = wire.generation == generation
+        again = []
+        for (draft, answer), text in zip(batch, answers, strict=True):
+            if text == b"late" and once_sent and not draft.retimed:
+                again.append((draft, answer))
+            else:
+                _settle(draft, answer, text.decode())
+        if again:
+            # sent once and refused for its age, so it is nowhere: a clock was changed, and a new id is safe
+            await self._learn_time(wire)
+            for draft, _ in again:
+                draft.id, draft.retimed = "", True
+            line.waiting.extendleft(reversed(again))
+
+    async def _run(self, keys: PartitionKeys, incarnation: str, drafts: list[Draft]) -> list[bytes] | None:
+        """The script's words; None if the partition is not of this incarnation."""
+        names = [keys.commands, keys.accepted, keys.lease, keys.outcomes_, keys.timers, keys.timers_data]
+        args: list[bytes | str | int] = [
+            incarnation,
+            LIMITS.backlog,
+            RESEND_WITHIN_MS,
+            LIMITS.key,
+            LIMITS.arguments,
+            self._reply,
+            len(drafts),
+        ]
+        for d in drafts:
+            if d.digest:
+                names.append(keys.once(d.key, d.idempotency_key))
+            delay = "" if d.delay_ms is None else d.delay_ms
+            args += [d.id, d.key, d.transition, d.args, delay, d.digest, len(d.extras) // 2, *d.extras]
+        answers: list[bytes] | bytes = await self._router.run("append", names, *args)
+        return None if isinstance(answers, bytes) else answers
+
+
+def _settle(draft: Draft, answer: asyncio.Future[Appended], text: str) -> None:
+    """The script's word as a result or an error."""
+    if answer.done():
+        return
+    word, _, rest = text.partition(" ")
+    machine, partition = draft.keys.machine, draft.keys.number
+    if word in ("accepted", "delayed", "known"):
+        answer.set_result(Appended(draft.id))
+    elif word == "ended":
+        outcome = _outcome(rest)
+        answer.set_result(Appended(outcome.id, outcome, attached=outcome.id != draft.id))
+    elif word == "attached":
+        answer.set_result(Appended(rest, attached=True))
+    elif word == "conflict":
+        answer.set_exception(IdempotencyConflict(draft.idempotency_key, rest))
+    elif word == "full":
+        answer.set_exception(BacklogFull(machine, partition, LIMITS.backlog))
+    elif word == "exhausted":
+        answer.set_exception(StreamExhausted(machine, partition))
+    elif word == "large":
+        what, size = rest.split()
+        answer.set_exception(TooLarge(what, int(size), LIMITS.key if what == "key" else LIMITS.arguments))
+    elif word == "late":
+        answer.set_exception(
+            Pending(
+                f"command {draft.id} was sent again too late to tell whether it had been accepted before; look at the instance's history",
+                id=draft.id,
+                machine=machine,
+                key=draft.key,
+                transition=draft.transition,
+            )
+        )
+    else:
+        answer.set_exception(ServerError(f"append answered {text!r}, which this version does not know"))
+
+
+def _fail(answer: asyncio.Future[Appended], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
+def _said(error: StatemqError | ReplyError, keys: PartitionKeys) -> StatemqError:
+    if isinstance(error, StatemqError):
+        return error
+    if error.word == "OOM":
+        return Refused("Redis has used up its memory (maxmemory) and accepts no new commands; what is queued goes on and makes room")
+    return ServerError(f"Redis refused an append to partition {keys.number} of {keys.machine}: {error.message}")

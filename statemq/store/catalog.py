@@ -1,0 +1,142 @@
+"""The machines a client knows: by their class, or by name from what was declared in the namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from statemq.codec import encode
+from statemq.command import Declared
+from statemq.errors import InvalidArguments, NamespaceLost, UnknownMachine, UnknownTransition
+from statemq.keys import PartitionKeys, partition_of
+from statemq.operation import UNENCODABLE
+from statemq.schema import validator
+from statemq.spec import MachineSpec
+from statemq.store.declare import Config, declare, read_config
+from statemq.store.router import Router
+
+
+class Known(msgspec.Struct, frozen=True, eq=False):
+    """A machine of this namespace; ``spec`` when its class is imported here."""
+
+    name: str
+    config: Config
+    spec: MachineSpec | None
+    partitions: list[PartitionKeys]
+
+    def partition(self, key: str) -> PartitionKeys:
+        return self.partitions[partition_of(key, self.config.partitions)]
+
+    @property
+    def initial(self) -> str:
+        return str(self.config.graph.get("initial", ""))
+
+    @property
+    def states(self) -> list[str]:
+        return list(self.spec.states if self.spec is not None else self.config.graph.get("states", ()))
+
+    @property
+    def transitions(self) -> list[str]:
+        """Names, in the order of the declaration."""
+        if self.spec is not None:
+            return list(self.spec.transitions)
+        return list(dict.fromkeys(t["name"] for t in self.config.graph.get("transitions", ())))
+
+    def allowed(self, state: str) -> list[str]:
+        """The transitions that have a case for this state; guards are not asked."""
+        if self.spec is not None:
+            return self.spec.allowed(state)
+        return list(dict.fromkeys(t["name"] for t in self.config.graph.get("transitions", ()) if state in t["source"]))
+
+    def refusal(self, transition: str, state: str, key: str) -> str:
+        """``resource/a is UP; setUp needs DOWN``."""
+        if self.spec is not None:
+            return self.spec.refusal(transition, state, key)
+        sources = [s for t in self.config.graph.get("transitions", ()) if t["name"] == transition for s in t["source"]]
+        *most, last = [s for s in self.config.graph.get("states", ()) if s in sources] or ["another state"]
+        return f"{self.name}/{key} is {state}; {transition} needs {', '.join(most) + ' or ' + last if most else last}"
+
+
+class Catalog:
+    """Configs are read once and kept; they are read again when a command does not fit the kept one."""
+
+    def __init__(self, router: Router, namespace: str, classes: Iterable[type[Declared]]) -> None:
+        self._router, self.namespace = router, namespace
+        self._specs: dict[str, MachineSpec] = {c.spec.name: c.spec for c in classes}
+        self._known: dict[str, Known] = {}
+        self._validators: dict[tuple[str, str], tuple[Config, Callable[[bytes], None]]] = {}
+
+    async def declare_all(self) -> None:
+        """The namespace knows the machines whose classes were given. Raises PartitionMismatch, SchemaTooNew."""
+        for spec in self._specs.values():
+            await self._find(spec.name, spec)
+
+    async def find(self, machine: str | type[Declared]) -> Known:
+        """The machine, declared if its class is given. Raises UnknownMachine, PartitionMismatch, SchemaTooNew."""
+        if isinstance(machine, str):
+            return self._known.get(machine) or await self._find(machine, self._specs.get(machine))
+        spec = machine.spec
+        known = self._known.get(spec.name)
+        if known is not None and known.spec is spec:
+            return known
+        self._specs[spec.name] = spec
+        return await self._find(spec.name, spec)
+
+    def spec(self, name: str) -> MachineSpec | None:
+        """The machine's declaration, if its class is known here."""
+        return self._specs.get(name)
+
+    def kept(self, name: str) -> Known:
+        """As it was found last."""
+        return self._known[name]
+
+    async def reread(self, name: str) -> Known:
+        """As the namespace has it now; nothing is declared, so that a wiped namespace is noticed. Raises NamespaceLost."""
+        try:
+            config = await read_config(self._router, self.namespace, name)
+        except UnknownMachine as error:
+            raise NamespaceLost(
+                f"namespace {self.namespace} was wiped since this client first saw it: {name} is not declared any more"
+            ) from error
+        before = self._known.get(name)
+        return self._keep(name, config, before.spec if before else self._specs.get(name))
+
+    async def _find(self, name: str, spec: MachineSpec | None) -> Known:
+        if spec is None:
+            return self._keep(name, await read_config(self._router, self.namespace, name), None)
+        config = await declare(self._router, self.namespace, name, spec.partitions, spec.graph(), update=False)
+        return self._keep(name, config, spec)
+
+    def _keep(self, name: str, config: Config, spec: MachineSpec | None) -> Known:
+        partitions = [PartitionKeys(self.namespace, name, p) for p in range(config.partitions)]
+        known = self._known[name] = Known(name, config, spec, partitions)
+        return known
+
+    async def encode_arguments(self, known: Known, transition: str, args: Mapping[str, Any]) -> bytes:
+        """The arguments as JSON, checked with the class or else the declared schema. Raises UnknownTransition, InvalidArguments."""
+        if known.spec is not None:
+            return known.spec.transition(transition).encode_arguments((), args)
+        try:
+            return self._check(known, transition, args)
+        except (UnknownTransition, InvalidArguments):
+            # a newer version of the machine may have been deployed since its config was read
+            return self._check(await self.reread(known.name), transition, args)
+
+    def _check(self, known: Known, transition: str, args: Mapping[str, Any]) -> bytes:
+        if transition not in known.transitions:
+            raise UnknownTransition(known.name, transition, known.transitions)
+        try:
+            raw = encode(dict(args))
+        except UNENCODABLE as error:
+            raise InvalidArguments(known.name, transition, f"JSON cannot hold the arguments: {error}") from None
+        kept = self._validators.get((known.name, transition))
+        if kept is None or kept[0] is not known.config:
+            check = validator(known.config.graph.get("arguments", {}).get(transition, {}))
+            kept = self._validators[known.name, transition] = (known.config, check)
+        try:
+            kept[1](raw)
+        except ValueError as error:
+            raise InvalidArguments(known.name, transition, str(error)) from None
+        return raw

@@ -1,0 +1,247 @@
+"""See: instances, their listings, history, partitions, workers. Plain reads, pipelined; nothing here changes anything."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from statemq import keys as names
+from statemq.codec import decode, parse_command_id
+from statemq.keys import PartitionKeys
+from statemq.records import HistoryEntry, Instance, Listed, MachineInfo, PartitionInfo, WorkerInfo
+from statemq.store.catalog import Known
+from statemq.store.lease import LIVE_MS, redis_now_ms, survey
+from statemq.store.router import Router
+from statemq.store.wire import ReplyError, swallow
+
+PAGE = 1000
+"""Entries of one stream read at a time."""
+
+AT_ONCE_S = 0.5
+
+
+def text(value: bytes | None) -> str:
+    """Whatever lies in Redis, shown; what is not UTF-8 by replacement marks."""
+    return "" if value is None else value.decode(errors="replace")
+
+
+def fields(flat: list[bytes]) -> dict[str, bytes]:
+    """A stream entry's or a hash's fields."""
+    return {text(flat[i]): flat[i + 1] for i in range(0, len(flat), 2)}
+
+
+def number(value: bytes | None) -> int:
+    """0 for what is none: people may write by hand."""
+    try:
+        return int(float(value or 0))
+    except (ValueError, OverflowError):
+        return 0
+
+
+def plain(raw: bytes | None) -> Any:
+    """The JSON, or the text itself where it is none."""
+    try:
+        return decode(raw) if raw else None
+    except ValueError:
+        return text(raw)
+
+
+async def get(router: Router, known: Known, key: str) -> Instance:
+    """The instance as last committed. An untouched one is in the initial state, version 0."""
+    part = known.partition(key)
+    row = await router.call(part.lease, "HMGET", part.instance(key), "state", "version", "data", "entered", "updated", "paused")
+    state, version, data, entered, updated, paused = row
+    if state is None and known.spec is not None:
+        data = known.spec.new_data()
+    return Instance(
+        machine=known.name,
+        key=key,
+        state=text(state) if state is not None else known.initial,
+        version=number(version),
+        data=plain(data),
+        exists=state is not None,
+        paused=paused is not None,
+        entered=number(entered),
+        updated=number(updated),
+    )
+
+
+async def get_raw(router: Router, known: Known, key: str) -> tuple[str, int, bytes | None]:
+    """State, version and data as they are stored, or the initial ones."""
+    part = known.partition(key)
+    state, version, data = await router.call(part.lease, "HMGET", part.instance(key), "state", "version", "data")
+    return (text(state), number(version), data) if state is not None else (known.initial, 0, None)
+
+
+async def last_error(router: Router, namespace: str, id: str) -> str:
+    """Why the command's last attempt failed; empty if it did not, or if Redis does not say so at once."""
+    name, p = parse_command_id(id)
+    part = PartitionKeys(namespace, name, p)
+    if not router.wire_for(part.lease).up:
+        return ""
+    asked = router.call(part.lease, "HGET", part.steps(id), "@error")
+    swallow([asked])
+    await asyncio.wait([asked], timeout=AT_ONCE_S)
+    return text(asked.result()) if asked.done() and asked.exception() is None else ""
+
+
+async def list_instances(router: Router, known: Known, state: str | None, older_ms: int | None, limit: int) -> list[Listed]:
+    """The instances that have been longest in their state come first."""
+    states = [state] if state is not None else known.states
+    until = "+inf" if older_ms is None else await redis_now_ms(router) - older_ms
+    asked = [(s, part.in_state(s), part.lease) for part in known.partitions for s in states]
+    rows = await asyncio.gather(
+        *(router.call(lease, "ZRANGE", index, "-inf", until, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES") for _, index, lease in asked)
+    )
+    found = [Listed(text(row[i]), s, number(row[i + 1])) for (s, _, _), row in zip(asked, rows, strict=True) for i in range(0, len(row), 2)]
+    return sorted(found, key=lambda listed: (listed.since, listed.key))[:limit]
+
+
+async def history(router: Router, known: Known, key: str | None, limit: int) -> list[HistoryEntry]:
+    """The last ``limit`` outcomes, oldest first. Of one key: as far back as its partition's history is kept."""
+    if key is not None:
+        found = await _history_of_key(router, known.partition(key), key, limit)
+    else:
+        rows = await asyncio.gather(*(router.call(p.lease, "XREVRANGE", p.history, "+", "-", "COUNT", limit) for p in known.partitions))
+        found = [_history_entry(part, *entry) for part, row in zip(known.partitions, rows, strict=True) for entry in row]
+    return sorted(found, key=lambda e: (e.at, e.partition, [int(n) for n in e.entry.split("-")]))[-limit:]
+
+
+async def _history_of_key(router: Router, part: PartitionKeys, key: str, limit: int) -> list[HistoryEntry]:
+    found: list[HistoryEntry] = []
+    until = "+"
+    while len(found) < limit:
+        page = await router.call(part.lease, "XREVRANGE", part.history, until, "-", "COUNT", PAGE)
+        found += [e for e in (_history_entry(part, *entry) for entry in page) if e.key == key]
+        if len(page) < PAGE:
+            break
+        until = f"({text(page[-1][0])}"
+    return found[:limit]
+
+
+def _history_entry(part: PartitionKeys, entry: bytes, flat: list[bytes]) -> HistoryEntry:
+    f = fields(flat)
+    return HistoryEntry(
+        entry=text(entry),
+        id=text(f.get("id")),
+        key=text(f.get("key")),
+        transition=text(f.get("transition")),
+        outcome=text(f.get("outcome")),
+        source=text(f.get("from")),
+        target=text(f.get("to")),
+        version=number(f.get("version")),
+        attempts=number(f.get("attempts")),
+        worker=text(f.get("worker")),
+        reason=text(f.get("reason")),
+        at=number(f.get("at")),
+        partition=part.number,
+    )
+
+
+async def partitions(router: Router, known: Known) -> list[PartitionInfo]:
+    held, now, sizes = await asyncio.gather(
+        survey(router, known.partitions), redis_now_ms(router), asyncio.gather(*(_sizes(router, part) for part in known.partitions))
+    )
+    return [
+        PartitionInfo(
+            number=part.number,
+            owner=lease.owner if lease.token else "",
+            token=lease.token,
+            lease_left_ms=lease.deadline_ms - now if lease.token else 0,
+            waiting=waiting,
+            stream=stream,
+            running=running,
+            ready=ready,
+            timers=timers,
+            paused=lease.paused,
+        )
+        for part, lease, (waiting, stream, ready, timers, running) in zip(known.partitions, held, sizes, strict=True)
+    ]
+
+
+async def _sizes(router: Router, part: PartitionKeys) -> tuple[int, ...]:
+    waiting, stream, ready, timers, running = await asyncio.gather(
+        router.call(part.lease, "HLEN", part.accepted),
+        router.call(part.lease, "XLEN", part.commands),
+        router.call(part.lease, "ZCARD", part.ready),
+        router.call(part.lease, "ZCARD", part.timers),
+        in_progress(router, part, 10_000),
+    )
+    return waiting, stream, ready, timers, len(running)
+
+
+async def in_progress(router: Router, part: PartitionKeys, limit: int, entry: str | None = None) -> dict[str, str]:
+    """Stream entry → the worker that runs it; of one entry or of all."""
+    try:
+        rows = await router.call(part.lease, "XPENDING", part.commands, "workers", entry or "-", entry or "+", limit)
+    except ReplyError as error:
+        if error.word == "NOGROUP":
+            return {}
+        raise
+    return {text(entry): text(worker) for entry, worker, *_ in rows}
+
+
+async def workers(router: Router, namespace: str, machines: list[Known]) -> list[WorkerInfo]:
+    """The workers of these machines; ``partitions`` when one machine is asked."""
+    now = await redis_now_ms(router)
+    found: dict[str, WorkerInfo] = {}
+    owned: dict[str, list[int]] = {}
+    if len(machines) == 1:
+        for part, lease in zip(machines[0].partitions, await survey(router, machines[0].partitions), strict=True):
+            if lease.token:
+                owned.setdefault(lease.owner, []).append(part.number)
+    for known in machines:
+        seen_key, about_key = names.workers(namespace, known.name), names.workers_about(namespace, known.name)
+        seen, about = await asyncio.gather(
+            router.call(seen_key, "ZRANGE", seen_key, 0, -1, "WITHSCORES"), router.call(about_key, "HGETALL", about_key)
+        )
+        said = fields(about)
+        for i in range(0, len(seen), 2):
+            id = text(seen[i])
+            info = _worker(id, number(seen[i + 1]), plain(said.get(id)), now, owned.get(id, []))
+            if id not in found or found[id].seen < info.seen:
+                found[id] = info
+    return sorted(found.values(), key=lambda w: (not w.live, w.started, w.id))
+
+
+def _worker(id: str, seen: int, about: Any, now: int, owned: list[int]) -> WorkerInfo:
+    said = about if isinstance(about, dict) else {}
+    ints = {name: value for name in ("pid", "started", "concurrency") if isinstance(value := said.get(name), int)}
+    return WorkerInfo(id=id, host=str(said.get("host", "")), seen=seen, live=seen > now - LIVE_MS, partitions=owned, **ints)
+
+
+async def live_workers(router: Router, namespace: str, machine: str) -> int:
+    """How many workers of the machine gave a sign of life lately."""
+    key = names.workers(namespace, machine)
+    return int(await router.call(key, "ZCOUNT", key, await redis_now_ms(router) - LIVE_MS, "+inf"))
+
+
+async def machine(router: Router, namespace: str, known: Known) -> MachineInfo:
+    """A machine with its counts over all partitions."""
+    states, graph = known.states, known.config.graph
+    counts = await asyncio.gather(*(_counts(router, part, states) for part in known.partitions))
+    live, held = await asyncio.gather(live_workers(router, namespace, known.name), survey(router, known.partitions))
+    return MachineInfo(
+        name=known.name,
+        partitions=known.config.partitions,
+        initial=known.initial,
+        states=states,
+        transitions=known.transitions,
+        queries=[q["name"] for q in graph.get("queries", ())],
+        workers=live,
+        waiting=sum(row[0] for row in counts),
+        failed=sum(row[1] for row in counts),
+        paused=any(lease.paused for lease in held),
+        in_state={s: sum(row[2 + i] for row in counts) for i, s in enumerate(states)},
+    )
+
+
+async def _counts(router: Router, part: PartitionKeys, states: list[str]) -> list[int]:
+    call, lease = router.call, part.lease
+    return list(
+        await asyncio.gather(
+            call(lease, "HLEN", part.accepted),
+            call(lease, "XLEN", part.failed),
+            *(call(lease, "ZCARD", part.in_state(s)) for s in states),
+        )
+    )

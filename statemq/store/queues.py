@@ -1,0 +1,191 @@
+"""See: what waits or runs, and one command from its id. Queues are shown by a bounded look, which may miss what lies deep."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from statemq.codec import parse_command_id
+from statemq.config import OUTCOME_PERIOD_MS
+from statemq.errors import Unknown
+from statemq.keys import PartitionKeys
+from statemq.records import CommandStatus, Outcome, Queued, Step
+from statemq.store.catalog import Known
+from statemq.store.commands import entry_order, from_element
+from statemq.store.inspect import PAGE, fields, in_progress, number, plain, text
+from statemq.store.router import Router
+
+_outcome = msgspec.json.Decoder(Outcome).decode
+_timer = msgspec.json.Decoder(list[str]).decode
+
+
+async def queue(router: Router, known: Known, key: str | None, limit: int) -> list[Queued]:
+    """Commands that have not ended, in the order in which they were accepted; delayed ones last, by their time."""
+    parts = known.partitions if key is None else [known.partition(key)]
+    rows = await asyncio.gather(*(_queue_of(router, part, key, limit) for part in parts))
+    found = [row for part in rows for row in part]
+    return sorted(found, key=lambda q: (q.due if q.where == "timer" else 0, entry_order(q.entry or "0-0")))[:limit]
+
+
+async def _queue_of(router: Router, part: PartitionKeys, key: str | None, limit: int) -> list[Queued]:
+    look = PAGE if key is not None else limit
+    stream, running, timers, parked = await asyncio.gather(
+        router.call(part.lease, "XRANGE", part.commands, "-", "+", "COUNT", look),
+        in_progress(router, part, PAGE),
+        router.call(part.lease, "ZRANGE", part.timers, 0, look - 1, "WITHSCORES"),
+        _keys_with_inbox(router, part) if key is None else _one(key),
+    )
+    due = {text(timers[i]): number(timers[i + 1]) for i in range(0, len(timers), 2)}
+    found = []
+    for entry, flat in stream:
+        f = fields(flat)
+        if text(f.get("transition", b"")).startswith("@") or (key is not None and text(f.get("key")) != key):
+            continue
+        status = "running" if text(entry) in running else "queued"
+        found.append(_row(f, status, "stream", text(entry)))
+    for inbox in await asyncio.gather(*(_inbox(router, part, k, due, limit) for k in parked)):
+        found += inbox
+    return found + await _delayed(router, part, key, due)
+
+
+async def _one(key: str) -> list[str]:
+    return [key]
+
+
+async def _keys_with_inbox(router: Router, part: PartitionKeys) -> list[str]:
+    """Keys that have parked commands, from a bounded look at what is accepted."""
+    _, flat = await router.call(part.lease, "HSCAN", part.accepted, 0, "COUNT", PAGE)
+    return list(dict.fromkeys(text(v).split(" ", 1)[1] for v in flat[1::2] if v.startswith(b"@") and b" " in v))
+
+
+async def _inbox(router: Router, part: PartitionKeys, key: str, due: dict[str, int], limit: int) -> list[Queued]:
+    raw = await router.call(part.lease, "LRANGE", part.inbox(key), 0, limit - 1)
+    commands = [c for c in map(from_element, raw) if c is not None]
+    if not commands:
+        return []
+    # P28: an ended one lies there until its turn
+    live = await router.call(part.lease, "HMGET", part.accepted, *(c.id for c in commands))
+    mark = await router.call(part.lease, "HGET", part.steps(commands[0].id), "@mark")
+    rows: list[Queued] = []
+    for c, where in zip(commands, live, strict=True):
+        if where is None:
+            continue
+        status = "queued"
+        if not rows:
+            status = "waiting" if c.id in due else "running" if mark else "queued"
+        rows.append(Queued(c.id, key, c.transition, status, "inbox", c.entry, plain(c.args), due.get(c.id, 0)))
+    return rows
+
+
+async def _delayed(router: Router, part: PartitionKeys, key: str | None, due: dict[str, int]) -> list[Queued]:
+    if not due:
+        return []
+    where, data = await asyncio.gather(
+        router.call(part.lease, "HMGET", part.accepted, *due), router.call(part.lease, "HMGET", part.timers_data, *due)
+    )
+    rows = []
+    for id, place, raw in zip(due, where, data, strict=True):
+        if place == b"timer" and raw:
+            f = _timer_fields(raw)
+            if key is None or text(f.get("key")) == key:
+                rows.append(_row(f, "delayed", "timer", "", due[id]))
+    return rows
+
+
+def _row(f: dict[str, bytes], status: str, where: str, entry: str, due: int = 0) -> Queued:
+    args = plain(f.get("args")) if f.get("args") else None
+    return Queued(text(f.get("id")), text(f.get("key")), text(f.get("transition")), status, where, entry, args, due)
+
+
+def _timer_fields(raw: bytes) -> dict[str, bytes]:
+    try:
+        flat = _timer(raw)
+    except msgspec.MsgspecError:
+        return {}
+    return {flat[i]: flat[i + 1].encode() for i in range(0, len(flat) - 1, 2)}
+
+
+async def find_outcome(router: Router, part: PartitionKeys, id: str) -> Outcome | None:
+    """How the command ended, if that is still kept."""
+    seconds, _ = await router.call(part.lease, "TIME")
+    period = int(seconds) * 1000 // OUTCOME_PERIOD_MS
+    rows = await asyncio.gather(*(router.call(part.lease, "HGET", part.outcomes(p), id) for p in (period + 1, period, period - 1)))
+    raw = next((row for row in rows if row is not None), None)
+    return None if raw is None else _outcome(raw)
+
+
+async def show(router: Router, namespace: str, id: str) -> CommandStatus:
+    """Where the command is and what it has done. Raises Unknown when nothing is known of it (any more)."""
+    name, p = parse_command_id(id)
+    part = PartitionKeys(namespace, name, p)
+    where, journal, due = await asyncio.gather(
+        router.call(part.lease, "HGET", part.accepted, id),
+        router.call(part.lease, "HGETALL", part.steps(id)),
+        router.call(part.lease, "ZSCORE", part.timers, id),
+    )
+    if where is None:
+        outcome = await find_outcome(router, part, id)
+        if outcome is None:
+            raise Unknown(
+                f"nothing is known of command {id}: never accepted, or ended longer ago than outcomes are kept", id=id, machine=name
+            )
+        return CommandStatus(id, outcome.outcome, name, outcome.key, outcome.transition, attempts=outcome.attempts, outcome=outcome)
+    status, entry, worker, f = await _place(router, part, id, text(where), due is not None)
+    j = fields(journal)
+    mark = text(j.get("@mark")).split(" ")[0]
+    if status == "queued" and entry and text(where).startswith("@") and mark and await _is_head(router, part, text(f.get("key")), id):
+        status, worker = "running", mark
+    return CommandStatus(
+        id=id,
+        status=status,
+        machine=name,
+        key=text(f.get("key")),
+        transition=text(f.get("transition")),
+        args=plain(f.get("args")),
+        entry=entry,
+        attempts=number(j.get("@attempts")),
+        error=text(j.get("@error")),
+        due=number(due),
+        worker=worker,
+        cancel_asked="@cancel" in j,
+        steps=[_step(field, raw) for field, raw in j.items() if not field.startswith("@")],
+    )
+
+
+async def _place(router: Router, part: PartitionKeys, id: str, where: str, timed: bool) -> tuple[str, str, str, dict[str, bytes]]:
+    """Status, entry id, worker and fields, from what T:accepted says."""
+    if where == "timer":
+        raw = await router.call(part.lease, "HGET", part.timers_data, id)
+        return "delayed", "", "", _timer_fields(raw) if raw else {}
+    if where.startswith("@"):
+        entry, _, key = where[1:].partition(" ")
+        f: dict[str, bytes] = {"key": key.encode()}
+        for raw in await router.call(part.lease, "LRANGE", part.inbox(key), 0, PAGE - 1):
+            command = from_element(raw)
+            if command is not None and command.id == id:
+                f |= {"transition": command.transition.encode(), "args": command.args}
+                break
+        return "waiting" if timed else "queued", entry, "", f
+    rows, running = await asyncio.gather(
+        router.call(part.lease, "XRANGE", part.commands, where, where), in_progress(router, part, 1, where)
+    )
+    return "running" if running else "queued", where, running.get(where, ""), fields(rows[0][1]) if rows else {}
+
+
+async def _is_head(router: Router, part: PartitionKeys, key: str, id: str) -> bool:
+    raw = await router.call(part.lease, "LINDEX", part.inbox(key), 0)
+    head = from_element(raw) if raw else None
+    return head is not None and head.id == id
+
+
+def _step(name: str, raw: bytes) -> Step:
+    """A journal field as people see it; the worker's StepRecord, read leniently."""
+    value: Any = plain(raw)
+    if not isinstance(value, dict):
+        return Step(name, result=value)
+    error = value.get("error")
+    said = f"{error.get('type', '')}: {error.get('reason', '')}" if isinstance(error, dict) else str(error or "")
+    at, took_ms = (n if isinstance(n := value.get(word), int) else 0 for word in ("at", "took_ms"))
+    return Step(name, value.get("result"), said, at, took_ms)

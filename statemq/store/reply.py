@@ -1,0 +1,235 @@
+"""reply: how a client learns of outcomes.
+
+The client's channel is a hint; ``T:outcomes`` is the truth. Who hears nothing asks there: at once after the channel's
+connection was lost, else less and less often, the questions of all who wait joined into one a partition.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict
+from typing import Any
+
+import msgspec
+
+from statemq import keys
+from statemq.codec import parse_command_id
+from statemq.config import OUTCOME_PERIOD_MS, OUTCOME_TTL_MS
+from statemq.errors import RedisAway, StatemqError
+from statemq.records import Outcome
+from statemq.store.durability import Durability, settled
+from statemq.store.router import Router
+from statemq.store.wire import ReplyError, Wire, swallow
+
+HEARD_FIRST_S, HEARD_CAP_S = 0.5, 5.0
+"""How soon and how seldom is asked for a command whose outcome comes on the channel."""
+
+UNHEARD_FIRST_S, UNHEARD_CAP_S = 0.02, 1.0
+"""The same for a command that another client sent: nothing but asking tells."""
+
+LOOK_EVERY_S = 0.02
+"""Looks that are due closer together than this are made together."""
+
+EARLY_CAP = 4096
+"""Outcomes kept that came before anybody waited for them; the oldest go first."""
+
+DEAF_AFTER_MS, ANEW_EVERY_S = 1000, 10.0
+"""An outcome older than this that was not heard shows that the channel is deaf; it is made anew, but so seldom."""
+
+_outcomes = msgspec.json.Decoder(list[Outcome]).decode
+_outcome = msgspec.json.Decoder(Outcome).decode
+
+
+class _Wait:
+    """One id that somebody waits for; ``people`` share it."""
+
+    __slots__ = ("answer", "cap_s", "due_s", "heard", "misses", "pace_s", "people")
+
+    def __init__(self, answer: asyncio.Future[Outcome | None], heard: bool, due_s: float) -> None:
+        self.answer, self.heard, self.due_s = answer, heard, due_s
+        self.pace_s, self.cap_s = (HEARD_FIRST_S, HEARD_CAP_S) if heard else (UNHEARD_FIRST_S, UNHEARD_CAP_S)
+        self.misses = self.people = 0
+        swallow([answer])
+
+
+class Replies:
+    """One client's ear. ``channel`` goes with its commands."""
+
+    def __init__(self, router: Router, namespace: str, client: str, durability: Durability | None = None) -> None:
+        self._router, self._namespace, self._durability = router, namespace, durability
+        self.channel = keys.reply_channel(namespace, client)
+        self._waits: dict[str, _Wait] = {}
+        self._early: OrderedDict[str, Outcome] = OrderedDict()
+        self.dropped = 0
+        """How many early outcomes had to go; a command sent when it was lower may be among them."""
+        self._wire: Wire | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._asking: set[asyncio.Task[None]] = set()
+        self._made_anew_s = -ANEW_EVERY_S
+
+    async def open(self, timeout_s: float) -> None:
+        """The channel is subscribed, or will be as soon as Redis lets us; asking works without it."""
+        if self._wire is None:
+            self._wire = self._router.own_wire(self.channel, timeout_s=5.0, greet=self._subscribe, on_push=self._heard)
+        if not self._wire.up:
+            try:
+                await self._wire.connected(timeout_s)
+            except RedisAway:
+                return
+
+    async def close(self) -> None:
+        """Nobody waits any more: who did gets RedisAway."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in list(self._asking):
+            task.cancel()
+        if self._asking:
+            await asyncio.wait(list(self._asking))
+        for wait in self._waits.values():
+            _tell(wait, RedisAway("the client was closed"))
+        if self._wire is not None:
+            await self._router.release_wire(self._wire)
+
+    @property
+    def waiting(self) -> int:
+        """For how many commands somebody waits."""
+        return len(self._waits)
+
+    async def wait(self, id: str, timeout_s: float | None, *, heard: bool, since: int = 0) -> Outcome | TimeoutError | None:
+        """The outcome; None if nothing is known of the id; TimeoutError (as a value) after ``timeout_s``.
+
+        ``heard``: this client sent it, when ``dropped`` was ``since``.
+        """
+        if (early := self._early.pop(id, None)) is not None:
+            return early
+        wait = self._waits.get(id)
+        if wait is None:
+            parse_command_id(id)
+            at_once = not heard or self.dropped != since
+            wait = _Wait(self._loop.create_future(), heard, self._loop.time() + (0 if at_once else HEARD_FIRST_S))
+            self._waits[id] = wait
+            self._plan(wait.due_s)
+        wait.people += 1
+        try:
+            await asyncio.wait([wait.answer], timeout=timeout_s)
+            return wait.answer.result() if wait.answer.done() else TimeoutError()
+        finally:
+            wait.people -= 1
+            if wait.people == 0 and self._waits.get(id) is wait:
+                del self._waits[id]
+
+    # -- hearing -----------------------------------------------------------------------------------
+
+    async def _subscribe(self, wire: Wire) -> None:
+        (answer,) = await wire.hello(("SUBSCRIBE", self.channel))
+        if isinstance(answer, BaseException):
+            raise answer
+        # what was said while nobody listened is not said again
+        now = self._loop.time()
+        for wait in self._waits.values():
+            if wait.due_s < math.inf:
+                wait.due_s = now
+        if self._waits:
+            self._plan(now)
+
+    def _heard(self, message: list[Any]) -> None:
+        if message[0] != b"message":
+            return
+        try:
+            outcomes = _outcomes(message[2])
+        except msgspec.MsgspecError:
+            return  # anybody may publish here; asking tells the truth
+        for outcome in outcomes:
+            wait = self._waits.get(outcome.id)
+            if wait is not None:
+                _tell(wait, outcome)
+                continue
+            self._early[outcome.id] = outcome
+            if len(self._early) > EARLY_CAP:
+                self._early.popitem(last=False)
+                self.dropped += 1
+
+    # -- asking ------------------------------------------------------------------------------------
+
+    def _plan(self, due_s: float) -> None:
+        """The next look is at ``due_s`` or before."""
+        if self._timer is None or due_s < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(due_s, self._look)
+
+    def _look(self) -> None:
+        """Asks for all that is due, one task a partition: one that is away holds up no other."""
+        self._timer, now = None, self._loop.time()
+        places: dict[tuple[str, int], dict[str, _Wait]] = {}
+        next_s = math.inf
+        for id, wait in self._waits.items():
+            if wait.due_s <= now:
+                wait.due_s = math.inf
+                places.setdefault(parse_command_id(id), {})[id] = wait
+            else:
+                next_s = min(next_s, wait.due_s)
+        for place, due in places.items():
+            task = self._loop.create_task(self._ask(keys.PartitionKeys(self._namespace, *place), due))
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+        if next_s < math.inf:
+            self._plan(max(next_s, now + LOOK_EVERY_S))
+
+    async def _ask(self, part: keys.PartitionKeys, due: dict[str, _Wait]) -> None:
+        try:
+            await self._ask_partition(part, due)
+        except (StatemqError, ReplyError) as error:
+            for wait in due.values():
+                _tell(wait, _said(error))
+        again_s = math.inf
+        for wait in due.values():
+            if not wait.answer.done():
+                wait.due_s = self._loop.time() + wait.pace_s
+                wait.pace_s = min(wait.cap_s, wait.pace_s * 2)
+                again_s = min(again_s, wait.due_s)
+        if again_s < math.inf:
+            self._plan(again_s)
+
+    async def _ask_partition(self, part: keys.PartitionKeys, due: dict[str, _Wait]) -> None:
+        """One look for each: its outcome, or whether it is accepted. Two looks that find neither: it is unknown."""
+        seconds, _ = await self._router.call(part.lease, "TIME")
+        period = int(seconds) * 1000 // OUTCOME_PERIOD_MS
+        names = [part.outcomes(p) for p in (period + 1, period, period - 1)]
+        # accepted first: a command that ends between the two questions is then in the outcomes
+        accepted, *found = await asyncio.gather(*(self._router.call(part.lease, "HMGET", name, *due) for name in (part.accepted, *names)))
+        safe = self._durability is None
+        for index, wait in enumerate(due.values()):
+            text = next((row[index] for row in found if row[index] is not None), None)
+            if text is None:
+                wait.misses = 0 if accepted[index] is not None else wait.misses + 1
+                if wait.misses == 2:
+                    _tell(wait, None)
+                continue
+            if self._durability is not None and not safe:
+                # P23: a write of ours after the outcome; when that is safe, so is the outcome
+                await asyncio.gather(*(self._router.call(part.lease, "PEXPIRE", name, OUTCOME_TTL_MS) for name in names))
+                safe = await settled(self._router, part.lease, self._durability)
+                if not safe:
+                    return
+            outcome = _outcome(text)
+            _tell(wait, outcome)
+            if wait.heard and int(seconds) * 1000 - outcome.at > DEAF_AFTER_MS:
+                self._hear_again()
+
+    def _hear_again(self) -> None:
+        now = self._loop.time()
+        if self._wire is not None and now - self._made_anew_s > ANEW_EVERY_S:
+            self._made_anew_s = now
+            self._wire.drop()
+
+
+def _tell(wait: _Wait, answer: Outcome | Exception | None) -> None:
+    if not wait.answer.done():
+        wait.answer.set_exception(answer) if isinstance(answer, Exception) else wait.answer.set_result(answer)
+
+
+def _said(error: StatemqError | ReplyError) -> StatemqError:
+    return error if isinstance(error, StatemqError) else RedisAway(f"Redis refused to tell an outcome: {error.message}")

@@ -1,0 +1,315 @@
+"""The blocking client: a thin runner over the async one.
+
+The loop runs in a thread of its own, one a process, started at the first call. A forked child has neither thread nor
+connections of its own; there both are made anew, and the parent's are left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, overload
+
+from statemq import client as asynchronous
+from statemq.command import Command, Declared
+from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace
+from statemq.console import NO_ARGUMENTS, MachineRef
+from statemq.errors import UsageError
+from statemq.handle import Duration, Handle
+from statemq.records import (
+    CommandStatus,
+    DeadLetter,
+    HistoryEntry,
+    Instance,
+    Listed,
+    MachineInfo,
+    Outcome,
+    PartitionInfo,
+    Queued,
+    Verdict,
+    WorkerInfo,
+)
+
+__all__ = ["Client", "SyncHandle"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class _Process:
+    """What a process has of its own; a child gets a new one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The running loop, started if need be."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="statemq", daemon=True).start()
+            return self._loop
+
+
+_process = _Process()
+_parents: list[_Process] = []
+"""Kept for ever: closing a parent's loop in the child would take sockets out of the parent's epoll set."""
+
+
+def _forked() -> None:
+    global _process
+    _parents.append(_process)
+    _process = _Process()
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+class _Connection:
+    """A client's connection within one process. Its methods run in the loop's thread."""
+
+    def __init__(self, make: Callable[[], asynchronous.Client]) -> None:
+        self._make = make
+        self._client: asynchronous.Client | None = None
+        self._connecting = asyncio.Lock()
+
+    async def client(self) -> asynchronous.Client:
+        """Connected. What went wrong is tried again at the next call."""
+        async with self._connecting:
+            if self._client is None:
+                self._client = await self._make().connect()
+            return self._client
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+
+
+class Client:
+    """As ``statemq.Client``, blocking. May be made at module level and used from many threads, and after a fork.
+
+    It connects at its first call; ``connect()`` does it now. Not for use inside an event loop: there it raises UsageError.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        machines: Iterable[type[Declared]] = (),
+        durability: str | None = None,
+    ) -> None:
+        classes = tuple(machines)
+        self.url, self.namespace = url, check_namespace(namespace)
+        self._make: Callable[[], asynchronous.Client] = lambda: asynchronous.Client(url, namespace=namespace, machines=classes, durability=durability)
+        self._make()  # what is wrong with the settings is said here
+        self._connections: dict[_Process, _Connection] = {}
+        self._closed = False
+
+    def connect(self) -> Self:
+        """Redis answers. Raises RedisAway within some seconds."""
+        self._run(lambda c: _said(c))
+        return self
+
+    def close(self) -> None:
+        """The connection is closed; commands that were sent go on. Nothing happens if it is closed already."""
+        connection = self._connections.pop(_process, None)
+        self._closed = True
+        if connection is not None:
+            asyncio.run_coroutine_threadsafe(connection.close(), _process.loop()).result()
+
+    def __enter__(self) -> Self:
+        return self.connect()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _run(self, ask: Callable[[asynchronous.Client], Awaitable[T]]) -> T:
+        """The answer, waited for in this thread; an interrupt ends the waiting in the loop too."""
+        if asyncio._get_running_loop() is not None:
+            raise UsageError("statemq.sync.Client blocks; inside a running event loop use `async with statemq.Client(url)`")
+        if self._closed:
+            raise UsageError("this client was closed; make a new one")
+        connection = self._connections.setdefault(_process, _Connection(self._make))
+
+        async def answer() -> T:
+            return await ask(await connection.client())
+
+        work: Coroutine[Any, Any, T] = answer()
+        waiting = asyncio.run_coroutine_threadsafe(work, _process.loop())
+        try:
+            return waiting.result()
+        except BaseException:
+            waiting.cancel()
+            raise
+
+    # -- send ----------------------------------------------------------------------------------------
+
+    @overload
+    def send(
+        self,
+        command: Command[R],
+        /,
+        *,
+        idempotency_key: str | None = None,
+        if_state: str | None = None,
+        if_version: int | None = None,
+        delay: Duration | None = None,
+        trace: str | None = None,
+    ) -> SyncHandle[R]: ...
+    @overload
+    def send(
+        self,
+        machine: MachineRef,
+        key: str,
+        transition: str,
+        args: Mapping[str, Any] = ...,
+        /,
+        *,
+        idempotency_key: str | None = None,
+        if_state: str | None = None,
+        if_version: int | None = None,
+        delay: Duration | None = None,
+        trace: str | None = None,
+    ) -> SyncHandle[Any]: ...
+    def send(self, *what: Any, **how: Any) -> SyncHandle[Any]:
+        """As ``statemq.Client.send``."""
+        return SyncHandle(self, self._run(lambda c: c.send(*what, **how)))
+
+    def send_many(self, commands: Iterable[Command[R]]) -> list[SyncHandle[R]]:
+        return [SyncHandle(self, handle) for handle in self._run(lambda c: c.send_many(commands))]
+
+    @overload
+    def call(
+        self,
+        command: Command[R],
+        /,
+        *,
+        timeout: Duration | None = None,
+        idempotency_key: str | None = None,
+        if_state: str | None = None,
+        if_version: int | None = None,
+        delay: Duration | None = None,
+        trace: str | None = None,
+    ) -> R: ...
+    @overload
+    def call(
+        self,
+        machine: MachineRef,
+        key: str,
+        transition: str,
+        args: Mapping[str, Any] = ...,
+        /,
+        *,
+        timeout: Duration | None = None,
+        idempotency_key: str | None = None,
+        if_state: str | None = None,
+        if_version: int | None = None,
+        delay: Duration | None = None,
+        trace: str | None = None,
+    ) -> Any: ...
+    def call(self, *what: Any, **how: Any) -> Any:
+        """As ``statemq.Client.call``."""
+        return self._run(lambda c: c.call(*what, **how))
+
+    def handle(self, id: str) -> SyncHandle[Any]:
+        return SyncHandle(self, self._run(lambda c: _said(c.handle(id))))
+
+    # -- see -----------------------------------------------------------------------------------------
+
+    def get(self, machine: MachineRef, key: str) -> Instance:
+        return self._run(lambda c: c.get(machine, key))
+
+    def list(
+        self, machine: MachineRef, *, state: str | None = None, older: Duration | str | None = None, limit: int = 100
+    ) -> builtins.list[Listed]:
+        return self._run(lambda c: c.list(machine, state=state, older=older, limit=limit))
+
+    def query(self, machine: MachineRef, key: str, name: str, args: Mapping[str, Any] = NO_ARGUMENTS) -> Any:
+        return self._run(lambda c: c.query(machine, key, name, args))
+
+    def can(self, machine: MachineRef, key: str, transition: str, args: Mapping[str, Any] = NO_ARGUMENTS) -> Verdict:
+        return self._run(lambda c: c.can(machine, key, transition, args))
+
+    def machines(self) -> builtins.list[MachineInfo]:
+        return self._run(lambda c: c.machines())
+
+    def queue(self, machine: MachineRef, key: str | None = None, limit: int = 100) -> builtins.list[Queued]:
+        return self._run(lambda c: c.queue(machine, key, limit))
+
+    def history(self, machine: MachineRef, key: str | None = None, limit: int = 100) -> builtins.list[HistoryEntry]:
+        return self._run(lambda c: c.history(machine, key, limit))
+
+    def show(self, id: str) -> CommandStatus:
+        return self._run(lambda c: c.show(id))
+
+    def partitions(self, machine: MachineRef) -> builtins.list[PartitionInfo]:
+        return self._run(lambda c: c.partitions(machine))
+
+    def workers(self, machine: MachineRef | None = None) -> builtins.list[WorkerInfo]:
+        return self._run(lambda c: c.workers(machine))
+
+    def live_workers(self, machine: MachineRef) -> int:
+        return self._run(lambda c: c.live_workers(machine))
+
+    def graph(self, machine: MachineRef) -> dict[str, Any]:
+        return self._run(lambda c: c.graph(machine))
+
+    # -- act -----------------------------------------------------------------------------------------
+
+    def cancel(self, id: str) -> str:
+        return self._run(lambda c: c.cancel(id))
+
+    def pause(self, machine: MachineRef, key: str | None = None) -> None:
+        self._run(lambda c: c.pause(machine, key))
+
+    def resume(self, machine: MachineRef, key: str | None = None) -> None:
+        self._run(lambda c: c.resume(machine, key))
+
+    def failed(self, machine: MachineRef, limit: int = 100) -> builtins.list[DeadLetter]:
+        return self._run(lambda c: c.failed(machine, limit))
+
+    def failed_retry(self, machine: MachineRef, letters: Iterable[str] | None = None) -> builtins.list[str]:
+        return self._run(lambda c: c.failed_retry(machine, letters))
+
+    def failed_discard(self, machine: MachineRef, letters: Iterable[str] | None = None) -> int:
+        return self._run(lambda c: c.failed_discard(machine, letters))
+
+
+class SyncHandle(Generic[R_co]):
+    """As ``statemq.Handle``, blocking."""
+
+    __slots__ = ("_client", "_handle")
+
+    def __init__(self, client: Client, handle: Handle[R_co]) -> None:
+        self._client, self._handle = client, handle
+
+    @property
+    def id(self) -> str:
+        return self._handle.id
+
+    def result(self, timeout: Duration | None = None) -> R_co:
+        """What the transition returned. Raises Rejected, Failed, Cancelled; Pending after ``timeout``, Unknown."""
+        return self._client._run(lambda c: c.adopt(self._handle).result(timeout))
+
+    def outcome(self, timeout: Duration | None = None) -> Outcome:
+        return self._client._run(lambda c: c.adopt(self._handle).outcome(timeout))
+
+    def status(self) -> CommandStatus:
+        return self._client._run(lambda c: c.show(self.id))
+
+    def cancel(self) -> str:
+        return self._client._run(lambda c: c.cancel(self.id))
+
+    def __repr__(self) -> str:
+        return f"<SyncHandle {self.id}>"
+
+
+async def _said(value: T) -> T:
+    return value
