@@ -71,7 +71,7 @@ def failed_list(
     redis: options.Redis = None,
     namespace: options.Namespace = None,
 ) -> None:
-    """List the commands that failed for good, and why.
+    """List the commands that failed for good, the latest last.
 
     LETTER names one for retry and discard.
 

@@ -18,7 +18,7 @@ from statemq.cli.follow import wait
 
 if TYPE_CHECKING:
     from statemq.client import Client, Handle
-    from statemq.records import Outcome
+    from statemq.records import Outcome, Verdict
 
 
 def call(
@@ -99,18 +99,19 @@ def can(
     """
     known = classes(target)
 
-    async def question(client: Client) -> Any:
+    async def question(client: Client) -> tuple[Verdict, bool]:
         graph = await client.graph(machine)
-        return await client.can(machine, key, transition, read_arguments(arguments or [], graph, transition))
+        guarded = any(one["name"] == transition and one["guard"] for one in graph["transitions"])
+        return await client.can(machine, key, transition, read_arguments(arguments or [], graph, transition)), guarded
 
-    verdict = ask(redis, namespace, question, known)
+    verdict, guarded = ask(redis, namespace, question, known)
     if json:
         show.out(json_text(show.plain(verdict)))
     else:
         show.fields("allowed" if verdict.allowed else "refused", {"why": verdict.reason, "state": verdict.state})
         if not verdict.allowed:
             show.fields("allowed now: " + (", ".join(verdict.transitions) or "nothing"), {})
-        if not verdict.guards:
+        if guarded and not verdict.guards:
             say("guards were not asked: they run where the class is (--target)")
     if not verdict.allowed:
         raise typer.Exit(ENDED_BADLY)
@@ -170,6 +171,7 @@ def _interruptible() -> Iterator[list[str]]:
         yield ids
     except KeyboardInterrupt:
         for id in ids:
+            say(f"{id} goes on")
             hint_result(id)
         raise typer.Exit(INTERRUPTED) from None
 

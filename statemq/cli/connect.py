@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from statemq.cli.ends import say
 from statemq.cli.find import find
 
 if TYPE_CHECKING:
@@ -13,14 +14,23 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+SILENT_S = 1.0
+"""Whoever waits longer for a connection is told so."""
+
 
 def ask(redis: str | None, namespace: str | None, question: Callable[[Client], Awaitable[R]], machines: Sequence[type[Any]] = ()) -> R:
     """The answer to ``question``. Raises what the client raises; KeyboardInterrupt after Ctrl-C, the connection closed."""
     place = find(redis, namespace)
 
     async def run() -> R:
-        async with open_client(place.url, place.namespace, machines) as client:
-            return await question(client)
+        where = place.url.rpartition("@")[2]
+        remark = asyncio.get_running_loop().call_later(SILENT_S, say, f"no answer from Redis at {where} yet; trying for some seconds")
+        try:
+            async with open_client(place.url, place.namespace, machines) as client:
+                remark.cancel()
+                return await question(client)
+        finally:
+            remark.cancel()
 
     return asyncio.run(run())
 

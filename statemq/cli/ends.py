@@ -50,4 +50,4 @@ def say(text: str) -> None:
 
 def hint_result(id: str) -> None:
     """How to ask again for what was not waited for."""
-    say(f"{id} goes on; ask again with: statemq result {id}")
+    say(f"ask again with: statemq result {id}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from statemq.cli.ends import say
 from statemq.cli.escape import clean
 from statemq.cli.status import ENDED, headline, progress
-from statemq.errors import ServerError, Unknown
+from statemq.errors import Pending, ServerError, Unknown
 
 if TYPE_CHECKING:
     from statemq.client import Client, Handle
@@ -29,13 +29,22 @@ async def wait(client: Client, handle: Handle[Any], timeout: float | None) -> Ou
     watch = _Screen(client, handle.id) if sys.stderr.isatty() else _Watch(client, handle.id)
     watching = asyncio.create_task(watch.run())
     try:
-        outcome = await handle.outcome(timeout)
-        watch.outcome = outcome
-        return outcome
+        watch.outcome = await _outcome(client, handle, timeout)
+        return watch.outcome
     finally:
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
+
+
+async def _outcome(client: Client, handle: Handle[Any], timeout: float | None) -> Outcome:
+    """With a last look when the time is up, so that a wait of no time is a look."""
+    try:
+        return await handle.outcome(timeout)
+    except Pending:
+        if (ended := (await client.show(handle.id)).outcome) is None:
+            raise
+        return ended
 
 
 class _Watch:
@@ -68,7 +77,7 @@ class _Watch:
         """What keeps a command from being taken up, in one sentence; empty when nothing does."""
         if status.status not in ("queued", "waiting"):
             return ""
-        if not any(worker.live for worker in await self.client.workers(status.machine)):
+        if not await self.client.live_workers(status.machine):
             return f"no live worker for {status.machine}; waiting for one (statemq worker TARGET starts it)"
         if (await self.client.get(status.machine, status.key)).paused:
             return f"{status.machine}/{status.key} is paused; waiting (statemq resume {status.machine} {status.key})"

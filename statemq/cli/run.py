@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -75,6 +76,15 @@ def serve(
     targets: options.Targets,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; 0.0.0.0 is everywhere.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="Where to listen.")] = 8080,
+    processes: Annotated[int, typer.Option("--processes", min=1, metavar="N", help="Processes that share the port.")] = 1,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", metavar="FILE", help="Tokens and their roles; needed beyond loopback.", show_default=False),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", metavar="NAME", help="A name by which callers reach it; may be repeated.", show_default=False),
+    ] = None,
     log_format: LogFormat = logs.Format.text,
     log_level: LogLevel = logs.Level.info,
     redis: options.Redis = None,
@@ -82,7 +92,7 @@ def serve(
 ) -> None:
     """Answer HTTP for the machines of one or more targets.
 
-    POST /resource/a/setUp runs a transition, GET /resource/a shows the instance.
+    POST /resource/a/setUp runs a transition, GET /resource/a shows the instance. A token may also stand in STATEMQ_TOKEN.
 
     Example: statemq serve shop.machines --port 8080
     """
@@ -94,7 +104,18 @@ def serve(
         if (error.name or "").startswith("statemq"):
             raise
         raise UsageError(f"serve needs {error.name}; install statemq[web]") from None
-    serve_http(targets, place.url, place.namespace, host, port)
+    code = serve_http(
+        targets,
+        place.url,
+        place.namespace,
+        host=host,
+        port=port,
+        token_file=token_file,
+        allowed_hosts=allowed_host or [],
+        workers=processes,
+        say=say,
+    )
+    raise typer.Exit(code)
 
 
 def _machines(targets: list[str]) -> list[type[Any]]:

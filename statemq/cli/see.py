@@ -121,7 +121,7 @@ def history(
     redis: options.Redis = None,
     namespace: options.Namespace = None,
 ) -> None:
-    """List what happened, the latest first.
+    """List what happened, the latest last.
 
     A line for each command that ended: its outcome, and the states before and after.
 
