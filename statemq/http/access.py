@@ -1,0 +1,123 @@
+"""Who may ask: the Host allow-list, the origin of browser writes, bearer tokens with roles. All before routing."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import falcon.asgi
+
+from statemq.errors import UsageError
+from statemq.http.problems import Refusal
+from statemq.http.request import Request
+
+READ, SUBMIT, OPERATE = "read", "submit", "operate"
+ROLES = frozenset({READ, SUBMIT, OPERATE})
+"""To look; to send commands; to cancel them."""
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+OPEN_PATHS = frozenset({("-", "health"), ("-", "ready")})
+"""Answered without a token, so that what watches the process needs none; they tell nothing else."""
+
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+}
+"""On every answer. No CORS header is ever sent: pages of other origins may not read."""
+
+
+class Tokens:
+    """Bearer tokens and what each may do. Only their digests are kept."""
+
+    def __init__(self, roles_of: Mapping[str, Iterable[str]]) -> None:
+        self._roles_of: list[tuple[bytes, frozenset[str]]] = []
+        for token, roles in roles_of.items():
+            if not re.fullmatch(r"[!-~]{8,}", token):
+                raise UsageError("a token has at least 8 characters, printable ASCII without spaces")
+            granted = frozenset(roles)
+            if unknown := granted - ROLES:
+                raise UsageError(f"a token cannot have the role {', '.join(sorted(unknown))}; roles are {', '.join(sorted(ROLES))}")
+            self._roles_of.append((_digest(token), granted))
+
+    @classmethod
+    def parse(cls, text: str) -> Tokens | None:
+        """One token a line, behind it its roles (none: all of them); ``#`` begins a comment. None if there is no token."""
+        lines = [line.partition("#")[0].split() for line in text.splitlines()]
+        roles_of = {words[0]: words[1:] or ROLES for words in lines if words}
+        return cls(roles_of) if roles_of else None
+
+    def roles(self, token: str) -> frozenset[str] | None:
+        """What the token may do, or None if it is none. Takes the same time whichever is compared."""
+        given, found = _digest(token), None
+        for known, roles in self._roles_of:
+            if hmac.compare_digest(known, given):
+                found = roles
+        return found
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode(errors="surrogateescape")).digest()
+
+
+class Access:
+    """Falcon middleware: refuses before anything of the request has been acted on, and hardens every answer."""
+
+    def __init__(self, tokens: Tokens | None, allowed_hosts: Iterable[str]) -> None:
+        self.tokens = tokens
+        self.hosts = LOOPBACK_NAMES | {bracketed(host.lower()) for host in allowed_hosts}
+
+    async def process_request(self, req: Request, resp: falcon.asgi.Response) -> None:
+        self.check_host(req)
+        if req.method not in READING:
+            check_origin(req)
+        req.roles = self.check_token(req)
+
+    async def process_resource(self, req: Request, resp: falcon.asgi.Response, resource: Any, params: dict[str, Any]) -> None:
+        needed = READ if req.method in READING else resource.write_role
+        if needed not in req.roles and req.segments not in OPEN_PATHS:
+            raise Refusal("role", f"this token does not have the role {needed}")
+
+    async def process_response(self, req: Request, resp: falcon.asgi.Response, resource: Any, req_succeeded: bool) -> None:
+        resp.set_headers(HEADERS)
+
+    def check_host(self, req: Request) -> None:
+        """A page whose name was rebound to this address still sends its own name as Host."""
+        name = host_name(req.get_header("Host") or "")  # several are joined by commas, and no name
+        if name not in self.hosts and "*" not in self.hosts:
+            raise Refusal("host", "this server does not answer to that Host; allow the name when it is started")
+
+    def check_token(self, req: Request) -> frozenset[str]:
+        if self.tokens is None:
+            return ROLES
+        if req.segments in OPEN_PATHS:
+            return frozenset()
+        scheme, _, token = (req.get_header("Authorization") or "").partition(" ")
+        roles = self.tokens.roles(token.strip()) if scheme.lower() == "bearer" else None
+        if roles is None:
+            raise Refusal("token", "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+        return roles
+
+
+def check_origin(req: Request) -> None:
+    """Browsers say where a write comes from; only a page of this very server may change something."""
+    if req.header("Sec-Fetch-Site").lower() not in ("", "same-origin", "none"):
+        raise Refusal("origin", "a page of another origin may not change anything here")
+    origin = req.header("Origin")
+    if origin and origin.lower().partition("://")[2] != req.header("Host").lower():
+        raise Refusal("origin", "a page of another origin may not change anything here")
+
+
+def host_name(host: str) -> str:
+    """The name of a Host header without its port: ``[::1]:8080`` is ``[::1]``."""
+    return re.sub(r":\d*$", "", host.strip().lower())
+
+
+def bracketed(host: str) -> str:
+    """An IPv6 address as it stands in a Host header."""
+    return f"[{host}]" if host.count(":") > 1 and not host.startswith("[") else host

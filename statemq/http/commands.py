@@ -1,0 +1,125 @@
+"""Sending commands: ``POST /{machine}/{key}/{transition}`` and ``…/send``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import falcon
+import falcon.asgi
+
+from statemq.client import Handle
+from statemq.errors import Pending
+from statemq.http.access import SUBMIT
+from statemq.http.paths import join_path
+from statemq.http.problems import Refusal, refusal_of_outcome
+from statemq.http.request import Request, read_duration_s
+from statemq.http.service import Service
+from statemq.http.views import Accepted, answer_json
+from statemq.records import Outcome
+
+
+class CallResource:
+    """Answers the result once the command has ended; 504 with its id when that takes longer than was to be waited."""
+
+    write_role = SUBMIT
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def on_post(self, req: Request, resp: falcon.asgi.Response, machine: str, key: str, name: str) -> None:
+        if "respond-async" in req.preferences():
+            await send_only(self.service, req, resp, machine, key, name)
+            resp.set_header("Preference-Applied", "respond-async")
+            return
+        given = req.parameters(("wait", "if_state"))
+        seconds = wait_s(self.service, req, given)
+        handle = await send(self.service, req, machine, key, name, given)
+        await answer_outcome(self.service, req, resp, handle, machine, seconds)
+
+
+class SendResource:
+    """Answers 202 and the command's id once the command is queued."""
+
+    write_role = SUBMIT
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def on_post(self, req: Request, resp: falcon.asgi.Response, machine: str, key: str, name: str) -> None:
+        await send_only(self.service, req, resp, machine, key, name)
+
+
+async def send_only(service: Service, req: Request, resp: falcon.asgi.Response, machine: str, key: str, transition: str) -> None:
+    given = req.parameters(("delay", "if_state"))
+    handle = await send(service, req, machine, key, transition, given)
+    resp.status = falcon.HTTP_202
+    name_command(req, resp, handle.id)
+    answer_json(resp, Accepted(handle.id))
+
+
+async def send(service: Service, req: Request, machine: str, key: str, transition: str, given: dict[str, str]) -> Handle[Any]:
+    """The command is queued, or an earlier one with the same idempotency key was found."""
+    arguments = await req.arguments(service.settings.max_body)
+    options: dict[str, Any] = {}
+    if idempotency_key := req.header("Idempotency-Key").strip():
+        # the draft standard quotes it, most callers do not: both mean the same key
+        quoted = re.fullmatch(r'"(.+)"', idempotency_key)
+        options["idempotency_key"] = quoted[1] if quoted else idempotency_key
+    if match := req.header("If-Match").strip():
+        options["if_version"] = read_version(match)
+    if "if_state" in given:
+        options["if_state"] = given["if_state"]
+    if "delay" in given:
+        options["delay"] = read_duration_s("delay", given["delay"])
+    client = await service.client()
+    try:
+        return await service.within(client.send(machine, key, transition, arguments, **options))
+    except Pending as error:
+        raise Refusal("redis_away", f"{error}; ask for it by its id", id=error.id, machine=machine) from None
+
+
+async def answer_outcome(
+    service: Service, req: Request, resp: falcon.asgi.Response, handle: Handle[Any], machine: str, seconds: float
+) -> None:
+    """The result as JSON with 200, or the problem that says how else it ended or that it has not."""
+    name_command(req, resp, handle.id)
+    try:
+        outcome = await service.waiting.outcome(req, handle, seconds)
+    except Pending:
+        where = join_path(req.root_path, "-", "commands", handle.id, "result")
+        detail = f"{handle.id} has not ended yet; it goes on. Its result will be at {where}"
+        raise Refusal("pending", detail, id=handle.id, machine=machine, headers={"Location": where}) from None
+    answer_result(resp, machine, outcome)
+
+
+def answer_result(resp: falcon.asgi.Response, machine: str, outcome: Outcome) -> None:
+    if outcome.outcome != "completed":
+        raise refusal_of_outcome(machine, outcome)
+    resp.data = bytes(outcome.result)
+
+
+def name_command(req: Request, resp: falcon.asgi.Response, id: str) -> None:
+    resp.set_header("Statemq-Id", id)
+    resp.set_header("Location", join_path(req.root_path, "-", "commands", id))
+
+
+def wait_s(service: Service, req: Request, given: dict[str, str]) -> float:
+    """How long to wait for the outcome: ``?wait=30s``, else ``Prefer: wait=30``, else the default."""
+    longest = service.settings.max_wait_s
+    if "wait" in given:
+        seconds = read_duration_s("wait", given["wait"])
+        if seconds > longest:
+            raise Refusal("parameter", f"wait: at most {longest:g}s; ask again by the command's id, or send instead")
+        return seconds
+    preferred = req.preferences().get("wait")
+    if preferred:
+        return min(read_duration_s("Prefer: wait", preferred), longest)
+    return service.settings.wait_s
+
+
+def read_version(match: str) -> int:
+    """The instance's version that ``If-Match: "3"`` names: the ETag of ``GET /{machine}/{key}``."""
+    if found := re.fullmatch(r'(?:W/)?"(\d{1,15})"', match):
+        return int(found[1])
+    raise Refusal("parameter", f'If-Match: give the ETag of the instance, such as "3"; not {match[:100]}')

@@ -1,0 +1,79 @@
+"""The app on granian, in this process and event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from statemq.errors import ServerError
+from statemq.http.access import Access
+from statemq.http.address import Address
+from statemq.http.app import build_app
+from statemq.http.service import Service
+
+GRACE_S = 2.0
+"""After the stop, how long answers under way may take. Waiting requests are answered at once; their commands go on."""
+
+HEADERS_WITHIN_MS = 10_000
+"""A connection whose request line and headers do not arrive in time is closed."""
+
+MAX_HEADER_BYTES = 64 * 1024
+
+MAX_REQUESTS = 12_000
+"""Requests in work at one time; more than may wait for outcomes, so that others are always answered."""
+
+UP_WITHIN_S = 10.0
+
+
+async def listen(service: Service, access: Access, address: Address, *, stop: asyncio.Event, started: Callable[[], None]) -> None:
+    """Answers on ``address`` until ``stop`` is set; ``started`` is called once connections are accepted.
+
+    Raises ServerError, PartitionMismatch, SchemaTooNew, UnsupportedServer; RedisAway never: requests are answered 503 then.
+    """
+    server = Server(
+        build_app(service, access),
+        address.ip,
+        address.port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=1024,
+        backpressure=MAX_REQUESTS,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADERS_WITHIN_MS, max_buffer_size=MAX_HEADER_BYTES),
+        log_enabled=False,
+    )
+    await service.start()  # what cannot work is raised here, not in a log line of the server's
+    serving = asyncio.ensure_future(server.serve())
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await _until_up(address, serving)
+        started()
+        await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done() and not stop.is_set():
+            raise ServerError("the HTTP server ended by itself") from serving.exception()
+    finally:
+        stopping.cancel()
+        service.waiting.stop()
+        server.stop()  # type: ignore[no-untyped-call]
+        # a connection in the middle of a request would hold the server up for as long as its caller likes
+        await asyncio.wait([serving], timeout=GRACE_S)
+        serving.cancel()
+        await service.close()
+
+
+async def _until_up(address: Address, serving: asyncio.Future[None]) -> None:
+    """Returns when connections are accepted. Raises ServerError when that does not come to pass."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(UP_WITHIN_S):
+            while not serving.done():
+                with contextlib.suppress(ConnectionRefusedError):
+                    _, writer = await asyncio.open_connection(address.near, address.port)
+                    writer.close()
+                    return
+                await asyncio.sleep(0.01)
+    raise ServerError(f"the HTTP server did not start on {address.url}") from (serving.exception() if serving.done() else None)

@@ -1,0 +1,127 @@
+"""``statemq serve``: the HTTP edge as a process of its own, or as several that share a port."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from statemq.command import Declared
+from statemq.errors import UsageError
+from statemq.http.access import ROLES, Access, Tokens
+from statemq.http.address import Address, find_address, own_names
+from statemq.http.app import create_service
+from statemq.http.listen import GRACE_S, listen
+from statemq.target import load_target
+from statemq.worker.supervise import Child, supervise
+
+SERVING_ENV = "STATEMQ_SERVING"
+
+Say = Callable[[str], None]
+
+
+class Serving(msgspec.Struct, frozen=True, kw_only=True):
+    """What one serving process must know; travels to child processes as JSON in their environment."""
+
+    targets: list[str]
+    url: str
+    namespace: str
+    address: Address
+    allowed_hosts: list[str]
+    tokens: str
+    """As in a token file; empty: none is asked for."""
+
+
+def serve(
+    targets: Sequence[str | type[Declared]],
+    url: str,
+    namespace: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+    token: str | None = None,
+    token_file: Path | None = None,
+    allowed_hosts: Sequence[str] = (),
+    workers: int = 1,
+    say: Say = print,
+) -> int:
+    """Answers until SIGTERM, SIGINT or SIGHUP; returns the exit code. Main thread only.
+
+    ``targets``: as on the command line, or machine classes. ``allowed_hosts``: names by which callers reach this server,
+    besides loopback's and ``host``. ``workers``: processes. ``say`` is told where it answers.
+
+    Raises UsageError for a target, host or token that cannot be, ServerError when the port is taken.
+    """
+    tokens = read_tokens(token, token_file)
+    machines = load(targets)
+    address = find_address(host, port, protected=bool(tokens))
+    hosts = [*allowed_hosts, *own_names(host, address)]
+    if workers == 1:
+        return run_process(machines, url, namespace, address, tokens, hosts, say)
+    names = [target for target in targets if isinstance(target, str)]
+    if len(names) < len(targets):
+        raise UsageError("several serving processes need their targets by name, not as classes")
+    serving = Serving(targets=names, url=url, namespace=namespace, address=address, allowed_hosts=hosts, tokens=tokens)
+    env = {**os.environ, SERVING_ENV: msgspec.json.encode(serving).decode()}
+    children = [Child(f"http {n + 1}", [sys.executable, "-m", "statemq.http"], env=env) for n in range(workers)]
+    say(f"{workers} processes answer on {address.url}")
+    return supervise(children, say=say, grace_s=GRACE_S + 2)
+
+
+def serve_child(text: str) -> int:
+    """One of several processes on a port; ``text`` is a Serving."""
+    s = msgspec.json.decode(text, type=Serving)
+    return run_process(load(s.targets), s.url, s.namespace, s.address, s.tokens, s.allowed_hosts, lambda line: None)
+
+
+def read_tokens(token: str | None, token_file: Path | None) -> str:
+    """The text of a token file, or the one token that is given or stands in STATEMQ_TOKEN; empty if there is none."""
+    if token is None and token_file is not None:
+        try:
+            text = token_file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+            raise UsageError(f"cannot read the token file {token_file}: {why}") from None
+        if Tokens.parse(text) is None:
+            raise UsageError(f"the token file {token_file} has no token in it")
+        return text
+    found = (os.environ.get("STATEMQ_TOKEN", "") if token is None else token).strip()
+    if found:
+        Tokens({found: ROLES})
+    return found
+
+
+def load(targets: Sequence[str | type[Declared]]) -> list[type[Declared]]:
+    machines: list[type[Declared]] = []
+    for target in targets:
+        machines += load_target(target) if isinstance(target, str) else [target]
+    return machines
+
+
+def run_process(
+    machines: Sequence[type[Declared]], url: str, namespace: str, address: Address, tokens: str, hosts: Sequence[str], say: Say
+) -> int:
+    """Answers until a signal comes; 130 after Ctrl-C, else 0."""
+    received: list[signal.Signals] = []
+
+    async def until_signal() -> None:
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def note(number: signal.Signals) -> None:
+            received.append(number)
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, note, number)
+        service, access = create_service(machines, url, namespace), Access(Tokens.parse(tokens), hosts)
+        await listen(service, access, address, stop=stop, started=lambda: say(f"answering on {address.url}"))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(until_signal())
+    return 130 if received[:1] == [signal.SIGINT] else 0

@@ -1,0 +1,87 @@
+"""What the handlers share: the process's one client, the machines it was given, the limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from statemq.client import Client
+from statemq.command import Declared
+from statemq.config import LIMITS
+from statemq.errors import Pending, RedisAway
+from statemq.http.waiting import Waiting
+from statemq.spec import MachineSpec
+
+log = logging.getLogger("statemq.http")
+
+T = TypeVar("T")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Limits of the HTTP edge; durations in seconds."""
+
+    wait_s: float = 60.0
+    """How long a POST waits for the outcome when it does not say; then 504 with the command's id."""
+    max_wait_s: float = 300.0
+    """The longest wait that may be asked for."""
+    max_body: int = LIMITS.arguments
+    max_waiting: int = 10_000
+    """Requests of this process that wait for an outcome; further ones are answered 504 with the id at once."""
+    redis_within_s: float = 5.0
+    """When Redis has not answered after this, the answer is 503."""
+    queue_shown: int = 100
+    """Commands of an instance's queue that ``GET /{machine}/{key}`` shows."""
+
+
+class Service:
+    """``connect`` makes a client that is not connected; each process connects once, and again after a failure."""
+
+    def __init__(self, machines: Iterable[type[Declared]], connect: Callable[[], Client], settings: Settings) -> None:
+        self.specs: dict[str, MachineSpec] = {machine.spec.name: machine.spec for machine in machines}
+        self.settings = settings
+        self.waiting = Waiting(settings.max_waiting)
+        self._connect = connect
+        self._client: Client | None = None
+        self._lock = asyncio.Lock()
+
+    async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        await self.start()
+
+    async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Connected, unless Redis is away; then requests answer 503 until it is there. Raises what would never work."""
+        try:
+            await self.client()
+        except RedisAway as error:
+            log.warning("Redis does not answer yet (%s); requests are answered 503 until it does", error)
+
+    async def client(self) -> Client:
+        """The connected client. Raises RedisAway."""
+        if self._client is None:
+            async with self._lock:
+                if self._client is None:
+                    self._client = await self._connect().connect()  # which gives up by itself, and has a time limit
+        return self._client
+
+    async def within(self, answer: Awaitable[T]) -> T:
+        """What Redis answers; RedisAway when it takes too long, instead of a request that hangs."""
+        try:
+            async with asyncio.timeout(self.settings.redis_within_s):
+                return await answer
+        except Pending:
+            raise
+        except TimeoutError:
+            raise RedisAway(f"Redis did not answer within {self.settings.redis_within_s:g} s") from None
+
+    async def close(self) -> None:
+        """Waiting requests have been told to answer, the client is closed."""
+        self.waiting.stop()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()

@@ -1,0 +1,87 @@
+"""The engine's own paths, ``/-/…``: commands by their id, machines, and whether this process is well."""
+
+from __future__ import annotations
+
+import falcon
+import falcon.asgi
+
+from statemq.codec import parse_command_id
+from statemq.http.access import OPERATE
+from statemq.http.commands import answer_outcome, wait_s
+from statemq.http.problems import Refusal
+from statemq.http.request import Request
+from statemq.http.service import Service
+from statemq.http.views import CancelView, HealthView, answer_json, command_view, machine_view
+
+
+class Engine:
+    """What the resources here have in common."""
+
+    write_role = OPERATE
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+
+class CommandResource(Engine):
+    """``GET /-/commands/{id}``: its status, attempts and steps."""
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response, id: str) -> None:
+        req.parameters(())
+        parse_command_id(id)
+        client = await self.service.client()
+        status = await self.service.within(client.show(id))
+        resp.set_header("Statemq-Id", id)
+        answer_json(resp, command_view(status))
+
+
+class ResultResource(Engine):
+    """``GET /-/commands/{id}/result?wait=30s``: what the POST would have answered."""
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response, id: str) -> None:
+        seconds = wait_s(self.service, req, req.parameters(("wait",)))
+        machine, _ = parse_command_id(id)
+        client = await self.service.client()
+        await answer_outcome(self.service, req, resp, client.handle(id), machine, seconds)
+
+
+class CancelResource(Engine):
+    """``POST /-/commands/{id}/cancel``: 200 when it is cancelled, 202 when a running one was asked to end, 409 when it has ended."""
+
+    async def on_post(self, req: Request, resp: falcon.asgi.Response, id: str) -> None:
+        req.parameters(())
+        await req.arguments(self.service.settings.max_body)
+        parse_command_id(id)
+        client = await self.service.client()
+        said = await self.service.within(client.cancel(id))
+        resp.set_header("Statemq-Id", id)
+        if said == "ended":
+            raise Refusal("ended", f"{id} has ended already, and not by being cancelled", id=id)
+        resp.status = falcon.HTTP_202 if said == "asked" else falcon.HTTP_200
+        answer_json(resp, CancelView(id, said))
+
+
+class MachinesResource(Engine):
+    """``GET /-/machines``: what is declared in the namespace, with its counts."""
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
+        req.parameters(())
+        client = await self.service.client()
+        answer_json(resp, [machine_view(info) for info in await self.service.within(client.machines())])
+
+
+class HealthResource(Engine):
+    """``GET /-/health``: 200 while the event loop turns. Says nothing of Redis: a restart would not bring that back."""
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
+        answer_json(resp, HealthView("ok"))
+
+
+class ReadyResource(Engine):
+    """``GET /-/ready``: 200 when Redis answers and has the machines of this process, 503 otherwise."""
+
+    async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
+        client = await self.service.client()
+        for name in self.service.specs:
+            await self.service.within(client.graph(name))
+        answer_json(resp, HealthView("ready"))

@@ -1,0 +1,179 @@
+"""The JSON that is answered: records as people read them, times in RFC 3339."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import falcon.asgi
+import msgspec
+
+from statemq.codec import encode, rfc3339
+from statemq.records import CommandStatus, Instance, MachineInfo, Outcome, Queued, Step
+
+Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+"""``2026-11-24T12:00:00.123Z``."""
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A command that was queued."""
+
+    id: str
+
+
+class CancelView(msgspec.Struct, frozen=True):
+    """``cancelled``: it has not run and will not. ``asked``: it is running and will end at its next wait."""
+
+    id: str
+    cancel: str
+
+
+class HealthView(msgspec.Struct, frozen=True):
+    status: str
+
+
+class StepView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A recorded step: it has ended and will not run again."""
+
+    name: str
+    result: Any = None
+    error: str = ""
+    at: Time = ""
+    took_ms: int = 0
+
+
+class OutcomeView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a command ended: completed, rejected, failed or cancelled."""
+
+    outcome: str
+    result: Any = None
+    reason: str = ""
+    code: str = ""
+    state: str = ""
+    version: int = 0
+    attempts: int = 1
+    allowed: list[str] = []
+    at: Time = ""
+
+
+class CommandView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A command. ``status``: queued, running, waiting, delayed, completed, rejected, failed, cancelled."""
+
+    id: str
+    status: str
+    machine: str = ""
+    key: str = ""
+    transition: str = ""
+    arguments: Any = None
+    attempts: int = 0
+    error: str = ""
+    """The last attempt's error while it is tried again."""
+    due: Time = ""
+    """When a waiting or delayed command goes on."""
+    cancel_asked: bool = False
+    steps: list[StepView] = []
+    outcome: OutcomeView | None = None
+
+
+class QueuedView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A command that has not ended."""
+
+    id: str
+    transition: str
+    status: str
+    due: Time = ""
+
+
+class InstanceView(msgspec.Struct, frozen=True):
+    """A committed snapshot of an instance, what is under way on it, and what its state allows (guards are not asked)."""
+
+    machine: str
+    key: str
+    exists: bool
+    """False: no command has changed it yet."""
+    state: str
+    version: int
+    data: Any
+    paused: bool
+    updated: Time | None
+    allowed: list[str]
+    running: CommandView | None
+    queue: list[QueuedView]
+    """In the order in which they will run; the first of them, cut at a limit."""
+
+
+class MachineView(msgspec.Struct, frozen=True):
+    name: str
+    initial: str
+    states: list[str]
+    transitions: list[str]
+    queries: list[str]
+    partitions: int
+    workers: int
+    waiting: int
+    failed: int
+    paused: bool
+    in_state: dict[str, int]
+
+
+def answer_json(resp: falcon.asgi.Response, value: Any) -> None:
+    resp.data = encode(value)
+
+
+def time_of(at_ms: int) -> Time:
+    """Empty for 0, which stands for never."""
+    return rfc3339(at_ms) if at_ms else ""
+
+
+def step_view(step: Step) -> StepView:
+    return StepView(step.name, step.result, step.error, time_of(step.at), step.took_ms)
+
+
+def outcome_view(outcome: Outcome) -> OutcomeView:
+    return OutcomeView(
+        outcome=outcome.outcome,
+        result=outcome.result if outcome.outcome == "completed" else None,
+        reason=outcome.reason,
+        code=outcome.code,
+        state=outcome.state,
+        version=outcome.version,
+        attempts=outcome.attempts,
+        allowed=outcome.allowed,
+        at=time_of(outcome.at),
+    )
+
+
+def command_view(status: CommandStatus) -> CommandView:
+    return CommandView(
+        id=status.id,
+        status=status.status,
+        machine=status.machine,
+        key=status.key,
+        transition=status.transition,
+        arguments=status.args,
+        attempts=status.attempts,
+        error=status.error,
+        due=time_of(status.due),
+        cancel_asked=status.cancel_asked,
+        steps=[step_view(step) for step in status.steps],
+        outcome=None if status.outcome is None else outcome_view(status.outcome),
+    )
+
+
+def instance_view(instance: Instance, allowed: list[str], running: CommandStatus | None, queue: list[Queued]) -> InstanceView:
+    return InstanceView(
+        machine=instance.machine,
+        key=instance.key,
+        exists=instance.exists,
+        state=instance.state,
+        version=instance.version,
+        data=instance.data,
+        paused=instance.paused,
+        updated=time_of(instance.updated) or None,
+        allowed=allowed,
+        running=None if running is None else command_view(running),
+        queue=[QueuedView(entry.id, entry.transition, entry.status, time_of(entry.due)) for entry in queue],
+    )
+
+
+def machine_view(info: MachineInfo) -> MachineView:
+    return MachineView(**{name: getattr(info, name) for name in MachineView.__struct_fields__})

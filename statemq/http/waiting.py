@@ -1,0 +1,53 @@
+"""Waiting for a command's outcome: as long as was asked, while the caller is there and the server runs."""
+
+from __future__ import annotations
+
+import asyncio
+
+from statemq.client import Handle
+from statemq.errors import Pending
+from statemq.http.request import Request
+from statemq.records import Outcome
+
+SHORT_S = 0.5
+"""Most commands end within this; only longer waits pay for watching the caller."""
+
+
+class Waiting:
+    """The requests of this process that wait; ``limit`` of them at most."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.count = limit, 0
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Every waiting request answers now that its command goes on, and no further one waits."""
+        self._stopping.set()
+
+    async def outcome(self, req: Request, handle: Handle[object], seconds: float) -> Outcome:
+        """How the command ended. Raises Pending when the time is over or it is no use to wait on; the command goes on."""
+        if self._stopping.is_set() or self.count >= self.limit:
+            return await handle.outcome(timeout=0)
+        self.count += 1
+        try:
+            if seconds <= SHORT_S:
+                return await handle.outcome(timeout=seconds)
+            try:
+                return await handle.outcome(timeout=SHORT_S)
+            except Pending:
+                return await self._long(req, handle, seconds - SHORT_S)
+        finally:
+            self.count -= 1
+
+    async def _long(self, req: Request, handle: Handle[object], seconds: float) -> Outcome:
+        answer = asyncio.ensure_future(handle.outcome(timeout=seconds))
+        others = [asyncio.ensure_future(req.until_gone()), asyncio.ensure_future(self._stopping.wait())]
+        try:
+            await asyncio.wait([answer, *others], return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                return answer.result()
+        finally:
+            for task in [answer, *others]:
+                task.cancel()
+            await asyncio.gather(answer, *others, return_exceptions=True)
+        return await handle.outcome(timeout=0)
