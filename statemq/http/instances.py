@@ -83,16 +83,19 @@ class QueryResource:
 
 
 def read_argument(texts: list[str], declared: Any) -> Any:
-    """A parameter as plain JSON of the declared type: by its text (given several times: a list of them), else the JSON it holds.
+    """A parameter as plain JSON of the declared type: its text, the JSON in it, or a list of what was given.
 
-    What fits neither way stays a text, and is refused when the arguments are checked.
+    What fits in no way stays a text, and is refused when the arguments are checked.
 
-    >>> read_argument(["2"], int), read_argument(["2"], str), read_argument(["a", "b"], list[str]), read_argument(["[1]"], list[int])
-    (2, '2', ['a', 'b'], [1])
+    >>> read_argument(["2"], int), read_argument(["2"], str), read_argument(["a"], list[str]), read_argument(["[1]"], list[int])
+    (2, '2', ['a'], [1])
     """
-    for value in (texts[0], texts) if len(texts) == 1 else (texts,):
+    readings: list[Any] = [texts]
+    if len(texts) == 1:
+        readings.insert(0, texts[0])
+        with contextlib.suppress(ValueError, RecursionError):
+            readings.insert(1, msgspec.json.decode(texts[0]))
+    for reading in readings:
         with contextlib.suppress(msgspec.ValidationError):
-            return msgspec.to_builtins(msgspec.convert(value, declared, strict=False))
-    with contextlib.suppress(ValueError, RecursionError):
-        return msgspec.json.decode(texts[0]) if len(texts) == 1 else texts
+            return msgspec.to_builtins(msgspec.convert(reading, declared, strict=False))
     return texts[0]

@@ -83,6 +83,7 @@ class FakeClient:
         self.said = "cancelled"
         self.asked: list[Any] = []
         self.connected = False
+        self.hang = asyncio.Event()
 
     async def connect(self) -> FakeClient:
         if self.connect_fault is not None:
