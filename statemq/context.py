@@ -39,16 +39,23 @@ class Engine(Protocol):
 class Context:
     """The running command, and what its body may do durably.
 
-    ``key`` the instance's key; ``command_id`` the command; ``attempt`` 1 for the first; ``random`` a generator
-    that gives the same numbers at each attempt; ``logger`` silent while recorded steps are passed again.
+    ``key`` the instance's key; ``command_id`` the command; ``attempt`` 1 for the first;
+    ``logger`` silent while recorded steps are passed again.
     """
 
-    __slots__ = ("_engine", "attempt", "command_id", "key", "logger", "random")
+    __slots__ = ("_engine", "_random", "attempt", "command_id", "key", "logger")
 
     def __init__(self, engine: Engine, key: str, command_id: str, attempt: int, logger: logging.LoggerAdapter[Any]) -> None:
         self._engine = engine
         self.key, self.command_id, self.attempt, self.logger = key, command_id, attempt, logger
-        self.random = random.Random(command_id)  # noqa: S311 - stable under replay, not secret
+        self._random: random.Random | None = None
+
+    @property
+    def random(self) -> random.Random:
+        """Gives the same numbers at each attempt."""
+        if self._random is None:
+            self._random = random.Random(self.command_id)  # noqa: S311 - stable under replay, not secret
+        return self._random
 
     @overload
     def step(
@@ -73,8 +80,8 @@ class Context:
     def step(
         self,
         name: str,
-        fn: Callable[..., Any],
-        *args: Any,
+        fn: Callable[[*A], Any],
+        *args: *A,
         retry: Retry | None = None,
         timeout: Duration | None = None,
         returns: Any = None,

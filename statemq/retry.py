@@ -40,6 +40,8 @@ def next_ms(policy: Retry, attempts: int, luck: float) -> int | None:
     if attempts >= policy.attempts:
         return None
     cap, first = duration_ms(policy.cap), duration_ms(policy.first)
-    exponent = min(attempts - 1, 64)  # 2.0 ** 64 is far over any cap and far from overflow
-    wait = min(cap, first * policy.factor**exponent)
+    try:
+        wait = min(cap, first * policy.factor ** (attempts - 1))
+    except OverflowError:
+        wait = cap
     return round(wait * (1 - policy.jitter * luck))

@@ -1,0 +1,92 @@
+-- Shared by the scripts below: one clock, the fence, outcomes, inboxes. Joined in front of them, never called alone.
+
+-- Redis time in ms. Called once a script, so that all it writes carries one time.
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+-- P1, P2: nil when the call may be applied; else 'fenced' (another token), 'seen' (a resend) or 'rewound' (a call before it is missing).
+local function fence(lease, token, number)
+  local held = redis.call('HMGET', lease, 'token', 'call')
+  if held[1] ~= token then return 'fenced' end
+  local last, mine = tonumber(held[2]), tonumber(number)
+  if mine <= last then return 'seen' end
+  if mine > last + 1 then return 'rewound' end
+  return nil
+end
+
+local PERIOD_MS = 60000
+
+-- The outcomes of this moment. Only the stem is a declared key: the period comes from Redis time (P31), the slot from the tag.
+local function period_key(stem, now)
+  return stem .. string.format('%.0f', math.floor(now / PERIOD_MS))
+end
+
+-- Where an id's outcome is, if it is still kept: JSON or nil.
+local function outcome_of(stem, now, id)
+  return redis.call('HGET', period_key(stem, now), id) or redis.call('HGET', period_key(stem, now - PERIOD_MS), id) or nil
+end
+
+-- pairs: id, JSON, id, JSON …
+local function keep_outcomes(stem, now, pairs)
+  local key = period_key(stem, now)
+  redis.call('HSET', key, unpack(pairs))
+  redis.call('PEXPIRE', key, 3 * PERIOD_MS)
+end
+
+-- An outcome's JSON with the time it was written.
+local function stamp(json, now)
+  return string.sub(json, 1, -2) .. ',"at":' .. string.format('%.0f', now) .. '}'
+end
+
+-- An inbox element is '<entry id> <command id> <json>'; so its first two words need no JSON decoder.
+local function element(text)
+  local entry, id = string.match(text, '^(%S+) (%S+) ')
+  return entry, id
+end
+
+-- P29: a parked command that was cancelled leaves its idempotency record without an end; it gets one when its element goes.
+local function forget_once(text)
+  local json = string.find(text, '"once":"', 1, true) and string.match(text, '^%S+ %S+ (.*)$')
+  local ok, fields = pcall(cjson.decode, json or '{}')
+  if ok and fields.once then redis.call('PEXPIRE', fields.once, 86400000) end
+end
+
+-- Takes ended commands off an inbox's head (P28: cancel leaves them there). Returns the live head's entry and id, or nil.
+local function live_head(inbox, accepted)
+  while true do
+    local head = redis.call('LINDEX', inbox, 0)
+    if not head then return nil end
+    local entry, id = element(head)
+    if id then
+      local where = redis.call('HGET', accepted, id)
+      if where and string.sub(where, 1, #entry + 2) == '@' .. entry .. ' ' then return entry, id end
+    end
+    redis.call('LPOP', inbox)
+    forget_once(head)
+  end
+end
+
+-- P9: a key is in T:ready while its inbox has a head that may run.
+local function settle_ready(ready, inbox, key, now)
+  if redis.call('EXISTS', inbox) == 0 then
+    redis.call('ZREM', ready, key)
+  else
+    redis.call('ZADD', ready, 'NX', now, key)
+  end
+end
+
+-- P11: tells the owner, by the one stream it reads, that a key needs a look. One waiting look a key is enough.
+local function look(commands, accepted, key)
+  local name = '@look:' .. key
+  if redis.call('HEXISTS', accepted, name) == 0 then
+    local entry = redis.call('XADD', commands, '*', 'transition', '@look', 'key', key)
+    redis.call('HSET', accepted, name, entry)
+  end
+end
+
+-- Unpack in slices: Lua's stack ends before 8,000 values.
+local function each_slice(list, size, act)
+  for from = 1, #list, size do act(unpack(list, from, math.min(#list, from + size - 1))) end
+end

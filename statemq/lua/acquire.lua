@@ -1,0 +1,54 @@
+-- After it the caller owns the partition under a new token, if it named the token it believes dead (P4) and that one is:
+-- released, past its deadline, or its owner's channel without a subscriber (P5). A repeat by the holder answers the same.
+--
+-- KEYS lease commands timers
+-- ARGV worker n believed_token lease_ms incarnation alive_channel reinit news_channel partition
+-- RETURNS done token last_entry crashed next_due paused [entry crashes …] | taken token owner | alive | wiped | foreign
+local lease, commands, timers = KEYS[1], KEYS[2], KEYS[3]
+local worker, n, believed, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local incarnation, alive_channel, reinit, news, partition = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+
+local now = clock()
+local held = redis.call('HMGET', lease, 'token', 'owner', 'deadline', 'epoch', 'incarnation', 'paused')
+local token, owner, deadline = held[1] or '', held[2] or '', tonumber(held[3] or '0')
+local tail = '.' .. worker .. '.' .. n
+local repeated = token ~= '' and string.sub(token, -#tail) == tail
+
+if not held[5] and reinit ~= '1' then return { 'wiped' } end
+if held[5] and held[5] ~= incarnation and reinit ~= '1' then return { 'foreign' } end
+local crashed = 0
+if not repeated then
+  if token ~= believed then return { 'taken', token, owner } end
+  if token ~= '' and owner ~= worker then
+    local silent = alive_channel ~= '' and redis.call('PUBSUB', 'SHARDNUMSUB', alive_channel)[2] == 0
+    if not silent and deadline > now then return { 'alive' } end
+    -- P14: an owner that lives (stopped, cut off) is no crash
+    if silent then crashed = 1 end
+  end
+end
+local kind = redis.call('TYPE', commands).ok
+if kind ~= 'none' and kind ~= 'stream' then return redis.error_reply('WRONGTYPE ' .. commands .. ' is no stream') end
+
+if not repeated then
+  -- P1: a rewound store can count an epoch twice; the worker's random id and its own count keep the tokens apart
+  local epoch = math.max(tonumber(held[4] or '0') + 1, now)
+  token = string.format('%.0f', epoch) .. tail
+  redis.call('HSET', lease, 'token', token, 'owner', worker, 'epoch', string.format('%.0f', epoch), 'call', '0',
+    'incarnation', incarnation)
+  redis.call('PUBLISH', news, 'acquired ' .. partition .. ' ' .. token .. ' ' .. worker)
+end
+redis.call('HSET', lease, 'deadline', string.format('%.0f', now + lease_ms))
+redis.pcall('XGROUP', 'CREATE', commands, 'workers', '0', 'MKSTREAM') -- BUSYGROUP: it is there
+
+local answer = { 'done', token, '', tostring(crashed), '', held[6] or '' }
+local info = redis.call('XINFO', 'STREAM', commands)
+for i = 1, #info, 2 do
+  if info[i] == 'last-generated-id' then answer[3] = info[i + 1] end
+end
+local due = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
+if due[2] then answer[5] = due[2] end
+for _, pending in ipairs(redis.call('XPENDING', commands, 'workers', '-', '+', '2000')) do
+  answer[#answer + 1] = pending[1]
+  answer[#answer + 1] = tostring(pending[4])
+end
+return answer

@@ -1,0 +1,108 @@
+-- After it each command is in the partition's stream (or waits for its time), exactly once however often it is sent.
+-- A resent id is recognised by T:accepted or the outcomes (P26); an id older than the retention and not known is refused.
+--
+-- KEYS commands accepted lease outcomes(stem) timers timers:data [once …] (one for each command with an idempotency key, in order)
+-- ARGV incarnation backlog resend_within_ms max_key max_arguments reply n
+--      n times: id key transition args delay_ms digest extras [field value …]
+-- RETURNS 'lost', or a list of one text a command:
+--      accepted <entry> | delayed <due ms> | known | ended <outcome> | late | full | exhausted | large <what> <size>
+--      | attached <id> | conflict <id>
+local commands, accepted, lease, outcomes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local timers, timers_data = KEYS[5], KEYS[6]
+local incarnation, backlog, resend_within = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local max_key, max_arguments, reply, n = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7])
+
+if redis.call('HGET', lease, 'incarnation') ~= incarnation then return 'lost' end
+
+local now = clock()
+local waiting = redis.call('HLEN', accepted)
+local answers, at, next_once = {}, 8, 7
+local fresh = {} -- accepted fields of this call: id, entry, id, entry …
+
+local ids = {}
+do
+  local i = at
+  for c = 1, n do
+    ids[c] = ARGV[i]
+    i = i + 7 + 2 * tonumber(ARGV[i + 6])
+  end
+end
+local known = redis.call('HMGET', accepted, unpack(ids))
+local ended = redis.call('HMGET', period_key(outcomes, now), unpack(ids))
+local ended_before = redis.call('HMGET', period_key(outcomes, now - PERIOD_MS), unpack(ids))
+local here = {} -- ids of this very call, so that a batch which names one twice queues it once
+
+for c = 1, n do
+  local id, key, transition, args = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  local delay, digest, extras = ARGV[at + 4], ARGV[at + 5], tonumber(ARGV[at + 6])
+  local first_extra = at + 7
+  at = first_extra + 2 * extras
+  local once = nil
+  if digest ~= '' then
+    once = KEYS[next_once]
+    next_once = next_once + 1
+  end
+  local answer
+  local outcome = ended[c] or ended_before[c]
+  if outcome then
+    answer = 'ended ' .. outcome
+  elseif known[c] or here[id] then
+    answer = 'known'
+  elseif #key > max_key then
+    answer = 'large key ' .. #key
+  elseif #args > max_arguments then
+    answer = 'large arguments ' .. #args
+  end
+  if not answer then
+    -- P26: 'machine.partition.<uuid7>', whose first 12 hex digits are ms
+    local made = tonumber(string.match(id, '%.(%x%x%x%x%x%x%x%x%x%x%x%x)7%x+$') or '', 16)
+    if made and now - made > resend_within then answer = 'late' end
+  end
+  if not answer and once then
+    local before = redis.call('HMGET', once, 'digest', 'id', 'outcome')
+    if before[1] and before[1] ~= digest then
+      answer = 'conflict ' .. before[2]
+    elseif before[1] then
+      answer = before[3] and 'ended ' .. before[3] or 'attached ' .. before[2]
+    end
+  end
+  if not answer and waiting >= backlog then answer = 'full' end
+  if not answer then
+    local fields = { 'id', id, 'key', key, 'transition', transition, 'args', args }
+    if reply ~= '' then
+      fields[9], fields[10] = 'reply', reply
+    end
+    for e = first_extra, at - 1 do fields[#fields + 1] = ARGV[e] end
+    if once then
+      fields[#fields + 1] = 'once'
+      fields[#fields + 1] = once
+    end
+    if delay ~= '' then
+      local due = now + tonumber(delay)
+      redis.call('HSET', timers_data, id, cjson.encode(fields))
+      redis.call('ZADD', timers, due, id)
+      fresh[#fresh + 1] = id
+      fresh[#fresh + 1] = 'timer'
+      answer = 'delayed ' .. string.format('%.0f', due)
+      look(commands, accepted, '')
+    else
+      local entry = redis.pcall('XADD', commands, '*', unpack(fields))
+      if type(entry) == 'table' and entry.err then
+        if not string.find(entry.err, 'exhausted') then return entry end
+        answer = 'exhausted'
+      else
+        fresh[#fresh + 1] = id
+        fresh[#fresh + 1] = entry
+        answer = 'accepted ' .. entry
+      end
+    end
+    if string.sub(answer, 1, 9) ~= 'exhausted' then
+      here[id] = true
+      waiting = waiting + 1
+      if once then redis.call('HSET', once, 'id', id, 'digest', digest) end
+    end
+  end
+  answers[c] = answer
+end
+if #fresh > 0 then redis.call('HSET', accepted, unpack(fresh)) end
+return answers

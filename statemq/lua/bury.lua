@@ -1,0 +1,51 @@
+-- After it the command has failed for good: outcome, history and a dead letter say so, and nothing else of it is left.
+-- An entry that is no accepted command's (garbage, a forged or repeated id) becomes a dead letter only; whoever owns the id keeps it.
+--
+-- KEYS lease commands accepted outcomes(stem) history failed ready timers timers:data inbox steps once
+-- ARGV token number worker history_cap failed_cap once_ttl_ms where(s|i) entry id key transition outcome_json attempts reply once(1|0)
+--      letter_fields [field value …]
+-- RETURNS buried | garbage | gone | fenced | rewound | seen
+local lease, commands, accepted, outcomes, history, failed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local ready, timers, timers_data, inbox, steps, once = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+local token, number, worker, history_cap, failed_cap, once_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
+local from, entry, id, key, transition = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local json, attempts, reply, has_once, fields = ARGV[12], ARGV[13], ARGV[14], ARGV[15], tonumber(ARGV[16])
+local fault = fence(lease, token, number)
+if fault then return fault end
+
+local now = clock()
+local where = id ~= '' and redis.call('HGET', accepted, id) or false
+local owned = where and where == (from == 'i' and '@' .. entry .. ' ' .. key or entry)
+local there = from == 'i' or #redis.call('XRANGE', commands, entry, entry) > 0
+redis.call('XLEN', failed)
+redis.call('XLEN', history)
+
+redis.call('HSET', lease, 'call', number)
+if not owned and not there then return 'gone' end
+local letter = {}
+for f = 17, 16 + 2 * fields do letter[#letter + 1] = ARGV[f] end
+redis.call('XADD', failed, 'MAXLEN', '~', failed_cap, '*', 'at', string.format('%.0f', now), unpack(letter))
+if from == 's' then
+  redis.pcall('XACK', commands, 'workers', entry)
+  redis.call('XDEL', commands, entry)
+end
+if not owned then return 'garbage' end
+redis.call('HDEL', accepted, id)
+local outcome = stamp(json, now)
+keep_outcomes(outcomes, now, { id, outcome })
+redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', key, 'transition', transition,
+  'from', '', 'to', '', 'version', '', 'outcome', 'failed', 'attempts', attempts, 'worker', worker,
+  'at', string.format('%.0f', now))
+if has_once == '1' then
+  redis.call('HSET', once, 'outcome', outcome)
+  redis.call('PEXPIRE', once, once_ttl)
+end
+redis.call('UNLINK', steps)
+redis.call('ZREM', timers, id)
+redis.call('HDEL', timers_data, id)
+if from == 'i' then
+  live_head(inbox, accepted)
+  settle_ready(ready, inbox, key, now)
+end
+if reply ~= '' then redis.call('PUBLISH', reply, '[' .. outcome .. ']') end
+return 'buried'

@@ -1,0 +1,58 @@
+-- After it a command that waits in a queue or for its time has ended as cancelled; one that has begun is asked to, and its owner hears of it (P28).
+--
+-- KEYS commands accepted outcomes(stem) history timers timers:data steps ready
+-- ARGV id outcome_json history_cap
+-- RETURNS cancelled | asked | unknown (not accepted here: ended, or never was)
+local commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local timers, timers_data, steps, ready = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local id, json, history_cap = ARGV[1], ARGV[2], ARGV[3]
+
+local where = redis.call('HGET', accepted, id)
+if not where then return 'unknown' end
+local now = clock()
+local parked_entry, key = string.match(where, '^@(%S+) (.*)$')
+local transition, reply, once = '', nil, nil
+if not parked_entry and where ~= 'timer' then
+  for _, found in ipairs(redis.call('XRANGE', commands, where, where)) do
+    for i = 1, #found[2], 2 do
+      local name, value = found[2][i], found[2][i + 1]
+      if name == 'key' then key = value end
+      if name == 'transition' then transition = value end
+      if name == 'reply' then reply = value end
+      if name == 'once' then once = value end
+    end
+  end
+elseif where == 'timer' then
+  local fields = cjson.decode(redis.call('HGET', timers_data, id) or '[]')
+  for i = 1, #fields, 2 do
+    if fields[i] == 'key' then key = fields[i + 1] end
+    if fields[i] == 'transition' then transition = fields[i + 1] end
+    if fields[i] == 'once' then once = fields[i + 1] end
+  end
+end
+key = key or ''
+if redis.call('EXISTS', steps) == 1 then
+  redis.call('HSET', steps, '@cancel', string.format('%.0f', now))
+  if parked_entry then redis.call('ZADD', ready, 'NX', now, key) end
+  look(commands, accepted, key)
+  return 'asked'
+end
+redis.call('HDEL', accepted, id)
+redis.call('ZREM', timers, id)
+redis.call('HDEL', timers_data, id)
+if not parked_entry and where ~= 'timer' then
+  redis.pcall('XACK', commands, 'workers', where)
+  redis.call('XDEL', commands, where)
+end
+local outcome = stamp(json, now)
+keep_outcomes(outcomes, now, { id, outcome })
+if once then
+  redis.call('HSET', once, 'outcome', outcome)
+  redis.call('PEXPIRE', once, 86400000)
+end
+redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', key, 'transition', transition, 'from', '', 'to', '',
+  'version', '', 'outcome', 'cancelled', 'attempts', '0', 'worker', '', 'at', string.format('%.0f', now))
+if reply then redis.call('PUBLISH', reply, '[' .. outcome .. ']') end
+-- the owner may be running it, or hold it as the next of its key
+look(commands, accepted, key)
+return 'cancelled'

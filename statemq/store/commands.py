@@ -1,0 +1,199 @@
+"""Commands as they lie in a stream or an inbox, decoded once; what is no command is told apart here (P27)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from statemq.config import LIMITS
+from statemq.keys import PartitionKeys, partition_of
+
+LOOK = "@look"
+
+
+class Queued(msgspec.Struct):
+    """An accepted command as the worker holds it. ``entry`` orders it; ``parked``: it lies in the inbox, not in the stream."""
+
+    entry: str
+    id: str
+    key: str
+    transition: str
+    args: bytes
+    reply: str = ""
+    once: str = ""
+    if_state: str = ""
+    if_version: str = ""
+    trace: str = ""
+    chain: str = ""
+    parked: bool = False
+    crashes: int = 0
+    """How often its owner died while it was in progress (P14)."""
+    journalled: bool = False
+    """It may have a journal."""
+    peeked: bool = False
+    """``journal`` holds what was recorded."""
+    journal: dict[str, bytes] = {}
+    attempts: int = 0
+    """Attempts that have failed."""
+    start: Any = None
+    """The future of its start's answer."""
+    timed: bool = False
+    """It may have a timer."""
+    size: int = 0
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Entry ids as numbers: they order a key's commands wherever they lie (P8)."""
+        return entry_order(self.entry)
+
+
+def entry_order(entry: str) -> tuple[int, int]:
+    ms, _, n = entry.partition("-")
+    return int(ms), int(n or 0)
+
+
+class Garbage(msgspec.Struct, frozen=True):
+    """A stream entry that cannot be a command, and why."""
+
+    entry: str
+    reason: str
+    fields: dict[str, str]
+    id: str = ""
+    key: str = ""
+    transition: str = ""
+
+
+class Look(msgspec.Struct, frozen=True):
+    """Somebody changed something about a key (or, with an empty key, about the timers)."""
+
+    entry: str
+    key: str
+
+
+class ByHand(msgspec.Struct, frozen=True):
+    """A well-formed entry without an id: to be adopted here, or forwarded to ``partition``."""
+
+    command: Queued
+    partition: int
+
+
+def read_entry(
+    raw_entry: bytes, raw: list[bytes], keys: PartitionKeys, partitions: int, channel_prefix: str
+) -> Queued | Garbage | Look | ByHand:
+    """What a stream entry is."""
+    entry = raw_entry.decode()
+    try:
+        f = {raw[i].decode(): raw[i + 1] for i in range(0, len(raw), 2)}
+        key = f["key"].decode() if "key" in f else ""
+        transition = f["transition"].decode() if "transition" in f else ""
+        id = f["id"].decode() if "id" in f else ""
+    except UnicodeDecodeError:
+        return Garbage(
+            entry,
+            "the entry is not UTF-8 text",
+            {k.decode(errors="replace"): v.decode(errors="replace") for k, v in zip(raw[::2], raw[1::2], strict=True)},
+        )
+    if transition == LOOK:
+        return Look(entry, key)
+    reason = ""
+    if not key:
+        reason = 'the entry has no field "key"'
+    elif not transition:
+        reason = 'the entry has no field "transition"'
+    elif len(f["key"]) > LIMITS.key:
+        reason = f"the key has {len(f['key'])} bytes; the limit is {LIMITS.key}"
+    elif len(f.get("args", b"")) > LIMITS.arguments:
+        reason = f"the arguments have {len(f['args'])} bytes; the limit is {LIMITS.arguments}"
+    elif len(id) > 256 or any(c.isspace() for c in id):
+        reason = "the id is too long or has white space"
+    if reason:
+        shown = {k[:64]: v[: LIMITS.buried_field].decode(errors="replace") for k, v in list(f.items())[:32]}
+        return Garbage(entry, reason, shown, id[:256] if not any(c.isspace() for c in id) else "", key[:1024], transition[:128])
+    get = f.get
+    try:
+        reply, once = get("reply", b"").decode(), get("once", b"").decode()
+        if_state, if_version = get("if_state", b"").decode(), get("if_version", b"").decode()
+        trace, chain = get("trace", b"").decode(), get("chain", b"").decode()
+    except UnicodeDecodeError:
+        return Garbage(entry, "the entry is not UTF-8 text", {"key": key, "transition": transition}, id, key, transition)
+    command = Queued(
+        entry,
+        id,
+        key,
+        transition,
+        get("args") or b"{}",
+        # P33: only to this namespace's reply channels, only to this partition's idempotency records
+        reply=reply if reply.startswith(channel_prefix) else "",
+        once=once if once.startswith(keys.once_) else "",
+        if_state=if_state,
+        if_version=if_version,
+        trace=trace,
+        chain=chain,
+        size=len(f["key"]) + len(get("args", b"")) + 200,
+    )
+    if not id:
+        home = partition_of(key, partitions)
+        command.id = f"{keys.machine}.{home}.{'' if home == keys.number else f'{keys.number}-'}{entry}"
+        return ByHand(command, home)
+    return command
+
+
+class _Element(msgspec.Struct, omit_defaults=True):
+    key: str
+    transition: str
+    args: str
+    reply: str = ""
+    once: str = ""
+    if_state: str = ""
+    if_version: str = ""
+    trace: str = ""
+    chain: str = ""
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Element).decode
+
+
+def to_element(c: Queued) -> bytes:
+    """The inbox element: entry id, command id, and the rest as JSON."""
+    body = _Element(c.key, c.transition, c.args.decode(errors="replace"), c.reply, c.once, c.if_state, c.if_version, c.trace, c.chain)
+    return b"%b %b %b" % (c.entry.encode(), c.id.encode(), _encode(body))
+
+
+def from_element(raw: bytes) -> Queued | None:
+    """The command in an inbox element; None if it is none (somebody pushed it by hand)."""
+    try:
+        entry, id, body = raw.split(b" ", 2)
+        e = _decode(body)
+        ms, _, n = entry.partition(b"-")
+        if not (ms.isdigit() and n.isdigit()):
+            return None
+    except (ValueError, msgspec.MsgspecError):
+        return None
+    return Queued(
+        entry.decode(),
+        id.decode(),
+        e.key,
+        e.transition,
+        e.args.encode(),
+        e.reply,
+        e.once,
+        e.if_state,
+        e.if_version,
+        e.trace,
+        e.chain,
+        parked=True,
+        size=len(raw) + 100,
+        journalled=True,
+        timed=True,
+    )
+
+
+def flat_fields(c: Queued) -> list[Any]:
+    """The fields of a stream entry for this command (forwarding)."""
+    fields: list[Any] = ["id", c.id, "key", c.key, "transition", c.transition, "args", c.args]
+    for name in ("reply", "once", "if_state", "if_version", "trace", "chain"):
+        if value := getattr(c, name):
+            fields += [name, value]
+    return fields

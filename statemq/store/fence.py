@@ -1,0 +1,173 @@
+"""The fenced calls of one tenure of one partition: numbered, in order, on one connection (P2).
+
+Each method sends at once and returns the future of its reply; a reply of ``fenced`` or ``rewound``, or a
+script error, ends the tenure: it is raised as one of the three errors below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from statemq.config import FAILED_CAP, HISTORY_CAP, ONCE_TTL_MS
+from statemq.keys import PartitionKeys
+from statemq.store.commands import Queued, to_element
+from statemq.store.router import Router
+from statemq.store.wire import ReplyError
+
+Arg = bytes | str | int | float
+
+
+class TenureOver(Exception):
+    """Nothing of this tenure may be written any more."""
+
+
+class Fenced(TenureOver):
+    """Another owner has the partition."""
+
+
+class Rewound(TenureOver):
+    """The store lacks a call before this one: it was set back (a failover), or that call failed."""
+
+
+class ScriptFailed(TenureOver):
+    """A script raised, before it wrote anything: somebody damaged a key by hand."""
+
+
+class Closed(TenureOver):
+    """This process is closing its connections."""
+
+
+class Fence:
+    """``token`` of the tenure, and the number of its last call."""
+
+    __slots__ = ("_keys", "_number", "_router", "token", "worker")
+
+    def __init__(self, router: Router, keys: PartitionKeys, token: str, worker: str) -> None:
+        self._router, self._keys, self.token, self.worker = router, keys, token, worker
+        self._number = 0
+
+    def _send(self, script: str, keys: Sequence[str], *args: Arg) -> asyncio.Future[Any]:
+        self._number += 1
+        return self._router.run(script, [self._keys.lease, *keys], self.token, self._number, *args)
+
+    @staticmethod
+    def verdict(done: asyncio.Future[Any]) -> TenureOver | None:
+        """How the answer of a finished call ends the tenure; None when it does not."""
+        if done.cancelled():
+            return Closed()
+        error = done.exception()
+        if isinstance(error, ReplyError):
+            return ScriptFailed(error.message)
+        if error is not None:
+            return Closed(str(error))
+        reply = done.result()
+        word = reply[0] if type(reply) is list and reply else reply
+        if word == b"fenced":
+            return Fenced()
+        return Rewound() if word == b"rewound" else None
+
+    async def answer(self, sent: asyncio.Future[Any]) -> Any:
+        """The reply to a call of this fence; raises TenureOver."""
+        await asyncio.wait([sent])
+        if over := self.verdict(sent):
+            raise over
+        return sent.result()
+
+    def start(self, commands: Sequence[Queued]) -> asyncio.Future[Any]:
+        keys = self._keys
+        names = [keys.commands, keys.accepted]
+        args: list[Arg] = []
+        for c in commands:
+            if c.parked:
+                names.append(keys.steps(c.id))
+            args += ("i" if c.parked else "s", c.entry, c.id, c.key, c.crashes)
+        return self._send("start", names, self.worker, len(commands), *args)
+
+    def record(self, records: Sequence[tuple[str, str, bytes]]) -> asyncio.Future[Any]:
+        """``records``: command id, field, value."""
+        keys = self._keys
+        args: list[Arg] = []
+        for record in records:
+            args += record
+        return self._send("record", [keys.accepted, *(keys.steps(r[0]) for r in records)], len(records), *args)
+
+    def park(self, by_key: dict[str, list[Queued]], may_run: dict[str, bool]) -> asyncio.Future[Any]:
+        keys = self._keys
+        args: list[Arg] = []
+        for key, commands in by_key.items():
+            args += (key, "1" if may_run[key] else "0", len(commands))
+            for c in commands:
+                args += (c.entry, c.id, to_element(c))
+        names = [keys.commands, keys.accepted, keys.ready, *(keys.inbox(key) for key in by_key)]
+        return self._send("park", names, len(by_key), *args)
+
+    def postpone(
+        self,
+        c: Queued,
+        fields: Sequence[tuple[str, bytes]],
+        behind: Sequence[Queued],
+        *,
+        due_ms: int = 0,
+        wake_data: bytes = b"",
+        paused: str = "",
+    ) -> asyncio.Future[Any]:
+        keys = self._keys
+        names = [keys.commands, keys.accepted, keys.ready, keys.timers, keys.timers_data]
+        names += [keys.steps(c.id), keys.inbox(c.key), keys.instance(c.key)]
+        args: list[Arg] = [c.key, "i" if c.parked else "s", c.entry, c.id, to_element(c), due_ms, wake_data, paused, len(fields)]
+        for field in fields:
+            args += field
+        args.append(len(behind))
+        for b in behind:
+            args += (b.entry, b.id, to_element(b))
+        return self._send("postpone", names, *args)
+
+    def wake(self, timers: Sequence[tuple[str, str, str, Sequence[Arg]]]) -> asyncio.Future[Any]:
+        """``timers``: kind, command id, key, entry fields (delayed commands)."""
+        keys = self._keys
+        args: list[Arg] = []
+        for kind, id, key, fields in timers:
+            args += (kind, id, key, len(fields) // 2, *fields)
+        names = [keys.commands, keys.accepted, keys.ready, keys.timers, keys.timers_data, *(keys.inbox(t[2]) for t in timers)]
+        return self._send("wake", names, len(timers), *args)
+
+    def commit(self, states: Sequence[str], keys: Sequence[str], args: Sequence[Arg], n: int) -> asyncio.Future[Any]:
+        """``keys`` and ``args`` of the commands as ``store.commit`` lays them out."""
+        k = self._keys
+        names = [k.commands, k.accepted, k.outcomes_, k.history, k.ready, k.timers, k.timers_data]
+        names += [k.in_state(s) for s in states]
+        return self._send("commit", [*names, *keys], self.worker, HISTORY_CAP, ONCE_TTL_MS, len(states), *states, n, *args)
+
+    def bury(self, c: Queued, outcome: bytes, attempts: int, reply: str, letter: Sequence[Arg]) -> asyncio.Future[Any]:
+        keys = self._keys
+        names = [keys.commands, keys.accepted, keys.outcomes_, keys.history, keys.failed, keys.ready, keys.timers, keys.timers_data]
+        names += [keys.inbox(c.key), keys.steps(c.id), c.once or keys.once(c.key, "")]
+        args: list[Arg] = [self.worker, HISTORY_CAP, FAILED_CAP, ONCE_TTL_MS, "i" if c.parked else "s", c.entry, c.id, c.key]
+        args += [c.transition, outcome, attempts, reply, "1" if c.once else "0", len(letter) // 2, *letter]
+        return self._send("bury", names, *args)
+
+    def adopt(self, commands: Sequence[Queued]) -> asyncio.Future[Any]:
+        args: list[Arg] = []
+        for c in commands:
+            args += (c.entry, c.id)
+        return self._send("adopt", [self._keys.commands, self._keys.accepted], len(commands), *args)
+
+    def drop(self, entries: Sequence[tuple[str, str]]) -> asyncio.Future[Any]:
+        """``entries``: entry id, and the accepted field that names it or an empty text."""
+        args: list[Arg] = []
+        for entry in entries:
+            args += entry
+        return self._send("drop", [self._keys.commands, self._keys.accepted], len(entries), *args)
+
+    def skip(self, key: str) -> asyncio.Future[Any]:
+        return self._send("skip", [self._keys.accepted, self._keys.ready, self._keys.inbox(key)], key)
+
+    def sweep(self, lost: Sequence[tuple[str, str, bytes]]) -> asyncio.Future[Any]:
+        """``lost``: command id, the entry it should be, the outcome if it is not there."""
+        keys = self._keys
+        args: list[Arg] = []
+        for row in lost:
+            args += row
+        return self._send("sweep", [keys.commands, keys.accepted, keys.outcomes_, keys.history], self.worker, HISTORY_CAP, len(lost), *args)

@@ -1,0 +1,103 @@
+"""Who owns what: acquire, renew, release, the registry of workers, and a look at who holds a partition."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from statemq import keys as names
+from statemq.keys import PartitionKeys
+from statemq.store.router import Router
+
+LIVE_MS = 3_500
+"""A worker counts in the shares while its last life sign is younger than this."""
+
+FORGET_MS = 3_600_000
+"""A silent worker leaves the registry after an hour."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """A lease as read: empty token, free. ``deadline_ms`` is Redis time."""
+
+    token: str = ""
+    owner: str = ""
+    deadline_ms: int = 0
+    paused: bool = False
+
+
+class Acquired(msgspec.Struct, frozen=True):
+    """The answer to a successful acquire."""
+
+    token: str
+    last_entry: str
+    crashed: bool
+    """The former owner died while it held the partition (P14)."""
+    next_due_ms: int | None
+    paused: bool
+    pending: dict[str, int]
+    """Entries that were in progress → how often their owner had died before."""
+
+
+class NotAcquired(msgspec.Struct, frozen=True):
+    """``word``: taken, alive, wiped or foreign; with taken, who has it now."""
+
+    word: str
+    token: str = ""
+    owner: str = ""
+
+
+async def acquire(
+    router: Router, keys: PartitionKeys, *, worker: str, n: int, believed: str, lease_ms: int, incarnation: str, silent: str, reinit: bool
+) -> Acquired | NotAcquired:
+    """The partition is this worker's, or who stands in the way (P4). ``silent``: the owner whose channel has no subscriber any more."""
+    r = await router.run(
+        "acquire", [keys.lease, keys.commands, keys.timers], worker, n, believed, lease_ms, incarnation,
+        keys.alive_channel(silent) if silent else "", "1" if reinit else "",
+        names.news_channel(keys.namespace, keys.machine), keys.number,
+    )  # fmt: skip
+    word = r[0].decode()
+    if word != "done":
+        return NotAcquired(word, *(x.decode() for x in r[1:3]))
+    return Acquired(
+        token=r[1].decode(),
+        last_entry=r[2].decode(),
+        crashed=r[3] == b"1",
+        next_due_ms=int(float(r[4])) if r[4] else None,
+        paused=r[5] == b"1",
+        pending={r[i].decode(): int(r[i + 1]) for i in range(6, len(r), 2)},
+    )
+
+
+async def renew(router: Router, keys: PartitionKeys, token: str, lease_ms: int) -> tuple[bool, bool]:
+    """(still ours, paused)."""
+    r = await router.run("renew", [keys.lease], token, lease_ms)
+    return r[0] == b"done", len(r) > 1 and r[1] == b"1"
+
+
+async def release(router: Router, keys: PartitionKeys, token: str) -> bool:
+    """The partition is free and its machine's channel says so; False if it was not ours any more."""
+    channel = names.news_channel(keys.namespace, keys.machine)
+    return bool(await router.run("release", [keys.lease], token, channel, keys.number) == b"done")
+
+
+async def beat(router: Router, namespace: str, machine: str, worker: str, about: bytes, *, gone: bool = False) -> list[str]:
+    """This worker is in the machine's registry (or, gone, not any more). Returns the ids of the live ones."""
+    keys = [names.workers(namespace, machine), names.workers_about(namespace, machine)]
+    channel = names.news_channel(namespace, machine)
+    live: list[bytes] = await router.run("beat", keys, worker, about, LIVE_MS, FORGET_MS, "1" if gone else "", channel)
+    return [w.decode() for w in live]
+
+
+async def survey(router: Router, partitions: list[PartitionKeys]) -> list[Held]:
+    """The leases of these partitions as they are now."""
+    rows: list[list[Any]] = list(
+        await asyncio.gather(*(router.call(k.lease, "HMGET", k.lease, "token", "owner", "deadline", "paused") for k in partitions))
+    )
+    return [Held((t or b"").decode(), (o or b"").decode(), int(d or 0), p == b"1") for t, o, d, p in rows]
+
+
+async def redis_now_ms(router: Router) -> int:
+    seconds, micros = await router.home.call("TIME")
+    return int(seconds) * 1000 + int(micros) // 1000

@@ -1,0 +1,134 @@
+"""Which connection a partition's calls take: one for a single server, one a node in a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from redis.crc import key_slot
+
+from statemq.errors import RedisAway, StatemqError
+from statemq.store import address
+from statemq.store.scripts import Scripts
+from statemq.store.wire import Reply, ReplyError, Wire
+
+
+class Router:
+    """Wires to all nodes of a Redis; ``call`` and ``run`` keep a partition's calls in order on one of them."""
+
+    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+        self.address = address.parse(url)
+        self.cluster = False
+        self._timeout_s = timeout_s
+        self._wires: dict[tuple[str, int], Wire] = {}
+        self._scripts: dict[Wire, Scripts] = {}
+        self._slots: list[tuple[int, int, tuple[str, int]]] = []
+        self._slot_of: dict[str, int] = {}
+        self._home: Wire | None = None
+        self._extra: list[Wire] = []
+
+    async def open(self, timeout_s: float = 5.0) -> Router:
+        """Connected, and knows whether this is a cluster. Raises RedisAway or UnsupportedServer."""
+        home = self._add((self.address.host, self.address.port), self.address)
+        try:
+            await home.connected(timeout_s)
+            await self._learn(home)
+        except StatemqError:
+            await self.close()
+            raise
+        return self
+
+    async def close(self) -> None:
+        for wire in [*self._wires.values(), *self._extra]:
+            await wire.close()
+
+    @property
+    def home(self) -> Wire:
+        """A node for calls that belong to no slot (PUBLISH, PING)."""
+        if self._home is None:
+            raise RedisAway(f"not connected to {self.address}")
+        return self._home
+
+    @property
+    def nodes(self) -> list[Wire]:
+        return list(self._wires.values())
+
+    def wire_for(self, key: str) -> Wire:
+        """The wire whose node holds this key's slot."""
+        if not self.cluster:
+            return self.home
+        tag = key[: key.find("}") + 1] or key
+        slot = self._slot_of.get(tag)
+        if slot is None:
+            slot = self._slot_of[tag] = key_slot(tag.encode())
+        for first, last, node in self._slots:
+            if first <= slot <= last:
+                return self._wires[node]
+        return self.home
+
+    def call(self, key: str, *args: bytes | str | int | float) -> asyncio.Future[Reply]:
+        """A plain command on the node of ``key``."""
+        return self.wire_for(key).call(*args)
+
+    def run(self, name: str, keys: list[str], *args: bytes | str | int | float) -> asyncio.Future[Reply]:
+        """The script ``name`` on the node of its first key."""
+        wire = self.wire_for(keys[0])
+        return wire.call(*self._scripts[wire].command(name), len(keys), *keys, *args)
+
+    def own_wire(
+        self,
+        key: str,
+        *,
+        timeout_s: float,
+        on_push: Callable[[list[Any]], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
+        greet: Any = None,
+    ) -> Wire:
+        """One more connection to the node of ``key``, for a blocking read or a subscription; close it by ``release_wire``."""
+        base = self.wire_for(key)
+        wire = Wire(base.address, timeout_s=timeout_s, on_push=on_push, on_lost=on_lost, greet=greet)
+        self._extra.append(wire)
+        return wire.open()
+
+    async def release_wire(self, wire: Wire) -> None:
+        self._extra.remove(wire)
+        await wire.close()
+
+    def _add(self, node: tuple[str, int], where: address.Address) -> Wire:
+        wire = self._wires.get(node)
+        if wire is None:
+            scripts = Scripts()
+            wire = Wire(where, timeout_s=self._timeout_s, greet=scripts.greet, on_moved=self._moved)
+            self._scripts[wire] = scripts
+            self._wires[node] = wire
+            self._home = self._home or wire
+            wire.open()
+        return wire
+
+    async def _learn(self, wire: Wire) -> None:
+        """Reads which node holds which slot, if this is a cluster."""
+        try:
+            slots = await wire.call("CLUSTER", "SLOTS")
+        except ReplyError:
+            return  # no cluster: "cluster support disabled", or the command is not allowed
+        self.cluster = True
+        ranges = []
+        for first, last, primary, *_ in slots:
+            node = (primary[0].decode() or self.address.host, primary[1])
+            if node == (self.address.host, self.address.port) or not primary[0]:
+                node = (self.address.host, primary[1])
+            self._add(node, self.address.at(*node))
+            ranges.append((first, last, node))
+        self._slots = ranges
+        for node in {n for _, _, n in ranges}:
+            await self._wires[node].connected(self._timeout_s)
+
+    def _moved(self, packed: bytes, answer: asyncio.Future[Reply], message: str) -> None:
+        """A call came to a node that has given its slot away: it goes to the new one, in the order the refusals came in."""
+        _, slot_text, where = message.split(" ")[:3]
+        host, _, port = where.rpartition(":")
+        node, slot = (host or self.address.host, int(port)), int(slot_text)
+        wire = self._add(node, self.address.at(*node))
+        self._slots = [(slot, slot, node), *(r for r in self._slots if r != (slot, slot, r[2]))]
+        wire.resend(packed, answer)

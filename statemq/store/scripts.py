@@ -1,0 +1,109 @@
+"""The scripts as one function library, named by its hash (P22).
+
+The hash goes into the library's and the functions' names, so old and new processes run side by side.
+Where a server refuses functions (an ACL, a full memory at load), the same sources run by EVALSHA.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from importlib import resources
+
+import msgspec
+
+from statemq.errors import UnsupportedServer
+from statemq.store.wire import ReplyError, Wire
+
+READS = frozenset({"load"})
+"""Scripts that write nothing."""
+
+GROWS = frozenset({"append", "forward"})
+"""Scripts that a full server must refuse; all others drain it, so they carry allow-oom."""
+
+
+class Library(msgspec.Struct, frozen=True):
+    """``source`` for FUNCTION LOAD, and the same script by script for SCRIPT LOAD."""
+
+    name: str
+    source: str
+    scripts: dict[str, str]
+
+    def function(self, script: str) -> str:
+        return f"{script}_{self.name.rsplit('_', 1)[1]}"
+
+
+def _flags(name: str) -> list[str]:
+    return (["no-writes"] if name in READS else []) + ([] if name in GROWS else ["allow-oom"])
+
+
+@cache
+def library() -> Library:
+    """Joined from ``statemq/lua/*.lua``: the file's name is the function's."""
+    files = {f.name[:-4]: f.read_text() for f in resources.files("statemq").joinpath("lua").iterdir() if f.name.endswith(".lua")}
+    words = files.pop("_words")
+    body = words + "".join(f"\nlocal function {name}(KEYS, ARGV)\n{files[name]}end\n" for name in sorted(files))
+    mark = hashlib.sha256(body.encode()).hexdigest()[:12]
+    name = f"statemq_{mark}"
+    register = "".join(
+        f"redis.register_function{{function_name='{s}_{mark}', callback={s}, flags={{{', '.join(repr(f) for f in _flags(s))}}}}}\n"
+        for s in sorted(files)
+    )
+    scripts = {s: f"#!lua{' flags=' + ','.join(_flags(s)) if _flags(s) else ''}\n{words}\n{files[s]}" for s in files}
+    return Library(name=name, source=f"#!lua name={name}\n{body}{register}", scripts=scripts)
+
+
+class Scripts:
+    """How to call a script on one server: by function, or by hash of its text."""
+
+    def __init__(self) -> None:
+        self._library = library()
+        self.by_hash = False
+        self._shas: dict[str, str] = {}
+        self._names = {s: self._library.function(s) for s in self._library.scripts}
+
+    async def greet(self, wire: Wire) -> None:
+        """Loads what is missing; part of each new connection, so a wiped or new node never lacks it."""
+        listed, info = await wire.hello(("FUNCTION", "LIST", "LIBRARYNAME", self._library.name), ("INFO", "memory"))
+        if isinstance(listed, ReplyError) or not listed:
+            (loaded,) = await wire.hello(("FUNCTION", "LOAD", self._library.source))
+            self.by_hash = False
+            if isinstance(loaded, ReplyError) and "already exists" not in loaded.message:
+                await self._load_scripts(wire, loaded)
+            elif isinstance(loaded, OSError | EOFError):
+                raise loaded
+        _refuse_eviction(wire, info)
+
+    async def _load_scripts(self, wire: Wire, why: ReplyError) -> None:
+        if "unknown command" in why.message.lower():
+            raise UnsupportedServer(f"the server at {wire.address} has no functions; statemq needs Redis 7.0 or Valkey 7.2 or newer")
+        if why.word in {"LOADING", "READONLY", "MASTERDOWN", "BUSY", "CLUSTERDOWN"}:
+            raise why
+        names = sorted(self._library.scripts)
+        replies = await wire.hello(*(("SCRIPT", "LOAD", self._library.scripts[s]) for s in names))
+        for name, reply in zip(names, replies, strict=True):
+            if isinstance(reply, ReplyError):
+                raise UnsupportedServer(
+                    f"the server at {wire.address} allows neither functions ({why}) nor scripts ({reply}); "
+                    "statemq needs FUNCTION LOAD and FCALL, or SCRIPT LOAD and EVALSHA"
+                )
+            if isinstance(reply, BaseException):
+                raise reply
+            self._shas[name] = reply.decode()
+        self.by_hash = True
+
+    def command(self, name: str) -> tuple[str, str]:
+        return ("EVALSHA", self._shas[name]) if self.by_hash else ("FCALL", self._names[name])
+
+
+def _refuse_eviction(wire: Wire, info: object) -> None:
+    """A server that evicts keys tears queues and states apart; INFO tells without CONFIG. Where INFO is denied it cannot be seen."""
+    if not isinstance(info, bytes):
+        return
+    found = re.search(rb"maxmemory_policy:(\S+)", info)
+    if found and found[1] != b"noeviction":
+        raise UnsupportedServer(
+            f"the server at {wire.address} may evict keys (maxmemory-policy {found[1].decode()}), which would tear state apart; "
+            "set maxmemory-policy to noeviction"
+        )

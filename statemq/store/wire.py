@@ -1,0 +1,304 @@
+"""One connection, many callers, replies in order, and everything unanswered is sent again.
+
+House rule: every call that goes over a wire is safe to resend (a read, or a script that recognises
+itself). So a lost connection, a restarting or read-only server and a missing function library all
+end the same way: connect anew, send what is unanswered byte for byte and in order, then what is new (P2).
+redis-py has no connection that keeps this order across a reconnect, which is why it is done here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import hiredis
+
+from statemq.errors import RedisAway, UnsupportedServer
+from statemq.store.address import Address
+
+Reply = Any
+"""bytes, int, None, or a list of them."""
+
+
+class ReplyError(Exception):
+    """The server answered a call with an error; ``word`` is its first word."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        self.word = message.split(" ", 1)[0]
+        super().__init__(message)
+
+
+AGAIN = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF", "UNBLOCKED"})
+"""Not executed: the connection is made anew, which also finds the new primary, and the call is sent again."""
+
+DENIED = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
+MISSING = "Function not found"
+
+BACKOFF_FIRST_S, BACKOFF_CAP_S = 0.02, 2.0
+
+
+_pack: Callable[[Any], bytes] = hiredis.pack_command
+"""A tuple of bytes, texts and numbers as one RESP command."""
+
+
+class _Call:
+    __slots__ = ("answer", "packed")
+
+    def __init__(self, packed: bytes, answer: asyncio.Future[Reply]) -> None:
+        self.packed, self.answer = packed, answer
+
+
+class Wire(asyncio.Protocol):
+    """A connection that comes back.
+
+    ``timeout_s``: with calls unanswered and nothing heard for so long, the connection counts as dead.
+    ``greet`` runs on each new connection before anything else (``hello`` sends its calls);
+    ``on_push`` takes the messages of a subscribed connection; ``on_lost`` is told of each loss.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        timeout_s: float = 5.0,
+        greet: Callable[[Wire], Awaitable[None]] | None = None,
+        on_push: Callable[[list[Any]], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
+        on_moved: Callable[[bytes, asyncio.Future[Reply], str], None] | None = None,
+    ) -> None:
+        self.address, self.timeout_s = address, timeout_s
+        self.generation = 0
+        """Counts connections: equal before and after means the same connection."""
+        self.up = False
+        self.trouble: Exception | None = None
+        """Why the last attempt to connect failed; None while connected."""
+        self._greet, self._on_push, self._on_lost, self._on_moved = greet, on_push, on_lost, on_moved
+        self._unanswered: deque[_Call] = deque()
+        self._unsent: list[bytes] = []
+        self._hello: deque[asyncio.Future[Reply]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._reader = hiredis.Reader()
+        self._loop = asyncio.get_running_loop()
+        self._flush_due = False
+        self._closed = False
+        self._lost = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._heard_s = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    # -- for callers -------------------------------------------------------------------------------
+
+    def open(self) -> Wire:
+        """Starts connecting, in the background and for as long as the wire lives."""
+        if self._task is None:
+            self._task = self._loop.create_task(self._stay_connected())
+        return self
+
+    async def connected(self, timeout_s: float) -> None:
+        """Returns when the connection stands. Raises RedisAway after ``timeout_s``, or what the greeting found wrong."""
+        self.open()
+        waits = [asyncio.ensure_future(self._ready.wait()), self._task]
+        try:
+            await asyncio.wait([w for w in waits if w is not None], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waits[0].cancel()  # type: ignore[union-attr]
+        if (gave_up := self._gave_up()) is not None:
+            raise gave_up
+        if not self.up:
+            raise RedisAway(f"no Redis answers at {self.address} ({self.trouble or 'no answer'}); start one or give its URL")
+
+    def call(self, *args: bytes | str | int | float) -> asyncio.Future[Reply]:
+        """Sends one command; the future has its reply, or raises ReplyError. Calls of one loop turn share one write."""
+        answer: asyncio.Future[Reply] = self._loop.create_future()
+        self.resend(_pack(args), answer)
+        return answer
+
+    def resend(self, packed: bytes, answer: asyncio.Future[Reply]) -> None:
+        """Takes over a packed call, from this or another wire."""
+        if self._closed:
+            answer.set_exception(RedisAway("the connection was closed"))
+            return
+        if (gave_up := self._gave_up()) is not None:
+            answer.set_exception(gave_up)
+            return
+        if not self._unanswered:
+            self._heard_s = self._loop.time()
+        self._unanswered.append(_Call(packed, answer))
+        if self.up:
+            self._unsent.append(packed)
+            if not self._flush_due:
+                self._flush_due = True
+                self._loop.call_soon(self._flush)
+
+    async def hello(self, *commands: tuple[bytes | str | int, ...]) -> list[Reply]:
+        """For ``greet``: sends before everything that waits; error replies are returned as ReplyError values."""
+        answers = [self._loop.create_future() for _ in commands]
+        self._hello.extend(answers)
+        assert self._transport is not None
+        self._transport.write(b"".join(_pack(c) for c in commands))
+        return list(await asyncio.gather(*answers, return_exceptions=True))
+
+    def _gave_up(self) -> BaseException | None:
+        """Why this wire connects no more: the server cannot be used, or the wire was closed."""
+        if self._task is None or not self._task.done():
+            return None
+        return RedisAway("the connection was closed") if self._task.cancelled() else self._task.exception()
+
+    @property
+    def idle(self) -> bool:
+        return not self._unanswered
+
+    def drop(self) -> None:
+        """Gives up this connection; what is unanswered goes over the next one."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def close(self) -> None:
+        """Ends it; unanswered calls raise RedisAway."""
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        if self._transport is not None:
+            self._flush()
+            self._transport.close()
+        self._fail(RedisAway("the connection was closed"))
+
+    # -- connecting --------------------------------------------------------------------------------
+
+    async def _stay_connected(self) -> None:
+        wait_s = BACKOFF_FIRST_S
+        watch = self._loop.create_task(self._watch())
+        try:
+            while not self._closed:
+                try:
+                    await asyncio.wait_for(self._connect(), self.timeout_s)
+                except UnsupportedServer as error:
+                    self._fail(error)
+                    raise
+                except (OSError, EOFError, TimeoutError, ReplyError) as error:
+                    self.trouble = error
+                    self.drop()
+                    await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                    wait_s = min(BACKOFF_CAP_S, wait_s * 2)
+                    continue
+                up_since = self._loop.time()
+                await self._lost.wait()
+                # a connection that ends at once, again and again, is paced like one that is refused
+                wait_s = BACKOFF_FIRST_S if self._loop.time() - up_since > 1 else min(BACKOFF_CAP_S, wait_s * 2)
+                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0) if wait_s > BACKOFF_FIRST_S else 0)  # noqa: S311
+        finally:
+            watch.cancel()
+
+    async def _connect(self) -> None:
+        a = self.address
+        self._lost = asyncio.Event()
+        self._reader = hiredis.Reader(replyError=ReplyError)
+        self._hello.clear()
+        if a.path:
+            await self._loop.create_unix_connection(lambda: self, a.path)
+        else:
+            await self._loop.create_connection(lambda: self, a.host, a.port, ssl=a.ssl_context())
+        await self._log_in()
+        if self._greet is not None:
+            await self._greet(self)
+        self.generation += 1
+        self.up, self.trouble = True, None
+        self._heard_s = self._loop.time()
+        self._unsent = [c.packed for c in self._unanswered]  # P2: first what is unanswered, in its order
+        self._flush()
+        self._ready.set()
+
+    async def _log_in(self) -> None:
+        a = self.address
+        first: list[tuple[str, ...]] = []
+        if a.password:
+            first.append(("AUTH", a.username, a.password) if a.username else ("AUTH", a.password))
+        if a.db:
+            first.append(("SELECT", str(a.db)))
+        first.append(("PING",))
+        for reply in await self.hello(*first):
+            if isinstance(reply, ReplyError):
+                if reply.word in DENIED or "AUTH" in reply.message:
+                    raise UnsupportedServer(f"{a} does not let us in ({reply.word}); give user and password in the Redis URL")
+                raise reply
+            if isinstance(reply, BaseException):
+                raise reply
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self.timeout_s / 4))
+            if self.up and self._unanswered and self._loop.time() - self._heard_s > self.timeout_s:
+                self.drop()  # a black hole: no FIN and no RST will tell
+
+    # -- the protocol ------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        was_up, self.up, self._transport = self.up, False, None
+        self._ready.clear()
+        self._unsent.clear()
+        for answer in self._hello:
+            if not answer.done():
+                answer.set_exception(EOFError("the server closed the connection"))
+        self._hello.clear()
+        self._lost.set()
+        if was_up and self._on_lost is not None:
+            self._on_lost()
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_s = self._loop.time()
+        self._reader.feed(data)
+        gets, unanswered = self._reader.gets, self._unanswered
+        while (reply := gets()) is not False:
+            if self._hello:
+                answer = self._hello.popleft()
+                if not answer.done():
+                    answer.set_exception(reply) if isinstance(reply, ReplyError) else answer.set_result(reply)
+            elif self._on_push is not None and type(reply) is list:
+                self._on_push(reply)
+            elif unanswered:
+                if type(reply) is ReplyError:
+                    if reply.word == "MOVED" and self._on_moved is not None:
+                        call = unanswered.popleft()
+                        self._on_moved(call.packed, call.answer, reply.message)
+                        continue
+                    if reply.word in AGAIN or MISSING in reply.message:
+                        self._again(reply)
+                        return
+                answer = unanswered.popleft().answer
+                if not answer.done():
+                    answer.set_exception(reply) if type(reply) is ReplyError else answer.set_result(reply)
+            elif isinstance(reply, ReplyError):
+                self.trouble = reply
+                self.drop()
+                return
+
+    def _again(self, error: ReplyError) -> None:
+        """This reply means "not executed": the call keeps its place and goes over the next connection."""
+        self.trouble = error
+        self.drop()
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        if self._unsent and self._transport is not None:
+            self._transport.write(b"".join(self._unsent))
+            self._unsent.clear()
+
+    def _fail(self, error: Exception) -> None:
+        while self._unanswered:
+            answer = self._unanswered.popleft().answer
+            if not answer.done():
+                answer.set_exception(error)
+
+
+def swallow(futures: Iterable[asyncio.Future[Any]]) -> None:
+    """Marks failures as seen where the caller learns of them by another way."""
+    for future in futures:
+        future.add_done_callback(lambda f: f.cancelled() or f.exception())

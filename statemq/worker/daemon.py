@@ -1,0 +1,418 @@
+"""The worker: which partitions it holds, from joining the registry to leaving it.
+
+It hears who lives (registry, life signs, news) and keeps a view of who holds what; ``assign.plan`` says what it should hold;
+it acquires what is free or dead and lets go of what is another's. The work itself is in Partition and Lane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+
+from statemq import events
+from statemq.codec import encode, short_id
+from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, WorkerSettings, check_namespace
+from statemq.errors import RedisAway
+from statemq.keys import PartitionKeys
+from statemq.spec import MachineSpec
+from statemq.store import lease
+from statemq.store.declare import Config, declare
+from statemq.store.fence import Closed, Fenced, ScriptFailed, TenureOver
+from statemq.store.lease import Acquired, Held, NotAcquired
+from statemq.store.router import Router
+from statemq.store.wire import ReplyError
+from statemq.worker.assign import plan
+from statemq.worker.life import Life
+from statemq.worker.partition import CrashPlan, Partition, Shop
+from statemq.worker.reading import Reading
+from statemq.worker.recover import serve_ready
+from statemq.worker.slots import Slots
+from statemq.worker.sweep import sweep
+from statemq.worker.timers import Timers
+
+SURVEY_S = 3.0
+"""How often the leases of others are read; news tells of changes at once."""
+
+CONFIRM_S = 0.025
+"""Between two looks at a silent owner (P5): enough for a living one to subscribe anew."""
+
+TROUBLE_S = 5.0
+"""How long a damaged or wiped partition is left alone before it is tried again."""
+
+
+class Served(msgspec.Struct):
+    """A machine as this worker serves it. ``view``: who holds each partition, as far as known."""
+
+    spec: MachineSpec
+    config: Config
+    keys: list[PartitionKeys]
+    live: list[str] = []
+    view: list[Held] = []
+
+
+class Worker:
+    """Runs the transitions of ``machines`` until ``stop``. ``id`` is new for each process start."""
+
+    def __init__(
+        self,
+        machines: Sequence[type[Any]],
+        url: str = DEFAULT_URL,
+        *,
+        namespace: str = DEFAULT_NAMESPACE,
+        settings: WorkerSettings | None = None,
+        crash: CrashPlan | None = None,
+    ) -> None:
+        self.id = short_id()
+        self.settings = settings or WorkerSettings()
+        self.partitions: dict[PartitionKeys, Partition] = {}
+        self._specs = [m.spec for m in machines]
+        self._url, self._namespace, self._crash = url, check_namespace(namespace), crash
+        self._served: dict[str, Served] = {}
+        self._silent: dict[PartitionKeys, str] = {}
+        self._taking: set[PartitionKeys] = set()
+        self._trouble_until: dict[PartitionKeys, float] = {}
+        self._suspects: dict[PartitionKeys, dict[str, str]] = {}
+        self._failures: dict[PartitionKeys, list[float]] = {}
+        self._n = 0
+        self._clock_offset_ms = 0.0
+        self._replan_due = False
+        self._stopping = asyncio.Event()
+        self._killed = False
+        self._failed: BaseException | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def stop(self) -> None:
+        """Takes nothing new, lets what runs end within the grace period, hands over, and ``run`` returns."""
+        self._stopping.set()
+
+    def kill(self) -> None:
+        """Leaves what runs to the next owner, now."""
+        self._killed = True
+        self._stopping.set()
+
+    def now_ms(self) -> int:
+        """Redis time, from its offset to this process's monotonic clock."""
+        return int(time.monotonic() * 1000 + self._clock_offset_ms)
+
+    async def run(self) -> None:
+        """Serves until stopped. Raises RedisAway, UnsupportedServer, PartitionMismatch … when it cannot begin."""
+        self._router = await Router(self._url).open()
+        try:
+            await self._set_clock()
+            for spec in self._specs:
+                await self._declare(spec)
+            loop = asyncio.get_running_loop()
+            threads = ThreadPoolExecutor(max_workers=min(64, self.settings.concurrency), thread_name_prefix="statemq-step")
+            slots = Slots(self.settings.concurrency)
+            self._shop = Shop(self._router, self.id, self.settings, slots, threads, self.now_ms, self._over, self._crash)
+            self._reading = Reading(self._router)
+            all_keys = {name: s.keys for name, s in self._served.items()}
+            self._life = Life(self._url, self._namespace, self.id, all_keys, self.settings, self._about(), self)
+            self._life.running = self._running
+            self._turn(loop)
+            await self._life.start()
+            await self._survey()
+            self._spawn(self._survey_often())
+            await self._stopping.wait()
+            await self._leave()
+            threads.shutdown(wait=False, cancel_futures=True)
+        finally:
+            for task in list(self._tasks):
+                task.cancel()
+            await self._router.close()
+        if self._failed is not None:
+            raise self._failed
+
+    async def _declare(self, spec: MachineSpec, reinit: bool = False) -> None:
+        config = await declare(self._router, self._namespace, spec.name, spec.partitions, spec.graph(), update=True, reinit=reinit)
+        partitions = [PartitionKeys(self._namespace, spec.name, p) for p in range(config.partitions)]
+        if (served := self._served.get(spec.name)) is not None:
+            served.config = config
+        else:
+            self._served[spec.name] = Served(spec, config, partitions, [], [Held() for _ in partitions])
+
+    def _about(self) -> bytes:
+        return encode(
+            {"pid": os.getpid(), "host": socket.gethostname(), "started": self.now_ms(), "concurrency": self.settings.concurrency}
+        )
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        """P6: shows the life thread that this loop turns."""
+        self._life.turned_s = time.monotonic()
+        loop.call_later(0.2, self._turn, loop)
+
+    def _running(self) -> list[str]:
+        return [
+            f"{p.spec.name}/{lane.key} {lane.attempt.command.transition}"
+            for p in list(self.partitions.values())
+            for lane in list(p.lanes.values())
+            if lane.attempt is not None
+        ]
+
+    async def _set_clock(self) -> None:
+        before = time.monotonic()
+        redis_ms = await lease.redis_now_ms(self._router)
+        after = time.monotonic()
+        self._clock_offset_ms = redis_ms - (before + after) * 500
+
+    # -- what others do (called in this loop by the life thread) --------------------------------------
+
+    def heard_live(self, machine: str, live: list[str]) -> None:
+        served = self._served[machine]
+        if live != served.live:
+            served.live = live
+            self._replan()
+
+    def heard_news(self, machine: str, words: list[str]) -> None:
+        served = self._served[machine]
+        match words:
+            case ["released", p]:
+                self._saw(served, int(p), Held())
+            case ["acquired", p, token, owner]:
+                self._saw(served, int(p), Held(token, owner, self.now_ms() + self.settings.lease_ms))
+            case ["joined", worker]:
+                served.live = sorted({*served.live, worker})
+                self._replan()
+            case ["left", worker]:
+                served.live = [w for w in served.live if w != worker]
+                self._replan()
+            case ["paused" | "resumed" as word]:
+                for keys in served.keys:
+                    self.heard_paused(keys, word == "paused")
+
+    def heard_silent(self, partition: PartitionKeys, owner: str) -> None:
+        served = self._served[partition.machine]
+        if served.view[partition.number].owner == owner:
+            self._silent[partition] = owner
+            served.live = [w for w in served.live if w != owner]
+            asyncio.get_running_loop().call_later(CONFIRM_S, self._replan)
+
+    def heard_lost(self, partition: PartitionKeys, token: str) -> None:
+        p = self.partitions.get(partition)
+        if p is not None and p.fence.token == token:
+            p.lose(Fenced())
+
+    def heard_paused(self, partition: PartitionKeys, paused: bool) -> None:
+        p = self.partitions.get(partition)
+        if p is not None and p.paused != paused:
+            p.paused = paused
+            p.resume()
+
+    def _saw(self, served: Served, number: int, held: Held) -> None:
+        if 0 <= number < len(served.view):
+            served.view[number] = held
+            self._silent.pop(served.keys[number], None)
+            self._tell_life()
+            self._replan()
+
+    # -- who should hold what ------------------------------------------------------------------------
+
+    async def _survey_often(self) -> None:
+        while True:
+            await asyncio.sleep(SURVEY_S)
+            await self._set_clock()
+            await self._survey()
+
+    async def _survey(self) -> None:
+        for served in self._served.values():
+            for number, held in enumerate(await lease.survey(self._router, served.keys)):
+                served.view[number] = held
+                self.heard_paused(served.keys[number], held.paused)
+        self._tell_life()
+        self._replan()
+
+    def _tell_life(self) -> None:
+        self._life.tokens = {keys: p.fence.token for keys, p in self.partitions.items()}
+        self._life.owners = {
+            keys: served.view[keys.number].owner
+            for served in self._served.values()
+            for keys in served.keys
+            if keys not in self.partitions and served.view[keys.number].owner
+        }
+
+    def _replan(self) -> None:
+        if not self._replan_due:
+            self._replan_due = True
+            asyncio.get_running_loop().call_soon(self._carry_out)
+
+    def _carry_out(self) -> None:
+        self._replan_due = False
+        if self._stopping.is_set():
+            return
+        for served in self._served.values():
+            live = sorted({*served.live, self.id})
+            owners = [self.id if keys in self.partitions else served.view[keys.number].owner or None for keys in served.keys]
+            for keys, wanted in zip(served.keys, plan(live, owners), strict=True):
+                mine = self.partitions.get(keys)
+                if mine is None and wanted == self.id:
+                    self._maybe_take(served, keys)
+                elif mine is not None and wanted == self.id and mine.draining:
+                    mine.undrain()
+                elif mine is not None and wanted != self.id and not mine.draining:
+                    mine.drain()
+                    self._spawn(self._hand_over(mine))
+
+    def _maybe_take(self, served: Served, keys: PartitionKeys) -> None:
+        """Only what is free, silent or overdue; a living owner hands over by itself."""
+        held = served.view[keys.number]
+        silent = self._silent.get(keys, "")
+        overdue = held.token and held.deadline_ms < self.now_ms()
+        if keys in self._taking or self._trouble_until.get(keys, 0) > time.monotonic():
+            return
+        if not held.token or held.owner == self.id or silent == held.owner or overdue:
+            self._taking.add(keys)
+            self._spawn(self._take(served, keys, held, silent))
+
+    async def _take(self, served: Served, keys: PartitionKeys, held: Held, silent: str) -> None:
+        try:
+            self._n += 1
+            got = await lease.acquire(
+                self._router, keys, worker=self.id, n=self._n, believed=held.token, lease_ms=self.settings.lease_ms,
+                incarnation=served.config.incarnation, silent=silent, reinit=False,
+            )  # fmt: skip
+            if isinstance(got, NotAcquired):
+                await self._not_acquired(served, keys, got)
+            else:
+                self._begin(served, keys, held, got)
+        except ReplyError as error:
+            self._trouble(keys, f"{served.spec.name}:{keys.number} is halted, a key of it is damaged: {error}")
+        except RedisAway as error:
+            if not self._stopping.is_set():
+                raise error
+        finally:
+            self._taking.discard(keys)
+
+    def _begin(self, served: Served, keys: PartitionKeys, held: Held, got: Acquired) -> None:
+        if self._stopping.is_set():
+            self._spawn(lease.release(self._router, keys, got.token))
+            return
+        self._silent.pop(keys, None)
+        served.view[keys.number] = Held(got.token, self.id, self.now_ms() + self.settings.lease_ms, got.paused)
+        p = Partition(self._shop, served.spec, keys, got, self._suspects.setdefault(keys, {}))
+        self.partitions[keys] = p
+        self._tell_life()
+        if events.listeners:
+            taken = held.owner if held.owner != self.id else ""
+            events.emit(
+                events.Acquired(
+                    machine=served.spec.name, partition=keys.number, taken_from=taken, crashed=got.crashed, reclaimed=len(got.pending)
+                )
+            )
+        Timers(p)
+        p.on_caught_up = lambda: serve_ready(p)
+        p.spawn(sweep(p))
+        self._reading.add(p)
+
+    async def _not_acquired(self, served: Served, keys: PartitionKeys, got: NotAcquired) -> None:
+        name = f"{served.spec.name}:{keys.number}"
+        if got.word == "taken":
+            self._saw(served, keys.number, Held(got.token, got.owner, self.now_ms() + self.settings.lease_ms))
+        elif got.word == "alive":
+            self._silent.pop(keys, None)
+            served.view[keys.number] = (await lease.survey(self._router, [keys]))[0]
+        elif self.settings.on_wipe == "reinit":
+            events.emit(
+                events.Failing(machine=served.spec.name, partition=keys.number, text=f"{name} was {_WIPED[got.word]}; it is made anew")
+            )
+            await self._declare(served.spec, reinit=True)
+            self._replan()
+        else:
+            self._trouble(
+                keys,
+                f"{name} was {_WIPED[got.word]}, so its commands and states are not what this namespace had; "
+                "nothing is made anew silently: start a worker with --on-wipe reinit to allow it",
+            )
+
+    def _trouble(self, keys: PartitionKeys, text: str) -> None:
+        events.emit(events.Failing(machine=keys.machine, partition=keys.number, text=text))
+        self._trouble_until[keys] = time.monotonic() + TROUBLE_S
+        asyncio.get_running_loop().call_later(TROUBLE_S + 0.1, self._replan)
+
+    def _over(self, p: Partition, over: TenureOver) -> None:
+        """A tenure ended by itself."""
+        if self.partitions.get(p.keys) is p:
+            del self.partitions[p.keys]
+        self._tell_life()
+        if isinstance(over, Closed):
+            return
+        served = self._served[p.keys.machine]
+        if events.listeners:
+            why = f"{type(over).__name__}: {over}" if str(over) else type(over).__name__
+            events.emit(events.Fenced(machine=p.spec.name, partition=p.keys.number, why=why))
+        if isinstance(over, Fenced):
+            served.view[p.keys.number] = Held("unknown", "unknown", self.now_ms() + self.settings.lease_ms)
+            self._spawn(self._survey())
+            return
+        if isinstance(over, ScriptFailed) and self._failing_again(p.keys):
+            self._trouble(p.keys, f"{p} is halted, a key of it is damaged: {over}")
+        # rewound or failed: the same owner begins anew with nothing in memory (P2)
+        self._replan()
+
+    def _failing_again(self, keys: PartitionKeys) -> bool:
+        """Whether this partition's scripts failed several times within a short while; then it is given a rest."""
+        now = time.monotonic()
+        times = [t for t in self._failures.get(keys, []) if now - t < 10] + [now]
+        self._failures[keys] = times
+        return len(times) > 6
+
+    # -- letting go ----------------------------------------------------------------------------------
+
+    async def _hand_over(self, p: Partition) -> None:
+        """P7: waits for what runs, starts nothing meanwhile; given up when the share changed or it takes long."""
+        give_up = time.monotonic() + self.settings.grace_s
+        while p.busy and p.draining and not p.closed and not self._stopping.is_set():
+            if time.monotonic() > give_up:
+                p.undrain()
+                return
+            await asyncio.sleep(0.005)
+        if p.draining and not p.closed and not self._stopping.is_set():
+            await self._release(p)
+
+    async def _release(self, p: Partition) -> None:
+        if self.partitions.pop(p.keys, None) is None:
+            return
+        p.close()
+        served = self._served[p.keys.machine]
+        served.view[p.keys.number] = Held()
+        self._tell_life()
+        await lease.release(self._router, p.keys, p.fence.token)
+        if events.listeners:
+            events.emit(events.Released(machine=p.spec.name, partition=p.keys.number))
+        asyncio.get_running_loop().call_later(0.5, self._replan)
+
+    async def _leave(self) -> None:
+        """SIGTERM: each partition goes as soon as nothing of it runs; what outlasts the grace period is left pending."""
+        self._shop.slots.closed = True
+        for name in self._served:
+            await lease.beat(self._router, self._namespace, name, self.id, b"", gone=True)
+        until = time.monotonic() + self.settings.grace_s
+        for p in list(self.partitions.values()):
+            p.drain()
+        while self.partitions:
+            idle = [p for p in self.partitions.values() if not p.busy or self._killed or time.monotonic() > until]
+            await asyncio.gather(*(self._release(p) for p in idle))
+            if self.partitions:
+                await asyncio.sleep(0.005)
+        await self._reading.close()
+        await self._life.stop()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self._stopping.is_set():
+            self._failed = error  # a fault of our own: the process ends with it, and its peers go on
+            self._stopping.set()
+
+
+_WIPED = {"wiped": "wiped (its lease is gone)", "foreign": "replaced (its lease belongs to another incarnation)"}

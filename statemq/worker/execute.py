@@ -1,0 +1,350 @@
+"""One attempt of one command: the body runs, its steps are recorded before it goes on (I4).
+
+In order: the body is called; each ``ctx.step`` answers from the journal or, after the start and all earlier commits are
+answered (P3, P13), runs and is recorded; ``ctx.sleep`` waits here or, when it is long, the body is closed and the command
+leaves memory until then. How the attempt ended is the lane's to carry out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import logging
+import random
+import typing
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from statemq.codec import digest, encode_sorted
+from statemq.config import LIMITS
+from statemq.context import Context
+from statemq.errors import Fail, StepConflict, StepFailed, TooLarge
+from statemq.retry import Retry, next_ms
+from statemq.store.commands import Queued
+from statemq.worker.judge import Run, describe
+
+if TYPE_CHECKING:
+    from statemq.worker.lane import Lane
+
+_UUIDS = uuid.UUID("6f1f0a52-6a6b-4c0e-9f0a-3f5d1c1f7a10")
+_log = logging.getLogger("statemq.transition")
+
+
+class StepError(msgspec.Struct, frozen=True):
+    type: str
+    reason: str
+
+
+class StepRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A journal field: the result or the last error of a step, a digest of its arguments, when it ended and how long it took (ms)."""
+
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: StepError | None = None
+    args: str = ""
+    at: int = 0
+    took_ms: int = 0
+    due: int = 0
+    """A sleep's end, by Redis time in ms."""
+
+
+_encode_record = msgspec.json.Encoder().encode
+_decode_record = msgspec.json.Decoder(StepRecord).decode
+
+
+class Closing(BaseException):
+    """The attempt is over; its body must not do anything durable any more."""
+
+
+class Gone(BaseException):
+    """The command was cancelled or removed while it ran."""
+
+
+class ReplaySilent(logging.LoggerAdapter[logging.Logger]):
+    """Says nothing while recorded steps are passed again, so a line is logged once."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__(_log, {"statemq": f"{attempt.lane.partition.spec.name}/{attempt.command.key}"})
+        self._attempt = attempt
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        return not self._attempt.replaying and self.logger.isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        return f"{self.extra['statemq']}: {msg}" if self.extra else msg, kwargs
+
+
+class Attempt:
+    """The engine behind a body's ``ctx``. ``stopped``: why we closed it (suspend, cancel, redo, gone, over), or None."""
+
+    def __init__(self, lane: Lane, command: Queued, run: Run) -> None:
+        self.lane, self.command, self.run = lane, command, run
+        self.stopped: str | None = None
+        self.due_ms = 0
+        self.ran: list[tuple[str, int]] = []
+        """Steps that ran in this attempt, with ms."""
+        self.began_ms = lane.partition.now_ms()
+        self._unread = {f for f in command.journal if not f.startswith("@")} if command.journal else set()
+        self.recorded = len(self._unread)
+        started = command.journal.get("@started") if command.journal else None
+        self._clock_ms = int(started) if started else self.began_ms
+        self._names: dict[str, int] = {}
+        self._uuids = 0
+        self._active = 0
+        self._sleeping: dict[str, int] = {}
+        self._sleepers: set[asyncio.Future[None]] = set()
+        self._quiet = asyncio.Event()
+        self._quiet.set()
+        self._has_slot = True
+        self._body: asyncio.Task[Any] | None = None
+        self.context = Context(self, command.key, command.id, command.attempts + 1, ReplaySilent(self))
+
+    @property
+    def replaying(self) -> bool:
+        return bool(self._unread)
+
+    async def body(self) -> Any:
+        """What the body returns or raises. Must run in a task of its own, which ``stop`` cancels."""
+        self._body = asyncio.current_task()
+        case = self.run.case
+        ctx = (self.context,) if case.has_ctx else ()
+        try:
+            return await case.fn(self.run.instance, *ctx, **self.run.arguments)
+        except asyncio.CancelledError:
+            if self.stopped is None:
+                raise RuntimeError("the body raised CancelledError by itself") from None
+            raise
+        finally:
+            self._body = None
+            if not self._has_slot:
+                self.lane.partition.slots.free -= 1  # the lane gives it back
+                self._has_slot = True
+
+    def stop(self, reason: str, due_ms: int = 0) -> None:
+        """Closes the body; its ``finally`` blocks run, what it calls on ``ctx`` then raises. No effect once the body has ended."""
+        if self._body is not None and self.stopped is None:
+            self.stopped, self.due_ms = reason, due_ms
+            self._body.cancel()
+
+    def drain(self) -> None:
+        """The worker is leaving: a command that only sleeps leaves memory now, so that the next owner need not wait for it."""
+        if self._sleeping and self._active == 0 and self.stopped is None:
+            self.stop("suspend", min(self._sleeping.values()))
+
+    # -- Context's engine --------------------------------------------------------------------------
+
+    def now_ms(self) -> int:
+        return self._clock_ms
+
+    def uuid(self) -> uuid.UUID:
+        self._uuids += 1
+        return uuid.uuid5(_UUIDS, f"{self.command.id}/{self._uuids}")
+
+    def step(
+        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, returns: Any
+    ) -> Coroutine[Any, Any, Any]:
+        self._check_open()
+        if not name or len(name) > LIMITS.key or "@" in name:
+            raise ValueError(f'"{name[:80]}" cannot name a step: 1 to {LIMITS.key} characters, without "@"')
+        # counted when called, not when awaited: branches made in one order count in that order at each attempt
+        n = self._names[name] = self._names.get(name, 0) + 1
+        field = name if n == 1 else f"{name}#{n}"
+        return self._step(field, fn, args, retry, timeout_ms, returns if returns is not None else _return_type(fn))
+
+    def sleep(self, ms: int) -> Coroutine[Any, Any, None]:
+        self._check_open()
+        n = self._names["sleep@"] = self._names.get("sleep@", 0) + 1
+        return self._sleep(f"sleep@{n}", ms)
+
+    def _check_open(self) -> None:
+        if self.stopped is not None:
+            raise Closing("this attempt is over; put undo into the transition's next attempt, not into finally")
+
+    async def _step(
+        self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, type_: Any
+    ) -> Any:
+        self._check_open()
+        mark = _args_digest(args)
+        raw = self.command.journal.get(field)
+        if raw is None:
+            raw = await self._run_and_record(field, fn, args, retry, timeout_ms, mark)
+        record = _decode_record(raw)
+        self._unread.discard(field)
+        if record.args != mark:
+            raise StepConflict(field)
+        self._clock_ms = max(self._clock_ms, record.at)
+        if record.error is not None:
+            raise StepFailed(field, record.error.type, record.error.reason)
+        # the first run decodes what it recorded, so it sees what a replay sees
+        return msgspec.json.decode(record.result, type=type_)
+
+    async def _run_and_record(
+        self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, mark: str
+    ) -> bytes:
+        partition = self.lane.partition
+        self._active += 1
+        self._quiet.clear()
+        try:
+            await self._clear()
+            began = asyncio.get_running_loop().time()
+            record = await self._try(field, fn, args, retry, timeout_ms)
+            took_ms = round((asyncio.get_running_loop().time() - began) * 1000)
+            record = msgspec.structs.replace(record, args=mark, at=partition.now_ms(), took_ms=took_ms)
+            raw = await self._record(field, _encode_record(record))
+            self.ran.append((field, took_ms))
+            partition.recorded(self.command, field, took_ms)
+            return raw
+        finally:
+            self._active -= 1
+            if self._active == 0:
+                self._quiet.set()
+
+    async def _try(
+        self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None
+    ) -> StepRecord:
+        """The step's result, or its last error; without a retry policy an error is the attempt's."""
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                result = await _bounded(field, self._call(fn, args), timeout_ms)
+                raw = _encode_result(field, result)
+                if len(raw) > LIMITS.step:
+                    raise TooLarge(f"the result of step {field}", len(raw), LIMITS.step)
+                return StepRecord(result=msgspec.Raw(raw))
+            except Fail as error:
+                return StepRecord(error=StepError(type(error).__name__, error.reason[:2000]))
+            except TooLarge:
+                raise
+            except Exception as error:
+                if retry is None:
+                    raise
+                wait_ms = next_ms(retry, tries, random.random())  # noqa: S311 - jitter
+                if wait_ms is None:
+                    return StepRecord(error=StepError(type(error).__name__, str(error)[:2000]))
+                self.lane.partition.step_retried(self.command, field, tries, describe(error), wait_ms)
+            await asyncio.sleep(wait_ms / 1000)
+
+    async def _call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        if _is_async(fn):
+            return await fn(*args)
+        # a blocking function gets a thread, so that this loop and the other keys go on
+        call = functools.partial(contextvars.copy_context().run, fn, *args)
+        result = await asyncio.get_running_loop().run_in_executor(self.lane.partition.threads, call)
+        return await result if inspect.isawaitable(result) else result
+
+    async def _clear(self) -> None:
+        """Returns when outside effects are allowed: the start is answered (P3) and nothing this stands on can be undone (P13)."""
+        if (start := self.command.start) is not None and not start.done():
+            await asyncio.shield(start)
+        await self.lane.settled()
+        self._check_open()
+
+    async def _record(self, field: str, value: bytes) -> bytes:
+        """The record that stands: this one, or one made before (P15)."""
+        partition, command = self.lane.partition, self.command
+        if "@started" not in command.journal:
+            started = command.journal["@started"] = b"%d" % self._clock_ms
+            partition.record(command, "@started", started)
+        command.journalled = True
+        stands = await partition.record(command, field, value)
+        if stands is None:
+            self.stop("gone")
+            raise Gone
+        command.journal[field] = stands
+        return stands
+
+    async def _sleep(self, field: str, ms: int) -> None:
+        self._check_open()
+        partition = self.lane.partition
+        raw = self.command.journal.get(field)
+        if raw is None:
+            await self._clear()
+            now = partition.now_ms()
+            raw = await self._record(field, _encode_record(StepRecord(due=now + ms, at=now)))
+        self._unread.discard(field)
+        due_ms = _decode_record(raw).due
+        self._clock_ms = max(self._clock_ms, due_ms)
+        self._sleeping[field] = due_ms
+        try:
+            await self._wait_until(due_ms)
+        finally:
+            del self._sleeping[field]
+
+    async def _wait_until(self, due_ms: int) -> None:
+        partition = self.lane.partition
+        while (left_ms := due_ms - partition.now_ms()) > 0:
+            self._check_open()
+            if left_ms > partition.settings.suspend_after_s * 1000 or partition.draining:
+                await self._quiet.wait()  # steps of other branches end and are recorded first
+                self.stop("suspend", min(self._sleeping.values()))
+                await asyncio.sleep(0)
+                continue
+            partition.waits(self.command, due_ms)
+            if self._has_slot and self._active == 0:
+                self._has_slot = False
+                partition.slots.end(self.lane)
+            await asyncio.sleep(left_ms / 1000)
+        if not self._has_slot:
+            await partition.slots.take()
+            self._has_slot = True
+
+
+def _encode_result(field: str, result: Any) -> bytes:
+    try:
+        return msgspec.json.encode(result)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Fail(f"step {field} returned what JSON cannot hold: {error}", "result") from error
+
+
+async def _bounded(field: str, work: Coroutine[Any, Any, Any], timeout_ms: int | None) -> Any:
+    if timeout_ms is None:
+        return await work
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task], timeout=timeout_ms / 1000)
+    finally:
+        if not task.done():
+            task.cancel()
+    if task.cancelled() or not task.done():
+        raise TimeoutError(f"step {field} did not end within {timeout_ms} ms")
+    return task.result()
+
+
+def _args_digest(args: tuple[Any, ...]) -> str:
+    """Tells arguments apart; values that are not JSON (clients, files) count by their type only."""
+    return digest(msgspec.json.encode([_plain(a) for a in args], order="sorted")) if args else ""
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return msgspec.Raw(encode_sorted(value))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return type(value).__qualname__
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_async(fn: Callable[..., Any]) -> bool:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def _return_type(fn: Callable[..., Any]) -> Any:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return _hint(getattr(fn, "__func__", fn))
+
+
+@functools.lru_cache(maxsize=1024)
+def _hint(fn: Callable[..., Any]) -> Any:
+    """The function's return annotation, or Any where there is none that can be read."""
+    try:
+        hint = typing.get_type_hints(fn).get("return", Any)
+    except (NameError, TypeError, AttributeError):
+        return Any
+    return type(None) if hint is None else hint

@@ -1,0 +1,141 @@
+"""What a command means for an instance: decisions only, no I/O."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from statemq.config import LIMITS
+from statemq.errors import Cancelled, Fail, Failed, InvalidArguments, Reject, Rejected, StepConflict, StepFailed, TooLarge
+from statemq.retry import Retry
+from statemq.spec import Case, MachineSpec
+from statemq.store import outcome
+from statemq.store.commands import Queued
+from statemq.store.commit import Ended
+
+
+class Snapshot(msgspec.Struct):
+    """An instance as its next command finds it; ``data`` stays encoded, each attempt decodes its own copy (P12)."""
+
+    state: str
+    version: int
+    data: bytes
+    entered: str
+    exists: bool
+
+
+class Run(msgspec.Struct, frozen=True):
+    """Call ``case.fn(instance, …)``."""
+
+    case: Case
+    instance: Any
+    arguments: dict[str, Any]
+
+
+class Doomed(msgspec.Struct, frozen=True):
+    """It failed for good. ``garbage``: it never could run, whatever the machine's policy."""
+
+    reason: str
+    code: str = "failed"
+    error: str = ""
+    trace: str = ""
+    garbage: bool = False
+
+
+def judge(spec: MachineSpec, snap: Snapshot, c: Queued) -> Run | Ended | Doomed:
+    """What the command does in this state: runs, is refused, or can never run."""
+    transition = spec.transitions.get(c.transition)
+    if transition is None:
+        return Doomed(
+            f'{spec.name} has no transition "{c.transition}"; it has: {", ".join(spec.transitions)}', "unknown_transition", garbage=True
+        )
+    try:
+        arguments = transition.decode_arguments(c.args)
+    except InvalidArguments as error:
+        return Doomed(str(error), "arguments", type(error).__name__, garbage=True)
+    if c.if_state and c.if_state != snap.state:
+        return refusal(spec, snap, c, f"{spec.name}/{c.key} is {snap.state}, not {c.if_state}", "if_state")
+    if c.if_version and c.if_version != str(snap.version):
+        return refusal(spec, snap, c, f"{spec.name}/{c.key} is at version {snap.version}, not {c.if_version}", "if_version")
+    case = transition.by_state.get(snap.state)
+    if case is None:
+        return refusal(spec, snap, c, spec.refusal(c.transition, snap.state, c.key), "state")
+    try:
+        instance = spec.build(c.key, snap.state, snap.version, snap.data)
+    except ValueError as error:
+        return Doomed(str(error), "data", type(error).__name__)
+    if case.guard is not None:
+        try:
+            refused = case.refused(instance, arguments)
+        except Exception as error:  # noqa: BLE001 - a guard is the user's code: whatever it raises fails the command, not the worker
+            return Doomed(f"the guard of {c.transition} raised {describe(error)}", "guard", type(error).__name__, trace_of(error))
+        if refused is not None:
+            return refusal(spec, snap, c, refused.reason, refused.code)
+    return Run(case, instance, arguments)
+
+
+def refusal(spec: MachineSpec, snap: Snapshot, c: Queued, reason: str, code: str) -> Ended:
+    """The command is rejected: nothing changes (a rejection creates nothing either)."""
+    json = outcome.refused(
+        c.id, c.key, c.transition, snap.state, snap.version, reason[:1000], code, spec.allowed(snap.state), c.attempts + 1
+    )
+    return Ended(c, "rejected", json, snap.version, source=snap.state, target=snap.state, attempts=c.attempts + 1)
+
+
+def cancelled(snap: Snapshot, c: Queued) -> Ended:
+    json = outcome.cancelled(c.id, c.key, c.transition, snap.state, snap.version, c.attempts + 1)
+    return Ended(c, "cancelled", json, snap.version, source=snap.state, target=snap.state, attempts=c.attempts + 1)
+
+
+def conclude(spec: MachineSpec, snap: Snapshot, c: Queued, run: Run, result: Any) -> tuple[Ended, Snapshot]:
+    """The body has returned: what to commit, and the instance after it. Raises Fail (InvalidResult) or TooLarge."""
+    case, instance = run.case, run.instance
+    state = spec.finish(case, instance)
+    data = spec.encode_data(instance)
+    raw = spec.transitions[c.transition].encode_result(result)
+    if len(raw) > LIMITS.result:
+        raise TooLarge(f"the result of {c.transition}", len(raw), LIMITS.result)
+    if len(data) > LIMITS.data:
+        raise TooLarge(f"the data of {spec.name}/{c.key}", len(data), LIMITS.data)
+    enters = case.targets is not None and (state != snap.state or state in case.targets)
+    known = snap.data if snap.exists else (spec.new_data() or b"")
+    if not enters and data == known and state == snap.state:
+        # a no-op: completed, nothing changed, nothing created
+        json = outcome.completed(c.id, c.key, c.transition, snap.state, snap.version, c.attempts + 1, raw)
+        return Ended(c, "completed", json, snap.version, source=state, target=state, attempts=c.attempts + 1), snap
+    version = snap.version + 1
+    entered = str(version) if enters or not snap.exists else ""
+    json = outcome.completed(c.id, c.key, c.transition, state, version, c.attempts + 1, raw)
+    ended = Ended(c, "completed", json, snap.version, True, snap.state if snap.exists else "", state, data, entered, c.attempts + 1)
+    return ended, Snapshot(state, version, data, entered or snap.entered, True)
+
+
+def ends(error: BaseException) -> Doomed | Reject | None:
+    """How this exception of a body ends its command; None: the attempt failed, another may follow."""
+    if isinstance(error, Reject):
+        return error
+    if isinstance(error, Fail):
+        return Doomed(error.reason[:2000], error.code, type(error).__name__, trace_of(error))
+    if isinstance(error, StepFailed | StepConflict | TooLarge):
+        return Doomed(str(error)[:2000], error.code, type(error).__name__, trace_of(error))
+    if isinstance(error, Rejected | Failed | Cancelled):
+        return Doomed(str(error)[:2000], error.code, type(error).__name__, trace_of(error))
+    return None
+
+
+def policy(spec: MachineSpec, case: Case) -> Retry:
+    return case.retry or spec.retry
+
+
+def describe(error: BaseException) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def trace_of(error: BaseException) -> str:
+    """The traceback's text from the user's first frame on, cut to what a dead letter keeps."""
+    lines: Sequence[str] = traceback.format_exception(error)
+    return "".join(lines)[-LIMITS.buried_field :]

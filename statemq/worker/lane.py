@@ -1,0 +1,512 @@
+"""One key's way through this worker: its commands in entry order, one at a time (I1, I2).
+
+A lane holds what was read of its key and the instance's tip: the state after the last command that ended here, committed or
+on its way (P12, P13). ``prepare`` says what comes next, ``run`` runs it; the rest is what the store answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from statemq import events
+from statemq.codec import encode
+from statemq.errors import Reject
+from statemq.retry import next_ms
+from statemq.store.commands import Queued, from_element
+from statemq.store.commit import Ended
+from statemq.worker.execute import Attempt
+from statemq.worker.judge import Doomed, Run, Snapshot, cancelled, conclude, describe, ends, judge, policy, refusal, trace_of
+
+if TYPE_CHECKING:
+    from statemq.worker.partition import Partition
+
+CHAIN = 64
+"""Pure commands of one key that run in one turn."""
+
+CONFLICTS = 3
+"""Conflicts in a row that halt a key (P20)."""
+
+
+class Undone(Exception):
+    """What this stood on was not applied: it is to run again."""
+
+
+class Job(msgspec.Struct, eq=False):
+    """Commands of one lane whose start was sent: a chain of pure ones, or one that may wait."""
+
+    lane: Lane
+    commands: list[Queued]
+
+
+class Lane:
+    __slots__ = (
+        "asleep",
+        "attempt",
+        "broken",
+        "conflicts",
+        "fetching",
+        "inbox",
+        "inflight",
+        "key",
+        "loaded",
+        "loading",
+        "offered",
+        "parking",
+        "partition",
+        "queue",
+        "redo",
+        "settling",
+        "snap",
+        "stale",
+        "task",
+    )
+
+    def __init__(self, partition: Partition, key: str) -> None:
+        self.partition, self.key = partition, key
+        self.queue: deque[Queued] = deque()
+        self.snap = Snapshot("", 0, b"", "", False)
+        self.loaded = self.loading = self.stale = False
+        self.inbox = False
+        """The inbox may hold commands: what arrives goes behind them."""
+        self.asleep = False
+        """The inbox's head waits or the instance is paused: nothing runs until a wake-up or a look."""
+        self.fetching = False
+        self.parking = 0
+        self.inflight = 0
+        """Commands that ended here and whose commit is not answered."""
+        self.broken = False
+        """A commit was not applied: what stood on it runs again when all answers are in."""
+        self.redo: list[Queued] = []
+        self.conflicts = 0
+        self.attempt: Attempt | None = None
+        self.task: asyncio.Task[None] | None = None
+        """The running attempt, its back-off, or the burial of its command."""
+        self.offered = False
+        self.settling: list[asyncio.Future[None]] = []
+
+    # -- what is there to do -----------------------------------------------------------------------
+
+    @property
+    def occupied(self) -> bool:
+        return self.task is not None
+
+    @property
+    def idle(self) -> bool:
+        """Nothing of the key is in memory but its instance."""
+        return not (
+            self.queue or self.task or self.inflight or self.loading or self.fetching or self.parking or self.redo or self.offered
+        ) and (not self.inbox or self.asleep)
+
+    def prepare(self, alone: bool = False, suspect: bool = False) -> Job | None:
+        """The next commands to run, their start on its way; or None, and what is missing for it was asked for."""
+        p = self.partition
+        if self.task is not None or self.broken or self.loading or self.fetching or not p.starting:
+            return None
+        if not self.loaded or self.stale:
+            if self.inflight == 0:
+                p.load(self)
+            return None
+        if self.asleep:
+            self.park_all()
+            return None
+        if not self.queue:
+            if self.inbox and self.inflight == 0 and self.parking == 0:
+                p.spawn(self._fetch())
+            return None
+        head = self.queue[0]
+        if head.journalled and not head.peeked:
+            p.spawn(self._peek())
+            return None
+        if head.crashes >= 2 and not suspect:
+            p.slots.suspect(self)
+            return None
+        commands = [self.queue.popleft()]
+        if self._pure(head) and not suspect:
+            while self.queue and len(commands) < CHAIN and self._chains(self.queue[0]):
+                commands.append(self.queue.popleft())
+        if head.crashes >= 2 and not alone:
+            head.crashes -= 1  # in company: a crash now must not count as a lonely one
+        p.start(commands)
+        return Job(self, commands)
+
+    def _pure(self, c: Queued) -> bool:
+        transition = self.partition.spec.transitions.get(c.transition)
+        return transition is None or all(case.pure for case in transition.cases)
+
+    def _chains(self, c: Queued) -> bool:
+        return c.crashes < 2 and (c.peeked or not c.journalled) and self._pure(c)
+
+    # -- running -----------------------------------------------------------------------------------
+
+    def run(self, job: Job) -> None:
+        """Runs what ``prepare`` gave: pure handlers here and now, others as a task that keeps the slot."""
+        p, commands = self.partition, job.commands
+        for i, c in enumerate(commands):
+            if self.broken or not p.starting:
+                self._put_back(commands[i:])
+                break
+            if "@cancel" in c.journal:
+                self.end(cancelled(self.snap, c), self.snap)
+                continue
+            verdict: Run | Ended | Doomed
+            if p.suspects and (why := p.suspects.get(c.id)):
+                verdict = Doomed(f"its commit failed: {why}", "commit", garbage=True)
+            else:
+                verdict = judge(p.spec, self.snap, c)
+            if isinstance(verdict, Run) and not verdict.case.pure:
+                self._put_back(commands[i + 1 :])
+                self._attempt(c, verdict)
+                return
+            if isinstance(verdict, Run):
+                if p.crash is not None:
+                    p.crash.started(c.id, c.crashes, f"{p.spec.name}/{c.key} {c.transition}")
+                    p.crash.ending(c.id)
+                try:
+                    ended, snap = self._call(c, verdict)
+                except Exception as error:  # noqa: BLE001 - the user's code: its error is the command's, never the worker's
+                    self._put_back(commands[i + 1 :])
+                    self._own(self._undoable(c, self._after_error(c, verdict, error)))
+                    return
+                self.end(ended, snap)
+                continue
+            if isinstance(verdict, Doomed):
+                self._put_back(commands[i + 1 :])
+                self._own(self._undoable(c, self._doom(c, verdict)))
+                return
+            self.end(verdict, self.snap)
+        p.slots.end(self)
+        self.offer()
+
+    def _call(self, c: Queued, run: Run) -> tuple[Ended, Snapshot]:
+        case, spec = run.case, self.partition.spec
+        if case.has_ctx:
+            result = case.fn(run.instance, Attempt(self, c, run).context, **run.arguments)
+        else:
+            result = case.fn(run.instance, **run.arguments)
+        return conclude(spec, self.snap, c, run, result)
+
+    def _attempt(self, c: Queued, run: Run) -> None:
+        self.attempt = Attempt(self, c, run)
+        self._own(self._undoable(c, self._run_attempt(self.attempt, c, run)))
+
+    def _own(self, work: Any) -> None:
+        """The lane is occupied until ``work`` is over; the slot goes back with it."""
+        self.task = self.partition.spawn(work)
+        self.task.add_done_callback(self._owned)
+
+    def _owned(self, task: asyncio.Task[None]) -> None:
+        self.task = self.attempt = None
+        self.partition.slots.end(self)
+        self._rebuild()
+        self.offer()
+
+    async def _undoable(self, c: Queued, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Undone:
+            self.redo.append(c)
+
+    async def _run_attempt(self, attempt: Attempt, c: Queued, run: Run) -> None:
+        p = self.partition
+        if events.listeners:
+            events.emit(
+                events.Started(
+                    machine=p.spec.name, partition=p.keys.number, id=c.id, key=c.key, transition=c.transition,
+                    attempt=c.attempts + 1, crashes=c.crashes, recorded=attempt.recorded,
+                )
+            )  # fmt: skip
+        if p.crash is not None:
+            p.crash.started(c.id, c.crashes, f"{p.spec.name}/{c.key} {c.transition}")
+        try:
+            result = await attempt.body()
+            if p.crash is not None:
+                p.crash.ending(c.id)
+            if attempt.stopped is None:
+                ended, snap = conclude(p.spec, self.snap, c, run, result)
+                ended.command.journalled = c.journalled
+                self.end(ended, snap, attempt)
+                return
+        except BaseException as error:  # noqa: BLE001 - the user's code, or our own closing of it
+            if attempt.stopped is None:
+                await self._after_error(c, run, error)
+                return
+        # stopped by us: whatever the body did with it, the reason decides
+        if p.crash is not None:
+            p.crash.dropped(c.id)
+        reason = attempt.stopped
+        if reason == "suspend":
+            await self._postpone(c, attempt.due_ms)
+        elif reason == "cancel":
+            await self.settled()
+            self.end(cancelled(self.snap, c), self.snap, attempt)
+        elif reason == "redo":
+            self.redo.append(c)
+        elif reason == "gone":
+            p.let_go(c)
+            p.look_into(c)
+        # "over": the tenure has ended; nothing of it may be written
+
+    async def _after_error(self, c: Queued, run: Run, error: BaseException) -> None:
+        """The attempt raised: the command ends, or waits for its next attempt in its place (I2)."""
+        p = self.partition
+        end = ends(error)
+        if isinstance(end, Reject):
+            await self.settled()
+            self.end(refusal(p.spec, self.snap, c, end.reason, end.code), self.snap)
+            return
+        if end is not None:
+            await self._doom(c, end)
+            return
+        await self.settled()
+        c.attempts += 1
+        wait_ms = next_ms(policy(p.spec, run.case), c.attempts, random.random())  # noqa: S311 - jitter
+        if wait_ms is None:
+            why = f"{describe(error)} (after {c.attempts} attempts)"
+            c.attempts -= 1
+            await self._doom(c, Doomed(why[:2000], "retries", type(error).__name__, trace_of(error)))
+            return
+        if events.listeners:
+            events.emit(
+                events.Retried(
+                    machine=p.spec.name, partition=p.keys.number, id=c.id, key=c.key, transition=c.transition,
+                    attempt=c.attempts, error=describe(error)[:500], wait_ms=wait_ms,
+                )
+            )  # fmt: skip
+        fields = [("@attempts", b"%d" % c.attempts), ("@error", describe(error)[:1000].encode(errors="replace"))]
+        c.journalled = True
+        due_ms = p.now_ms() + wait_ms
+        if wait_ms > p.settings.suspend_after_s * 1000 or p.draining:
+            await self._postpone(c, due_ms, fields)
+            return
+        answers = [p.record(c, field, value) for field, value in fields]
+        for answer in answers:
+            if await answer is None:
+                p.let_go(c)
+                return
+        c.peeked = False  # the next attempt reads the journal as it stands
+        self.queue.appendleft(c)
+        p.slots.end(self)
+        try:
+            await asyncio.sleep(wait_ms / 1000)
+        finally:
+            p.slots.free -= 1  # _owned gives it back
+
+    async def _doom(self, c: Queued, doom: Doomed) -> None:
+        await self.settled()
+        p = self.partition
+        if p.spec.on_failure == "pause" and not doom.garbage:
+            fields = [("@error", f"{doom.error}: {doom.reason}".encode(errors="replace")[:4096]), ("@attempts", b"%d" % (c.attempts + 1))]
+            await self._postpone(c, 0, fields, paused=doom.reason[:1000])
+            if events.listeners:
+                text = f"{p.spec.name}/{c.key} is paused: {c.transition} failed: {doom.reason}"
+                events.emit(events.Failing(machine=p.spec.name, partition=p.keys.number, text=text))
+            return
+        await p.bury(c, doom, self.snap)
+
+    async def _postpone(self, c: Queued, due_ms: int, fields: Any = (), paused: str = "") -> None:
+        """The command leaves memory, as its inbox's head, with all that was read of its key behind it (P8)."""
+        await self.settled()
+        p = self.partition
+        behind = [b for b in self.queue if not b.parked]
+        for b in self.queue:
+            p.let_go(b)
+        self.queue.clear()
+        p.let_go(c)
+        self.inbox = self.asleep = True
+        c.journalled = True
+        wake = encode({"kind": "wake", "key": c.key, "transition": c.transition}) if not paused else b""
+        answer = await p.postpone(c, fields, behind, due_ms=due_ms, wake_data=wake, paused=paused)
+        if answer != b"asleep":
+            self.asleep, self.loaded = False, False
+        if events.listeners and not paused:
+            events.emit(
+                events.Waits(
+                    machine=p.spec.name, partition=p.keys.number, id=c.id, key=c.key, transition=c.transition, until_ms=due_ms, left=True
+                )
+            )
+
+    def end(self, ended: Ended, snap: Snapshot, attempt: Attempt | None = None) -> None:
+        """The command has ended: its commit goes with the next call, the tip is its result."""
+        self.snap = snap
+        self.inflight += 1
+        self.partition.end(self, ended, attempt)
+
+    async def settled(self) -> None:
+        """Waits until what this lane has ended is committed (P13): effects and ends must not stand on what may be undone.
+
+        Raises Undone when it was not applied.
+        """
+        if self.inflight and not self.broken:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.settling.append(waiter)
+            await waiter
+        if self.broken:
+            raise Undone
+
+    # -- what the store answered -------------------------------------------------------------------
+
+    def committed(self, c: Queued, word: str) -> None:
+        p = self.partition
+        self.inflight -= 1
+        if word == "applied":
+            self.conflicts = 0
+            p.let_go(c)
+        else:
+            self.broken = True
+            if word == "conflict":
+                self.redo.append(c)
+            else:
+                p.let_go(c)
+                p.look_into(c)
+            if self.attempt is not None:
+                self.attempt.stop("redo")
+        if self.inflight == 0:
+            self._settle()
+            self._rebuild()
+            self.offer()
+
+    def _settle(self) -> None:
+        for waiter in self.settling:
+            if not waiter.done():
+                waiter.set_result(None)
+        self.settling.clear()
+
+    def _rebuild(self) -> None:
+        """All answers are in and nothing runs: what was not applied runs again, in order, on what is stored."""
+        if (self.broken or self.redo) and self.inflight == 0 and self.task is None:
+            self.broken = self.loaded = False
+            again = sorted(self.redo, key=lambda c: c.order)
+            self.redo = []
+            for c in again:
+                c.peeked, c.journalled = False, True
+            if again:
+                self.conflicts += 1
+            self.queue.extendleft(reversed(again))
+            if self.conflicts >= CONFLICTS:
+                self.partition.halt_key(self)
+
+    def took_row(self, row: list[Any]) -> None:
+        """The instance as stored, and its inbox's head (P8): what is older than the head runs first, the rest goes behind."""
+        state, version, data, entered, paused, head, ready = row
+        self.loading = False
+        self.loaded, self.stale = True, False
+        exists = version is not None
+        self.snap = Snapshot(
+            state.decode() if exists else self.partition.spec.initial,
+            int(version) if exists else 0,
+            data or b"",
+            entered.decode() if entered else "",
+            exists,
+        )
+        self.asleep = bool(paused) or (head is not None and ready is None)
+        self.inbox = head is not None or self.parking > 0
+        first = from_element(head) if head is not None else None
+        if first is not None and self.queue:
+            older = [c for c in self.queue if not c.parked and c.order < first.order]
+            younger = [c for c in self.queue if not c.parked and c.order > first.order]
+            for c in self.queue:
+                if c.parked:
+                    self.partition.let_go(c)
+            self.queue = deque(older)
+            self.partition.park(self, younger)
+            if older and not paused:
+                self.asleep = False
+        if self.asleep:
+            self.park_all()
+        self.offer()
+
+    def unreadable(self, error: str) -> None:
+        """A key of the instance was damaged by hand: what waits for it here is buried with the error, others go on."""
+        self.loading = False
+        queued, self.queue = list(self.queue), deque()
+        doom = Doomed(f"{self.partition.spec.name}/{self.key} cannot be read: {error}", "damaged", garbage=True)
+        for c in queued:
+            self.partition.spawn(self.partition.bury(c, doom, self.snap))
+
+    def arrived(self, c: Queued) -> None:
+        """A command was read. Beyond a small read-ahead a busy key's commands are parked, so that they do not fill the window."""
+        if (self.inbox and self.loaded) or (self.occupied and len(self.queue) >= self.partition.settings.read_ahead):
+            self.partition.park(self, [c])
+        else:
+            self.queue.append(c)
+            if self.task is None:
+                self.offer()
+
+    def woken(self) -> None:
+        """The inbox's head may run."""
+        self.asleep, self.inbox = False, True
+        self.offer()
+
+    def look(self) -> None:
+        """Somebody changed the instance or its queue: it is read anew."""
+        self.stale = True
+        if self.attempt is not None:
+            self.partition.spawn(self._ask_cancel(self.attempt))
+        self.offer()
+
+    def park_all(self) -> None:
+        """An asleep key keeps nothing in memory."""
+        queued, self.queue = list(self.queue), deque()
+        for c in queued:
+            if c.parked:
+                self.partition.let_go(c)
+        if rest := [c for c in queued if not c.parked]:
+            self.partition.park(self, rest)
+
+    def offer(self) -> None:
+        if not self.partition.closed:
+            self.partition.slots.offer(self)
+
+    def drop(self) -> None:
+        """The tenure is over."""
+        if self.attempt is not None:
+            self.attempt.stop("over")
+        elif self.task is not None:
+            self.task.cancel()
+        for waiter in self.settling:
+            waiter.cancel()
+        self.settling.clear()
+        self.queue.clear()
+
+    # -- asking ------------------------------------------------------------------------------------
+
+    async def _fetch(self) -> None:
+        """Takes the next commands of the inbox into memory; they stay in the inbox until their commit."""
+        self.fetching = True
+        p = self.partition
+        try:
+            found = [from_element(raw) for raw in await p.inbox_head(self.key, CHAIN)]
+            commands = [c for c in found if c is not None]
+            live = await p.peek(commands, check_accepted=True)
+            if found and not live:
+                await p.skip(self.key)  # only ended ones, or what is no command: off they go
+            elif not found:
+                self.inbox = self.parking > 0
+            for c in live:
+                p.hold(c)
+            self.queue.extend(live)
+        finally:
+            self.fetching = False
+        self.offer()
+
+    async def _peek(self) -> None:
+        """Reads the journals of the next commands: attempts, a request to cancel, recorded steps (I4)."""
+        self.fetching = True
+        try:
+            await self.partition.peek([c for c in list(self.queue)[:CHAIN] if c.journalled and not c.peeked])
+        finally:
+            self.fetching = False
+        self.offer()
+
+    async def _ask_cancel(self, attempt: Attempt) -> None:
+        if await self.partition.cancel_asked(attempt.command.id) and self.attempt is attempt:
+            attempt.stop("cancel")
+
+    def _put_back(self, commands: list[Queued]) -> None:
+        self.queue.extendleft(reversed(commands))

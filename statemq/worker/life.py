@@ -1,0 +1,237 @@
+"""The life sign, in a thread of its own (P5, P6): a handler that keeps the event loop busy does not cost the leases.
+
+The thread runs a small event loop with connections of its own: it is subscribed to this worker's channels (when the process
+dies, the kernel closes the connection and the subscriber count falls to 0), renews the leases, beats in the registry, listens to the
+machines' news, and looks ten times a second whether the owners of other partitions still live. It decides nothing: it tells the
+main loop. When the main loop has not turned for ``stuck_after_s``, it stops renewing and ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from statemq import keys as names
+from statemq.config import WorkerSettings
+from statemq.keys import PartitionKeys
+from statemq.store import lease
+from statemq.store.router import Router
+from statemq.store.wire import ReplyError, Wire
+
+EXIT_STUCK = 70
+log = logging.getLogger("statemq.worker")
+
+
+class Hears(Protocol):
+    """The main loop's side; each is called there."""
+
+    def heard_live(self, machine: str, live: list[str]) -> None: ...
+
+    def heard_news(self, machine: str, words: list[str]) -> None: ...
+
+    def heard_silent(self, partition: PartitionKeys, owner: str) -> None: ...
+
+    def heard_lost(self, partition: PartitionKeys, token: str) -> None: ...
+
+    def heard_paused(self, partition: PartitionKeys, paused: bool) -> None: ...
+
+
+class Life:
+    """``tokens``: what the main loop owns; ``owners``: who it believes holds the rest. Both are replaced, never changed in place."""
+
+    def __init__(
+        self,
+        url: str,
+        namespace: str,
+        worker: str,
+        partitions: dict[str, list[PartitionKeys]],
+        settings: WorkerSettings,
+        about: bytes,
+        hears: Hears,
+    ) -> None:
+        self.tokens: dict[PartitionKeys, str] = {}
+        self.owners: dict[PartitionKeys, str] = {}
+        self.turned_s = time.monotonic()
+        """When the main loop last turned; it keeps this fresh."""
+        self.running: Callable[[], list[str]] = list
+        """Names what the main loop runs, for the last words of a stuck process."""
+        self._url, self._namespace, self._worker = url, namespace, worker
+        self._partitions, self._settings, self._about, self._hears = partitions, settings, about, hears
+        self._main = asyncio.get_running_loop()
+        self._main_thread = threading.get_ident()
+        self._thread = threading.Thread(target=self._run, name="statemq-life", daemon=True)
+        self._ready = threading.Event()
+        self._failed: BaseException | None = None
+        self._stop: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._seen_alive: dict[tuple[PartitionKeys, str], int] = {}
+        self._all = [p for ps in partitions.values() for p in ps]
+
+    async def start(self) -> None:
+        """Returns when the channels are subscribed: from then on our silence means our death."""
+        self._thread.start()
+        await asyncio.to_thread(self._ready.wait)
+        if self._failed is not None:
+            raise self._failed
+
+    async def stop(self) -> None:
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # its loop may end at this moment
+                self._loop.call_soon_threadsafe(self._stop.set)
+        await asyncio.to_thread(self._thread.join, 5.0)
+
+    # -- in the thread -----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._live())
+        except BaseException as error:  # noqa: BLE001 - told to who waits, or the process ends with it
+            self._failed = error
+            if self._ready.is_set():
+                traceback.print_exc()
+                sys.stderr.write("statemq: the life thread ended; the worker ends with it\n")
+                os._exit(EXIT_STUCK)
+        finally:
+            self._ready.set()
+
+    async def _live(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        router = await Router(self._url).open()
+        wires = self._subscribe(router)
+        for wire in wires:
+            await wire.connected(5.0)
+        for machine in self._partitions:
+            await self._beat(router, machine)
+        self._ready.set()
+        tasks = [asyncio.ensure_future(work) for work in (self._beats(router), self._renewals(router), self._looks(router), self._watch())]
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            if task.done() and not task.cancelled() and (error := task.exception()):
+                raise error
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await router.close()
+
+    def _subscribe(self, router: Router) -> list[Wire]:
+        """One subscribed connection a node: the sharded life-sign channels of its partitions, and the machines' news on one of them."""
+        by_node: dict[Wire, list[PartitionKeys]] = {}
+        for p in self._all:
+            by_node.setdefault(router.wire_for(p.lease), []).append(p)
+        wires = []
+        for i, partitions in enumerate(by_node.values()):
+            channels = [p.alive_channel(self._worker) for p in partitions]
+            news = [names.news_channel(self._namespace, machine) for machine in self._partitions] if i == 0 else []
+
+            async def greet(wire: Wire, channels: list[str] = channels, news: list[str] = news) -> None:
+                by_slot: dict[str, list[str]] = {}
+                for channel in channels:
+                    by_slot.setdefault(channel[: channel.index("}")] if router.cluster else "", []).append(channel)
+                commands: list[tuple[str, ...]] = [("SSUBSCRIBE", *group) for group in by_slot.values()]
+                if news:
+                    commands.append(("SUBSCRIBE", *news))
+                for command in commands:
+                    (reply,) = await wire.hello(command)
+                    if isinstance(reply, BaseException):
+                        raise reply
+
+            wires.append(router.own_wire(partitions[0].lease, timeout_s=1e9, on_push=self._pushed, greet=greet))
+        return wires
+
+    def _pushed(self, message: list[Any]) -> None:
+        if message[0] == b"message":
+            machine = message[1].decode().split("{", 1)[1].split("}", 1)[0]
+            self._tell(self._hears.heard_news, machine, message[2].decode(errors="replace").split(" "))
+
+    def _tell(self, what: Callable[..., None], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the main loop has ended: nobody is left to be told
+            self._main.call_soon_threadsafe(what, *args)
+
+    async def _beats(self, router: Router) -> None:
+        while True:
+            await asyncio.sleep(self._settings.beat_s)
+            for machine in self._partitions:
+                await self._beat(router, machine)
+
+    async def _beat(self, router: Router, machine: str) -> None:
+        live = await lease.beat(router, self._namespace, machine, self._worker, self._about)
+        self._tell(self._hears.heard_live, machine, live)
+
+    async def _renewals(self, router: Router) -> None:
+        """Renews at a third of the lease; what takes long is tried again soon, one answer does not wait for another."""
+        while True:
+            await asyncio.sleep(self._settings.lease_ms / 3000)
+            await asyncio.gather(*(self._renew(router, p, token) for p, token in self.tokens.items()))
+
+    async def _renew(self, router: Router, p: PartitionKeys, token: str) -> None:
+        ours, paused = await lease.renew(router, p, token, self._settings.lease_ms)
+        if ours:
+            self._tell(self._hears.heard_paused, p, paused)
+        else:
+            self._tell(self._hears.heard_lost, p, token)
+
+    async def _looks(self, router: Router) -> None:
+        while True:
+            await asyncio.sleep(self._settings.look_s)
+            by_node: dict[Wire, list[tuple[PartitionKeys, str]]] = {}
+            for p, owner in self.owners.items():
+                if owner and owner != self._worker:
+                    by_node.setdefault(router.wire_for(p.lease), []).append((p, owner))
+            for wire, pairs in by_node.items():
+                await self._look(router, wire, pairs)
+
+    async def _look(self, router: Router, wire: Wire, pairs: list[tuple[PartitionKeys, str]]) -> None:
+        """P5: silent is who was seen subscribed over this very connection, and is not any more."""
+        by_slot = {p.tag: [] for p, _ in pairs} if router.cluster else {"": []}  # type: dict[str, list[tuple[PartitionKeys, str]]]
+        for pair in pairs:
+            by_slot[pair[0].tag if router.cluster else ""].append(pair)
+        for group in by_slot.values():
+            generation = wire.generation
+            try:
+                counts = await wire.call("PUBSUB", "SHARDNUMSUB", *(p.alive_channel(owner) for p, owner in group))
+            except ReplyError as error:
+                log.warning("PUBSUB SHARDNUMSUB is refused (%s): a dead worker is noticed by its lease only", error)
+                await asyncio.sleep(60)
+                return
+            if wire.generation != generation:
+                return
+            for pair, n in zip(group, counts[1::2], strict=True):
+                if n:
+                    self._seen_alive[pair] = generation
+                elif self._seen_alive.get(pair) == generation:
+                    del self._seen_alive[pair]
+                    self._tell(self._hears.heard_silent, *pair)
+        if len(self._seen_alive) > 4 * len(self._all):
+            current = set(self.owners.items())
+            self._seen_alive = {pair: g for pair, g in self._seen_alive.items() if pair in current}
+
+    async def _watch(self) -> None:
+        """P6: a loop that does not turn is no life, however well this thread lives."""
+        warned_s = 0.0
+        while True:
+            await asyncio.sleep(0.25)
+            still_s = time.monotonic() - self.turned_s
+            if still_s > self._settings.stuck_after_s:
+                sys.stderr.write(
+                    f"statemq: the event loop has not turned for {still_s:.0f} s while it ran {', '.join(self.running()) or 'nothing'}; "
+                    "this process ends, so that others can go on\n" + self._stack()
+                )
+                sys.stderr.flush()
+                os._exit(EXIT_STUCK)
+            if still_s > min(2.0, self._settings.stuck_after_s / 3) and time.monotonic() - warned_s > 10:
+                warned_s = time.monotonic()
+                log.warning(
+                    "the event loop has not turned for %.1f s while it ran %s\n%s", still_s, ", ".join(self.running()), self._stack()
+                )
+
+    def _stack(self) -> str:
+        frame = sys._current_frames().get(self._main_thread)
+        return "".join(traceback.format_stack(frame)[-4:]) if frame else ""

@@ -1,0 +1,647 @@
+"""One tenure of one partition: from acquire to release or loss.
+
+What was read goes into lanes; what lanes ask of the store (starts, loads, parks, records, commits) is gathered and sent as one
+call for each kind, at the end of the loop's turn; a commit waits only for the commit before it, so batches grow with load.
+A reply that ends the tenure drops everything in memory: what was not committed is the next owner's (I1, I3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import msgspec
+
+from statemq import events, keys
+from statemq.config import LIMITS, WorkerSettings
+from statemq.keys import PartitionKeys
+from statemq.spec import MachineSpec
+from statemq.store import outcome
+from statemq.store.commands import ByHand, Garbage, Look, Queued, entry_order, flat_fields, read_entry
+from statemq.store.commit import Ended, lay_out, take_batch, words
+from statemq.store.fence import Closed, Fence, ScriptFailed, TenureOver
+from statemq.store.lease import Acquired
+from statemq.store.router import Router
+from statemq.worker.execute import Attempt
+from statemq.worker.judge import Doomed, Snapshot
+from statemq.worker.lane import Lane
+from statemq.worker.slots import Slots
+
+
+class CrashPlan(Protocol):
+    """``dev --crash``: ends this process in the middle of transitions."""
+
+    def started(self, command_id: str, crashes: int, what: str = "") -> None: ...
+
+    def passed(self, command_id: str) -> None: ...
+
+    def ending(self, command_id: str) -> None: ...
+
+    def dropped(self, command_id: str) -> None: ...
+
+
+class Shop(msgspec.Struct):
+    """What all partitions of a worker share."""
+
+    router: Router
+    worker: str
+    settings: WorkerSettings
+    slots: Slots
+    threads: ThreadPoolExecutor
+    now_ms: Callable[[], int]
+    """Redis time."""
+    over: Callable[[Partition, TenureOver], None]
+    """Told when a tenure ends by itself."""
+    crash: CrashPlan | None = None
+
+
+class Partition:
+    def __init__(self, shop: Shop, spec: MachineSpec, partition_keys: PartitionKeys, acquired: Acquired, suspects: dict[str, str]) -> None:
+        self.shop, self.spec, self.keys = shop, spec, partition_keys
+        self.settings, self.slots, self.threads, self.now_ms, self.crash = shop.settings, shop.slots, shop.threads, shop.now_ms, shop.crash
+        self.router = shop.router
+        self.fence = Fence(shop.router, partition_keys, acquired.token, shop.worker)
+        self.acquired = acquired
+        self.suspects = suspects
+        """Commands of a batch whose commit raised (P20): each is committed alone; one that raised alone has the error, and is buried."""
+        self.position = "0-0"
+        self.caught_up = False
+        self.paused = acquired.paused
+        self.draining = self.closed = False
+        self.in_read = False
+        """A blocking read has it."""
+        self.on_caught_up: Callable[[], None] = lambda: None
+        self._roomy = asyncio.Event()
+        self._unread = asyncio.Event()
+        self.held = self.held_bytes = 0
+        self.lanes: dict[str, Lane] = {}
+        self.next_due_ms = acquired.next_due_ms
+        self.on_due: Callable[[], None] = lambda: None
+        self._channel_prefix = keys.reply_channel(partition_keys.namespace, "")
+        self._last_entry = entry_order(acquired.last_entry or "0-0")
+        self._ended: list[Ended] = []
+        self._ran: dict[str, Attempt] = {}
+        self._committing = False
+        self._starts: list[Queued] = []
+        self._loads: list[Lane] = []
+        self._parks: dict[str, list[Queued]] = {}
+        self._records: list[tuple[str, str, bytes]] = []
+        self._record_answers: list[asyncio.Future[bytes | None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._forwards: list[ByHand] = []
+        self._forwarding = False
+        self._due = False
+        self._loop = asyncio.get_running_loop()
+
+    def __str__(self) -> str:
+        return f"{self.spec.name}:{self.keys.number}"
+
+    @property
+    def starting(self) -> bool:
+        """Whether new commands may start."""
+        return not (self.closed or self.draining or self.paused)
+
+    @property
+    def busy(self) -> bool:
+        """Something runs or is on its way to the store."""
+        return bool(self._ended or self._committing or self._parks or self._records or any(lane.task for lane in self.lanes.values()))
+
+    def room(self) -> int:
+        """Commands that may be read now."""
+        if self.closed or self.draining or self.held_bytes >= self.settings.window_bytes:
+            return 0
+        return max(0, self.settings.window - self.held)
+
+    async def roomy(self) -> None:
+        """Returns when something has left the window."""
+        self._roomy.clear()
+        if not self.closed:
+            await self._roomy.wait()
+
+    async def unread(self) -> None:
+        """Returns when no blocking read has this partition."""
+        while self.in_read:
+            self._unread.clear()
+            await self._unread.wait()
+
+    def left_read(self) -> None:
+        self._unread.set()
+
+    def catch_up(self) -> None:
+        """Everything that was there before this tenure has been read: what waits may be served (P9)."""
+        self.caught_up = True
+        self.on_caught_up()
+        self.on_due()
+
+    async def ask(self, command: str, key: str, *args: bytes | str | int) -> Any:
+        """A plain read of one of this partition's keys."""
+        return await self.answer(self.router.call(key, command, key, *args))
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def take(self, entries: Sequence[tuple[bytes, list[bytes]]]) -> None:
+        """Entries as read from the stream, in order, each once."""
+        drops: list[tuple[str, str]] = []
+        adopts: list[Queued] = []
+        for raw_entry, fields in entries:
+            found = read_entry(raw_entry, fields, self.keys, self.spec.partitions, self._channel_prefix)
+            if type(found) is Queued:
+                self._arrived(found)
+            elif isinstance(found, ByHand) and found.partition == self.keys.number:
+                adopts.append(found.command)
+                self._arrived(found.command)
+            elif isinstance(found, ByHand):
+                self._forwards.append(found)
+            elif isinstance(found, Look):
+                drops.append((found.entry, f"@look:{found.key}"))
+                self._look(found.key)
+            elif isinstance(found, Garbage):
+                self.spawn(self._bury_garbage(found))
+        self.position = entries[-1][0].decode()
+        if adopts:
+            self._then(self.fence.adopt(adopts), lambda reply: None)
+        if drops:
+            self._then(self.fence.drop(drops), lambda reply: None)
+        if self._forwards and not self._forwarding:
+            self._forwarding = True
+            self.spawn(self._forward())
+
+    def _arrived(self, c: Queued) -> None:
+        if entry_order(c.entry) <= self._last_entry:
+            # it was there before this tenure: a former owner may have begun it, whatever the group says
+            c.journalled = c.timed = True
+            if (before := self.acquired.pending.get(c.entry)) is not None:
+                c.crashes = before + self.acquired.crashed
+                if c.crashes - 2 >= self.settings.max_crashes:
+                    self.hold(c)
+                    self.spawn(self.bury(c, _killer(c), Snapshot("", 0, b"", "", False)))
+                    return
+        self.hold(c)
+        self.lane(c.key).arrived(c)
+
+    def lane(self, key: str) -> Lane:
+        lane = self.lanes.get(key)
+        if lane is None:
+            if len(self.lanes) >= self.settings.cache:
+                self._evict()
+            lane = self.lanes[key] = Lane(self, key)
+        return lane
+
+    def _evict(self) -> None:
+        """Forgets the longest known of the idle instances."""
+        for key in [k for k, lane in self.lanes.items() if lane.idle][: max(1, self.settings.cache // 10)]:
+            del self.lanes[key]
+
+    def _look(self, key: str) -> None:
+        if key:
+            self.lane(key).look()
+        else:
+            self.next_due_ms = 0
+            self.on_due()
+
+    def hold(self, c: Queued) -> None:
+        self.held += 1
+        self.held_bytes += c.size
+
+    def let_go(self, c: Queued) -> None:
+        """The command is not in memory any more."""
+        self.held -= 1
+        self.held_bytes -= c.size
+        if not self._roomy.is_set():
+            self._roomy.set()
+
+    # -- what lanes ask for, gathered -----------------------------------------------------------------
+
+    def start(self, commands: list[Queued]) -> None:
+        self._starts += commands
+
+    def flush_starts(self) -> None:
+        while self._starts and not self.closed:
+            batch, self._starts = self._starts[: LIMITS.batch], self._starts[LIMITS.batch :]
+            answer = self.fence.start(batch)
+            for c in batch:
+                c.start = answer
+            self._then(answer, functools.partial(self._started, batch))
+
+    def _started(self, batch: list[Queued], reply: list[Any]) -> None:
+        for index in reply[1:]:
+            c = batch[index - 1]
+            lane = self.lanes.get(c.key)
+            if lane is not None and lane.attempt is not None and lane.attempt.command is c:
+                lane.attempt.stop("gone")
+
+    def load(self, lane: Lane) -> None:
+        lane.loading = True
+        self._loads.append(lane)
+        self._touch()
+
+    def park(self, lane: Lane, commands: Sequence[Queued]) -> None:
+        if commands:
+            lane.inbox = True
+            if lane.key not in self._parks:
+                self._parks[lane.key] = []
+                lane.parking += 1
+            self._parks[lane.key] += commands
+            self._touch()
+
+    def record(self, c: Queued, field: str, value: bytes) -> asyncio.Future[bytes | None]:
+        """The record that stands, or None when the command is gone."""
+        answer: asyncio.Future[bytes | None] = self._loop.create_future()
+        self._records.append((c.id, field, value))
+        self._record_answers.append(answer)
+        self._touch()
+        return answer
+
+    def end(self, lane: Lane, ended: Ended, attempt: Attempt | None) -> None:
+        self._ended.append(ended)
+        if attempt is not None:
+            self._ran[ended.command.id] = attempt
+        self._touch()
+
+    def _touch(self) -> None:
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._due = False
+        if self.closed:
+            for answer in self._record_answers:
+                answer.cancel()
+            self._record_answers.clear()
+            return
+        if self._loads:
+            self._flush_loads()
+        if self._parks:
+            self._flush_parks()
+        if self._records:
+            self._flush_records()
+        if self._ended and not self._committing:
+            self._commit()
+
+    def _flush_loads(self) -> None:
+        lanes, self._loads = self._loads, []
+        for at in range(0, len(lanes), LIMITS.batch):
+            self._send_load(lanes[at : at + LIMITS.batch])
+
+    def _send_load(self, lanes: list[Lane]) -> None:
+        names = [self.keys.ready]
+        for lane in lanes:
+            names += (self.keys.instance(lane.key), self.keys.inbox(lane.key))
+        self.router.run("load", names, *(lane.key for lane in lanes)).add_done_callback(lambda done: self._loaded(lanes, done))
+
+    def _loaded(self, lanes: list[Lane], done: asyncio.Future[Any]) -> None:
+        if self.closed:
+            done.cancelled() or done.exception()
+            return
+        over = self.fence.verdict(done)
+        if over is None:
+            for lane, row in zip(lanes, done.result(), strict=True):
+                lane.took_row(row)
+        elif isinstance(over, ScriptFailed) and len(lanes) > 1:
+            for lane in lanes:  # one key was damaged by hand: it alone must suffer
+                self._send_load([lane])
+        elif isinstance(over, ScriptFailed):
+            lanes[0].unreadable(str(over))
+        else:
+            self.lose(over)
+
+    def _flush_parks(self) -> None:
+        parks, self._parks = self._parks, {}
+        batch: dict[str, list[Queued]] = {}
+        n = size = 0
+        for key, commands in parks.items():
+            for c in commands:
+                if n == LIMITS.batch or size > LIMITS.batch_bytes:
+                    self._send_parks(batch, last=False)
+                    batch, n, size = {}, 0, 0
+                batch.setdefault(key, []).append(c)
+                n, size = n + 1, size + c.size
+        self._send_parks(batch, last=True, all_keys=list(parks))
+
+    def _send_parks(self, batch: dict[str, list[Queued]], *, last: bool, all_keys: Sequence[str] = ()) -> None:
+        may_run = {key: not self.lane(key).asleep for key in batch}
+        for commands in batch.values():
+            for c in commands:
+                self.let_go(c)
+        self._then(self.fence.park(batch, may_run), lambda reply: self._parked(batch, reply, all_keys))
+
+    def _parked(self, batch: dict[str, list[Queued]], reply: list[Any], all_keys: Sequence[str]) -> None:
+        if len(reply) > 1:
+            gone = {entry.decode() for entry in reply[1:]}
+            for commands in batch.values():
+                for c in commands:
+                    if c.entry in gone:
+                        self.look_into(c)
+        for key in all_keys:
+            lane = self.lane(key)
+            lane.parking -= 1
+            lane.offer()
+
+    def _flush_records(self) -> None:
+        records, answers = self._records, self._record_answers
+        self._records, self._record_answers = [], []
+        at = 0
+        while at < len(records):
+            n = size = 0
+            for _, _, value in records[at : at + LIMITS.batch]:
+                size += len(value)
+                if n and size > LIMITS.batch_bytes:
+                    break
+                n += 1
+            batch, waiting = records[at : at + n], answers[at : at + n]
+            self._then(self.fence.record(batch), functools.partial(self._recorded, batch, waiting), waiting)
+            at += n
+
+    def _recorded(self, batch: list[tuple[str, str, bytes]], waiting: list[asyncio.Future[bytes | None]], reply: list[Any]) -> None:
+        for (id, _, value), answer, stands in zip(batch, waiting, reply[1:], strict=True):
+            if not answer.done():
+                answer.set_result(None if stands is None else stands or value)
+            if self.crash is not None:
+                self.crash.passed(id)
+
+    # -- committing --------------------------------------------------------------------------------
+
+    def _commit(self) -> None:
+        if self.suspects and any(e.command.id in self.suspects for e in self._ended):
+            batch = [self._ended.pop(0)]
+        else:
+            batch = take_batch(self._ended)
+        self._committing = True
+        states, names, args = lay_out(batch, self.keys)
+        sent = self.fence.commit(states, names, args, len(batch))
+        self._then(sent, lambda reply: self._committed(batch, reply), on_error=lambda error: self._suspect(batch, error))
+
+    def _suspect(self, batch: list[Ended], error: str) -> None:
+        for e in batch:
+            self.suspects[e.command.id] = error if len(batch) == 1 else ""
+
+    def _committed(self, batch: list[Ended], reply: list[Any]) -> None:
+        self._committing = False
+        for e, word in zip(batch, words(reply, len(batch)), strict=True):
+            c = e.command
+            attempt = self._ran.pop(c.id, None)
+            self.lanes[c.key].committed(c, word)
+            if word == "applied" and events.listeners:
+                self._tell_end(e, attempt)
+        if self._ended:
+            self._commit()
+
+    def _tell_end(self, e: Ended, attempt: Attempt | None) -> None:
+        c = e.command
+        steps, took = ((), 0) if attempt is None else (tuple(attempt.ran), self.now_ms() - attempt.began_ms)
+        reason = msgspec.json.decode(e.json).get("reason", "") if e.outcome != "completed" else ""
+        events.emit(
+            events.Ended(
+                machine=self.spec.name, partition=self.keys.number, id=c.id, key=c.key, transition=c.transition, outcome=e.outcome,
+                source=e.source or self.spec.initial, target=e.target, reason=reason, attempts=e.attempts, took_ms=took, steps=steps,
+            )
+        )  # fmt: skip
+
+    # -- single calls ------------------------------------------------------------------------------
+
+    async def postpone(self, c: Queued, fields: Sequence[tuple[str, bytes]], behind: Sequence[Queued], **how: Any) -> bytes:
+        sent = self.fence.postpone(c, fields, behind, **how)
+        answer: bytes = await self.answer(sent)
+        if due := how.get("due_ms"):
+            self._due_at(due)
+        return answer
+
+    def _due_at(self, due_ms: int) -> None:
+        if self.next_due_ms is None or due_ms < self.next_due_ms:
+            self.next_due_ms = due_ms
+            self.on_due()
+
+    async def bury(self, c: Queued, doom: Doomed, snap: Snapshot) -> None:
+        """The command has failed for good; a dead letter keeps it (never one without the other)."""
+        state = snap.state or ""
+        json = outcome.failed(c.id, c.key, c.transition, state, doom.reason, doom.code, doom.error, c.attempts + 1)
+        args = c.args[: LIMITS.buried_field].decode(errors="replace")
+        letter = ["id", c.id, "key", c.key, "transition", c.transition, "args", args if len(c.args) <= LIMITS.buried_field else ""]
+        letter += ["reason", doom.reason, "error", doom.error, "traceback", doom.trace, "attempts", str(c.attempts + 1), "source", c.entry]
+        if len(c.args) > LIMITS.buried_field:
+            letter += ["args_cut", args]
+        await self.answer(self.fence.bury(c, json, c.attempts + 1, c.reply, letter))
+        self.let_go(c)
+        if events.listeners:
+            events.emit(
+                events.Ended(
+                    machine=self.spec.name, partition=self.keys.number, id=c.id, key=c.key, transition=c.transition,
+                    outcome="failed", source=state, reason=doom.reason, attempts=c.attempts + 1,
+                )
+            )  # fmt: skip
+
+    async def _bury_garbage(self, g: Garbage) -> None:
+        c = Queued(g.entry, g.id, g.key, g.transition, b"")
+        json = outcome.failed(g.id, g.key, g.transition, "", g.reason, "garbage", "", 0)
+        letter: list[Any] = ["id", g.id, "key", g.key, "transition", g.transition, "reason", g.reason, "source", g.entry]
+        letter += ["fields", msgspec.json.encode(g.fields)[: LIMITS.buried_field]]
+        await self.answer(self.fence.bury(c, json, 0, "", letter))
+        self.warn(f"{self}: entry {g.entry} was no command and is a dead letter now: {g.reason}")
+
+    def look_into(self, c: Queued) -> None:
+        """A command is not accepted any more. It ended or was removed; or its entry was forged, and then it is garbage."""
+        if not c.parked:
+            why = "the entry's id is not its own: it belongs to another entry, or to none"
+            self.spawn(
+                self._bury_forged(Garbage(c.entry, why, {"args": c.args[:1024].decode(errors="replace")}, c.id, c.key, c.transition))
+            )
+
+    async def _bury_forged(self, g: Garbage) -> None:
+        c = Queued(g.entry, g.id, g.key, g.transition, b"")
+        letter: list[Any] = ["id", g.id, "key", g.key, "transition", g.transition, "reason", g.reason, "source", g.entry]
+        json = outcome.failed(g.id, g.key, g.transition, "", g.reason, "garbage", "", 0)
+        if await self.answer(self.fence.bury(c, json, 0, "", letter)) == b"garbage":
+            self.warn(f"{self}: entry {g.entry} was forged and is a dead letter now: {g.reason}")
+
+    async def skip(self, key: str) -> None:
+        await self.answer(self.fence.skip(key))
+
+    async def inbox_head(self, key: str, n: int) -> list[bytes]:
+        name = self.keys.inbox(key)
+        raw: list[bytes] = await self.answer(self.router.call(name, "LRANGE", name, 0, n - 1))
+        return raw
+
+    async def peek(self, commands: Sequence[Queued], *, check_accepted: bool = False) -> list[Queued]:
+        """Reads the commands' journals into them; returns those that are still accepted."""
+        if not commands:
+            return []
+        tag = self.keys.accepted
+        asked = [self.router.call(tag, "HGETALL", self.keys.steps(c.id)) for c in commands]
+        accepted = await self.answer(self.router.call(tag, "HMGET", tag, *(c.id for c in commands))) if check_accepted else None
+        for c, answer in zip(commands, asked, strict=True):
+            try:
+                flat = await self.answer(answer)
+            except ScriptFailed as error:
+                self.suspects[c.id] = f"its journal cannot be read: {error}"
+                flat = []
+            c.journal = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+            c.journalled, c.peeked = bool(flat) or c.journalled, True
+            c.attempts = int(c.journal.get("@attempts", b"0"))
+            if c.parked and (mark := c.journal.get("@mark")):
+                worker, _, crashes = mark.decode().partition(" ")
+                c.crashes = int(crashes or 0) + (self.acquired.crashed and worker != self.shop.worker)
+        if accepted is None:
+            return list(commands)
+        return [c for c, where in zip(commands, accepted, strict=True) if where and where.startswith(b"@" + c.entry.encode() + b" ")]
+
+    async def cancel_asked(self, id: str) -> bool:
+        name = self.keys.steps(id)
+        return bool(await self.ask("HEXISTS", name, "@cancel"))
+
+    def halt_key(self, lane: Lane) -> None:
+        """Three conflicts in a row: somebody changes this key behind our back (P20)."""
+        lane.conflicts = 0
+        lane.loaded, lane.asleep = True, True
+        lane.park_all()
+        text = f"{self.spec.name}/{lane.key} is halted: it was changed by others {3} times in a row; look at it, then resume it"
+        events.emit(events.Failing(machine=self.spec.name, partition=self.keys.number, text=text))
+
+    async def _forward(self) -> None:
+        """Entries added by hand to the wrong partition go to the right one, in their order, once (P27)."""
+        while self._forwards:
+            by_hand = self._forwards.pop(0)
+            c = by_hand.command
+            there = PartitionKeys(self.keys.namespace, self.keys.machine, by_hand.partition)
+            fields = flat_fields(c)
+            names = [there.commands, there.accepted, there.received]
+            await self.answer(self.router.run("forward", names, f"hand:{self.keys.number}", c.entry, c.id, len(fields) // 2, *fields))
+            await self.answer(self.fence.drop([(c.entry, "")]))
+        self._forwarding = False
+
+    # -- telling -----------------------------------------------------------------------------------
+
+    def recorded(self, c: Queued, step: str, took_ms: int) -> None:
+        if events.listeners:
+            events.emit(
+                events.Recorded(
+                    machine=self.spec.name,
+                    partition=self.keys.number,
+                    id=c.id,
+                    key=c.key,
+                    transition=c.transition,
+                    step=step,
+                    took_ms=took_ms,
+                )
+            )
+
+    def step_retried(self, c: Queued, step: str, tries: int, error: str, wait_ms: int) -> None:
+        if events.listeners:
+            events.emit(
+                events.Retried(
+                    machine=self.spec.name, partition=self.keys.number, id=c.id, key=c.key, transition=f"{c.transition} step {step}",
+                    attempt=tries, error=error[:500], wait_ms=wait_ms,
+                )
+            )  # fmt: skip
+
+    def waits(self, c: Queued, until_ms: int) -> None:
+        if self.crash is not None:
+            self.crash.passed(c.id)
+        if events.listeners:
+            events.emit(
+                events.Waits(
+                    machine=self.spec.name,
+                    partition=self.keys.number,
+                    id=c.id,
+                    key=c.key,
+                    transition=c.transition,
+                    until_ms=until_ms,
+                    left=False,
+                )
+            )
+
+    def warn(self, text: str) -> None:
+        events.emit(events.Warned(machine=self.spec.name, partition=self.keys.number, text=text))
+
+    # -- the tenure --------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task of this tenure; the tenure's end ends it quietly, anything else it raises is the partition's trouble."""
+        task = self._loop.create_task(self._guarded(work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except TenureOver as over:
+            self.lose(over)
+        except asyncio.CancelledError:
+            if not self.closed:
+                raise
+
+    async def answer(self, sent: asyncio.Future[Any]) -> Any:
+        reply = await self.fence.answer(sent)
+        if self.closed:
+            raise Closed
+        return reply
+
+    def _then(
+        self,
+        sent: asyncio.Future[Any],
+        act: Callable[[Any], None],
+        waiting: Sequence[asyncio.Future[Any]] = (),
+        on_error: Callable[[str], Any] | None = None,
+    ) -> None:
+        """``act`` on the reply; a reply that ends the tenure ends it, and cancels who waits."""
+
+        def answered(future: asyncio.Future[Any]) -> None:
+            if self.closed:
+                future.cancelled() or future.exception()
+                over: TenureOver | None = Closed()
+            else:
+                over = self.fence.verdict(future)
+            if over is None:
+                act(future.result())
+                return
+            if on_error is not None and isinstance(over, ScriptFailed):
+                on_error(str(over))
+            for answer in waiting:
+                answer.cancel()
+            self.lose(over)
+
+        sent.add_done_callback(answered)
+
+    def resume(self) -> None:
+        """Lanes that were held back may start."""
+        for lane in list(self.lanes.values()):
+            if lane.queue or lane.inbox:
+                lane.offer()
+
+    def drain(self) -> None:
+        """Nothing new starts; what only sleeps leaves memory; the rest ends."""
+        self.draining = True
+        for lane in list(self.lanes.values()):
+            if lane.attempt is not None:
+                lane.attempt.drain()
+
+    def undrain(self) -> None:
+        self.draining = False
+        self.resume()
+
+    def lose(self, over: TenureOver) -> None:
+        """The tenure has ended: nothing in memory counts any more."""
+        if not self.closed:
+            self.close()
+            self.shop.over(self, over)
+
+    def close(self) -> None:
+        self.closed = True
+        self._roomy.set()
+        self._unread.set()
+        for lane in list(self.lanes.values()):
+            lane.drop()
+        for answer in self._record_answers:
+            answer.cancel()
+        self._record_answers.clear()
+
+
+def _killer(c: Queued) -> Doomed:
+    times = c.crashes - 2
+    return Doomed(
+        f"its worker's process died {c.crashes} times while it ran, {times} of them while it ran alone", "crashes", "WorkerCrashed"
+    )

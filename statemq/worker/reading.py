@@ -1,0 +1,181 @@
+"""Reading the command streams (P3): stateless reads from positions in memory.
+
+A new tenure first pulls what its stream holds, without blocking, on the connection of its calls; then it joins the one blocking read
+over all partitions. A partition left out of that read (new, or full and free again) is pulled meanwhile, so that nobody waits for
+a BLOCK to end (P7). In a cluster each partition has a blocking read of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from statemq import events
+from statemq.errors import RedisAway
+from statemq.store.fence import TenureOver
+from statemq.store.router import Router
+from statemq.store.wire import ReplyError, Wire
+from statemq.worker.partition import Partition
+
+COUNT = 128
+BLOCK_MS = 2_000
+PULL_S = 0.02
+"""How often a partition is pulled that no blocking read has taken up yet."""
+
+CLAIM_AFTER_S = 0.05
+"""Then the second reader takes it."""
+
+
+class Reading:
+    """Feeds partitions with what their streams hold."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._waiting: set[Partition] = set()
+        """Caught up, not being pulled, and in no blocking read."""
+        self._since: dict[Partition, float] = {}
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._wires: list[Wire] = []
+        self._shared = False
+        self._loop = asyncio.get_running_loop()
+
+    def add(self, p: Partition) -> None:
+        """A tenure began."""
+        p.spawn(self._follow(p))
+        if self._router.cluster:
+            self._spawn(self._read_alone(p))
+        elif not self._shared:
+            self._shared = True
+            self._spawn(self._read_shared(0.0))
+            self._spawn(self._read_shared(CLAIM_AFTER_S))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for wire in self._wires:
+            await self._router.release_wire(wire)
+
+    async def _follow(self, p: Partition) -> None:
+        """Pulls until nothing is left; then waits to be taken into a blocking read, and pulls now and then until it is."""
+        while not p.closed:
+            if p.room() == 0:
+                await p.roomy()
+                continue
+            self._waiting.discard(p)  # never pulled and read at one time: an entry would be taken twice
+            got = await self._pull(p)
+            if got < COUNT and not p.caught_up:
+                p.catch_up()
+            if got == 0:
+                self._offer(p)
+                await asyncio.sleep(PULL_S)
+                await p.unread()
+
+    def _offer(self, p: Partition) -> None:
+        self._since.setdefault(p, self._loop.time())
+        self._waiting.add(p)
+        self._changed.set()
+
+    async def _pull(self, p: Partition) -> int:
+        name = p.keys.commands
+        reply = await p.answer(self._router.call(name, "XREAD", "COUNT", min(COUNT, p.room()), "STREAMS", name, p.position))
+        if not reply:
+            return 0
+        p.take(reply[0][1])
+        return len(reply[0][1])
+
+    def _claim(self, after_s: float) -> list[Partition]:
+        now = self._loop.time()
+        self._waiting = {p for p in self._waiting if not p.closed}
+        self._since = {p: since for p, since in self._since.items() if not p.closed}
+        mine = [p for p in self._waiting if now - self._since[p] >= after_s and p.room() > 0]
+        for p in mine:
+            self._take_up(p)
+        return mine
+
+    def _take_up(self, p: Partition) -> None:
+        self._waiting.discard(p)
+        del self._since[p]
+        p.in_read = True
+
+    async def _read_shared(self, after_s: float) -> None:
+        wire: Wire | None = None
+        while True:
+            mine = self._claim(after_s)
+            if not mine:
+                self._changed.clear()
+                if not self._waiting:
+                    await self._changed.wait()
+                await asyncio.sleep(max(after_s, 0.002))
+                continue
+            if wire is None:
+                wire = self._own_wire(mine[0])
+            while mine:
+                await self._read(wire, mine)
+                for p in mine:
+                    if p.closed or p.room() == 0 or after_s:
+                        self._leave(p)
+                # the first reader keeps what it has and takes up what waits; the second one gives back after each read
+                mine = [p for p in mine if p.in_read and not p.closed]
+                if not after_s:
+                    mine += self._claim(0.0)
+
+    async def _read_alone(self, p: Partition) -> None:
+        wire = self._own_wire(p)
+        try:
+            while not p.closed:
+                if p in self._waiting:
+                    self._take_up(p)
+                    while p.room() > 0:
+                        await self._read(wire, [p])
+                    self._leave(p)
+                else:
+                    await asyncio.sleep(PULL_S)
+        finally:
+            self._wires.remove(wire)
+            await self._router.release_wire(wire)
+
+    def _leave(self, p: Partition) -> None:
+        p.in_read = False
+        p.left_read()
+
+    async def _read(self, wire: Wire, mine: list[Partition]) -> None:
+        """One blocking read for these partitions; a reply for a tenure that has ended meanwhile is dropped (P3)."""
+        count = max(1, min(COUNT, *(p.room() for p in mine), COUNT))
+        names = [p.keys.commands for p in mine]
+        try:
+            reply = await wire.call("XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", *names, *(p.position for p in mine))
+        except ReplyError as error:
+            # a key of the wrong type: its owner finds out by its own pull; here it must not spin
+            for p in mine:
+                self._leave(p)
+            events.emit(events.Warned(text=f"a read of {', '.join(names)} failed: {error}"))
+            await asyncio.sleep(0.5)
+            return
+        except RedisAway:
+            for p in mine:
+                self._leave(p)
+            return
+        if reply:
+            by_name = {p.keys.commands.encode(): p for p in mine}
+            for name, entries in reply:
+                p = by_name[name]
+                if not p.closed:
+                    p.take(entries)
+
+    def _own_wire(self, p: Partition) -> Wire:
+        wire = self._router.own_wire(p.keys.commands, timeout_s=BLOCK_MS / 1000 + 3)
+        self._wires.append(wire)
+        return wire
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, TenureOver):
+            self._loop.call_exception_handler({"message": "a reader ended", "exception": error, "task": task})

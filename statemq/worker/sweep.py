@@ -1,0 +1,52 @@
+"""What an owner keeps tidy beside its work: forgotten outcomes, and accepted commands whose entry somebody deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from statemq.config import OUTCOME_PERIOD_MS
+from statemq.store import outcome
+from statemq.worker.partition import Partition
+
+EVERY_S = 8.0
+"""How often a partition is swept, about."""
+
+SLICE = 200
+"""Accepted commands looked at in one sweep."""
+
+
+async def sweep(p: Partition) -> None:
+    """Sweeps while the tenure lasts."""
+    cursor = "0"
+    while True:
+        await asyncio.sleep(EVERY_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that partitions take turns
+        if p.closed:
+            return
+        if not p.caught_up:
+            continue
+        await _forget_outcomes(p)
+        cursor = await _find_removed(p, cursor)
+
+
+async def _forget_outcomes(p: Partition) -> None:
+    """P31: past periods go by UNLINK, which blocks nobody; their TTL is the net."""
+    period = p.now_ms() // OUTCOME_PERIOD_MS
+    await p.ask("UNLINK", p.keys.outcomes(period - 2), p.keys.outcomes(period - 3))
+
+
+async def _find_removed(p: Partition, cursor: str) -> str:
+    """P27: an accepted command that is nowhere in the stream any more ends as failed, so that its client gets an answer."""
+    k = p.keys
+    raw_cursor, flat = await p.ask("HSCAN", k.accepted, cursor, "COUNT", SLICE)
+    rows = [(flat[i].decode(), flat[i + 1].decode()) for i in range(0, len(flat), 2)]
+    streamed = [(id, entry) for id, entry in rows if not entry.startswith("@") and entry != "timer"][:SLICE]
+    found = await asyncio.gather(*(p.ask("XRANGE", k.commands, entry, entry) for _, entry in streamed))
+    lost = [(id, entry) for (id, entry), there in zip(streamed, found, strict=True) if not there]
+    if lost:
+        reason = "its entry was removed from the stream by hand"
+        ends = [(id, entry, outcome.failed(id, "", "", "", reason, "removed", "", 0)) for id, entry in lost]
+        reply = await p.answer(p.fence.sweep(ends))
+        for id in reply[1:] if isinstance(reply, list) else []:
+            p.warn(f"{p}: command {id.decode()} was removed from the stream by hand; it ends as failed")
+    return str(raw_cursor.decode())

@@ -1,0 +1,93 @@
+"""Due timers of a partition: wake-ups of waiting commands, and delayed commands (P33)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from statemq.store.fence import TenureOver
+from statemq.worker.partition import Partition
+
+AT_ONCE = 128
+"""Timers fired in one call."""
+
+LATEST_S = 30.0
+"""A timer's wait is cut here, so that a clock that was set is noticed."""
+
+
+class Timers:
+    """Fires what is due, as long as the tenure lasts. Silent until everything left by a former owner was read (P9)."""
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+        self._alarm: asyncio.TimerHandle | None = None
+        self._firing = False
+        self._again = False
+        partition.on_due = self.set
+
+    def set(self) -> None:
+        """The earliest due time has changed."""
+        p = self._partition
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if p.closed or p.draining or not p.caught_up or p.next_due_ms is None:
+            return
+        wait_s = min(LATEST_S, max(0.0, (p.next_due_ms - p.now_ms()) / 1000))
+        self._alarm = asyncio.get_running_loop().call_later(wait_s, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._firing:
+            self._again = True
+        elif not self._partition.closed:
+            self._firing = True
+            self._partition.spawn(self._fire())
+
+    async def _fire(self) -> None:
+        p = self._partition
+        try:
+            while not p.closed and not p.draining:
+                self._again = False
+                fired = await self._fire_due()
+                if fired < AT_ONCE and not self._again:
+                    break
+        except TenureOver:
+            raise
+        finally:
+            self._firing = False
+        self.set()
+
+    async def _fire_due(self) -> int:
+        """Fires up to a batch; leaves in ``next_due_ms`` when to look again."""
+        p, k = self._partition, self._partition.keys
+        now = p.now_ms()
+        rows = await p.ask("ZRANGEBYSCORE", k.timers, "-inf", now, "LIMIT", 0, AT_ONCE)
+        if rows:
+            data = await p.ask("HMGET", k.timers_data, *rows)
+            reply = await p.answer(p.fence.wake([_timer(id, text) for id, text in zip(rows, data, strict=True)]))
+            if isinstance(reply, list) and reply[0] == b"done":
+                for text, word in zip(data, reply[1:], strict=True):
+                    if word == b"ready":
+                        p.lane(msgspec.json.decode(text)["key"]).woken()
+        first = await p.ask("ZRANGE", k.timers, 0, 0, "WITHSCORES")
+        p.next_due_ms = int(float(first[1])) if first else None
+        if p.next_due_ms is not None and p.next_due_ms <= now and len(rows) < AT_ONCE:
+            p.next_due_ms = now + 20  # our clock runs ahead of Redis: not busily
+        return len(rows)
+
+
+def _timer(id: bytes, text: bytes | None) -> tuple[str, str, str, list[Any]]:
+    """A timer's kind, command, key and, for a delayed command, the fields of its entry."""
+    try:
+        data = msgspec.json.decode(text or b"")
+    except msgspec.DecodeError:
+        data = None
+    if isinstance(data, list):
+        fields = dict(zip(data[::2], data[1::2], strict=False))
+        return "command", id.decode(), str(fields.get("key", "")), data
+    if isinstance(data, dict):
+        return "wake", id.decode(), str(data.get("key", "")), []
+    return "lost", id.decode(), "", []  # its data was removed by hand: the script takes the timer away
