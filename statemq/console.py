@@ -42,7 +42,8 @@ class Console(Session):
 
     async def get(self, machine: MachineRef, key: str) -> Instance:
         """The instance as last committed; an untouched one: the initial state, version 0, ``exists`` false."""
-        return await inspect.get(self._router, await self._find(machine), check_key(key))
+        known = await self._find(machine)
+        return await inspect.get(self._router, known, check_key(key))
 
     async def list(
         self, machine: MachineRef, *, state: str | None = None, older: Duration | str | None = None, limit: int = 100
@@ -88,11 +89,13 @@ class Console(Session):
 
     async def queue(self, machine: MachineRef, key: str | None = None, limit: int = 100) -> builtins.list[Queued]:
         """Commands that have not ended, in order. A bounded look: of a very long stream it sees the beginning."""
-        return await queues.queue(self._router, await self._find(machine), _key(key), _positive(limit))
+        known = await self._find(machine)
+        return await queues.queue(self._router, known, _key(key), _positive(limit))
 
     async def history(self, machine: MachineRef, key: str | None = None, limit: int = 100) -> builtins.list[HistoryEntry]:
         """The last outcomes, oldest first, as far back as history is kept."""
-        return await inspect.history(self._router, await self._find(machine), _key(key), _positive(limit))
+        known = await self._find(machine)
+        return await inspect.history(self._router, known, _key(key), _positive(limit))
 
     async def show(self, id: str) -> CommandStatus:
         """Where the command is and what it has done. Raises Unknown."""
@@ -101,7 +104,8 @@ class Console(Session):
 
     async def partitions(self, machine: MachineRef) -> builtins.list[PartitionInfo]:
         """Owner and queue sizes of each partition."""
-        return await inspect.partitions(self._router, await self._find(machine))
+        known = await self._find(machine)
+        return await inspect.partitions(self._router, known)
 
     async def workers(self, machine: MachineRef | None = None) -> builtins.list[WorkerInfo]:
         """The machine's workers, or all; live ones first."""
@@ -111,11 +115,13 @@ class Console(Session):
 
     async def live_workers(self, machine: MachineRef) -> int:
         """How many workers of the machine live; with none, commands wait until one comes."""
-        return await inspect.live_workers(self._router, self.namespace, (await self._find(machine)).name)
+        known = await self._find(machine)
+        return await inspect.live_workers(self._router, self.namespace, known.name)
 
     async def graph(self, machine: MachineRef) -> dict[str, Any]:
         """The machine as it was declared last: states, transitions, argument schemas."""
-        return (await self._catalog.reread((await self._find(machine)).name)).config.graph
+        known = await self._find(machine)
+        return (await self._catalog.reread(known.name)).config.graph
 
     # -- act -----------------------------------------------------------------------------------------
 
@@ -126,15 +132,18 @@ class Console(Session):
 
     async def pause(self, machine: MachineRef, key: str | None = None) -> None:
         """Nothing new of the instance, or of the whole machine, starts until it is resumed."""
-        await operate.pause(self._router, await self._find(machine), _key(key))
+        known = await self._find(machine)
+        await operate.pause(self._router, known, _key(key))
 
     async def resume(self, machine: MachineRef, key: str | None = None) -> None:
         """What waits goes on; a command whose failure paused its instance is tried again."""
-        await operate.resume(self._router, await self._find(machine), _key(key))
+        known = await self._find(machine)
+        await operate.resume(self._router, known, _key(key))
 
     async def failed(self, machine: MachineRef, limit: int = 100) -> builtins.list[DeadLetter]:
         """Commands that failed for good, oldest first."""
-        return await operate.failed(self._router, await self._find(machine), _positive(limit))
+        known = await self._find(machine)
+        return await operate.failed(self._router, known, _positive(limit))
 
     async def failed_retry(self, machine: MachineRef, letters: Iterable[str] | None = None) -> builtins.list[str]:
         """These dead letters' commands (None: all) are queued again, each once; their new ids."""
@@ -143,7 +152,8 @@ class Console(Session):
 
     async def failed_discard(self, machine: MachineRef, letters: Iterable[str] | None = None) -> int:
         """These dead letters (None: all) are gone; how many there were."""
-        return await operate.failed_discard(self._router, await self._find(machine), None if letters is None else [*letters])
+        known = await self._find(machine)
+        return await operate.failed_discard(self._router, known, None if letters is None else [*letters])
 
     # -- within --------------------------------------------------------------------------------------
 

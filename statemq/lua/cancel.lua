@@ -27,6 +27,7 @@ elseif where == 'timer' then
   for i = 1, #fields, 2 do
     if fields[i] == 'key' then key = fields[i + 1] end
     if fields[i] == 'transition' then transition = fields[i + 1] end
+    if fields[i] == 'reply' then reply = fields[i + 1] end
     if fields[i] == 'once' then once = fields[i + 1] end
   end
 end

@@ -30,14 +30,15 @@ LAYERS = [
         "transition",
     },
     {"store"},
-    {"client", "worker", "server"},
+    {"client", "console", "handle", "session", "worker", "server"},
     {"sync", "doctor"},
     {"http"},
     {"cli"},
 ]
 """From the ground up; a name is a module or package directly under statemq/. Names of one layer may use each other ..."""
 
-STRANGERS = {frozenset({"client", "worker"}), frozenset({"client", "server"}), frozenset({"worker", "server"})}
+WAYS_IN = {"client", "console", "handle", "session"}
+STRANGERS = {frozenset({"worker", "server"})} | {frozenset({way, other}) for way in WAYS_IN for other in ("worker", "server")}
 """... but these do not know each other."""
 
 HOMES = {
