@@ -1,7 +1,7 @@
 -- After it nothing new of the instance starts (pause), or what waits goes on (resume; a command that failed with policy "pause" begins
 -- its attempts anew). With an empty key it is the partition's part of pausing a whole machine (P11).
 --
--- KEYS lease commands accepted ready timers instance inbox steps-of-the-head
+-- KEYS lease commands accepted ready timers instance inbox steps(of the head)
 -- ARGV pause(1|0) key head_id
 -- RETURNS done
 local lease, commands, accepted, ready, timers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]

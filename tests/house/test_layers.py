@@ -34,6 +34,7 @@ LAYERS = [
     {"sync", "doctor"},
     {"http"},
     {"cli"},
+    {"__main__"},
 ]
 """From the ground up; a name is a module or package directly under statemq/. Names of one layer may use each other ..."""
 
