@@ -25,6 +25,9 @@ from statemq.worker.signals import Signals
 from statemq.worker.supervise import Child, Supervisor
 
 WORKER_GRACE = "3s"
+LEASE_MS = "1000"
+"""No peer sees dev's only worker die, so the next one waits for the lease to end: let it be short."""
+
 GRACE_S = 5.0
 """Ctrl-C ends all within this; what a worker could not finish goes on from its journal at the next start."""
 
@@ -70,7 +73,7 @@ class Session:
         command = [sys.executable, "-m", "statemq"]
         crash = {CRASH_VARIABLE: str(wanted.crash)} if wanted.crash else {}
         # The worker loses its Redis together with this process, so nothing is left for it to end in good order.
-        work = [*command, "worker", wanted.target, "--grace", WORKER_GRACE]
+        work = [*command, "worker", wanted.target, "--grace", WORKER_GRACE, *(["--lease-ms", LEASE_MS] if server else [])]
         self.worker = Child("worker", work, env=env | crash, on_parent_death=signal.SIGKILL)
         serve = Child("HTTP", [*command, "serve", wanted.target, "--port", str(wanted.port)], env=env)
         self.supervisor = Supervisor([self.worker, serve], say=say, grace_s=GRACE_S)
