@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -172,6 +173,9 @@ class Parent:
         self.process.wait()
         assert self.process.stdout
         self.process.stdout.close()
+        for pid in self.pids:  # a deaf one would outlive a test that failed
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def all_gone(self) -> bool:
         return all(gone(pid) for pid in self.pids)
