@@ -226,11 +226,12 @@ class Client(Console):
         left_s = None if deadline_s is None else max(0.0, deadline_s - self._loop.time())
         await self._replies.open(SUBSCRIBE_WITHIN_S if left_s is None else min(SUBSCRIBE_WITHIN_S, left_s))
         since, answer = self._replies.dropped, self._appender.append(draft)
+        if deadline_s is None:
+            return self._handle(draft, await answer, since)
         try:
-            await asyncio.wait([answer], timeout=None if deadline_s is None else max(0.0, deadline_s - self._loop.time()))
+            await asyncio.wait([answer], timeout=max(0.0, deadline_s - self._loop.time()))
         except asyncio.CancelledError:
-            if not draft.id:
-                answer.cancel()
+            answer.cancel()
             raise
         if answer.done():
             return self._handle(draft, answer.result(), since)

@@ -52,11 +52,14 @@ class FakeWorker:
     async def next(self, key: str) -> Queued:
         """The key's first command, once there is one."""
 
+        found: list[Queued] = []
+
         async def there() -> bool:
-            return bool(await self.queued(key))
+            found[:] = await self.queued(key)
+            return bool(found)
 
         await wait_until(there)
-        return (await self.queued(key))[0]
+        return found[0]
 
     async def start(self, key: str) -> Queued:
         """The key's first command is in progress here."""

@@ -30,7 +30,7 @@ from statemq.errors import (
 from statemq.keys import PartitionKeys
 from statemq.records import Outcome
 from statemq.store.catalog import Catalog
-from statemq.store.durability import Durability, settled
+from statemq.store.durability import Durability, outcomes_settled, settled
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire, swallow
 
@@ -180,8 +180,7 @@ class Appender:
                     f"partition {line.keys.number} of {line.keys.machine} was wiped or replaced (namespace {line.keys.namespace}); "
                     "nothing was queued"
                 )
-            while self._durability is not None and not await settled(self._router, line.keys.lease, self._durability):
-                pass
+            await self._be_safe(line.keys, answers)
         except (StatemqError, ReplyError) as error:
             for _, answer in batch:
                 _fail(answer, _said(error, line.keys))
@@ -199,6 +198,16 @@ class Appender:
             for draft, _ in again:
                 draft.id, draft.retimed = "", True
             line.waiting.extendleft(reversed(again))
+
+    async def _be_safe(self, keys: PartitionKeys, answers: list[bytes]) -> None:
+        """What the answers say is as safe as was asked for (P23)."""
+        if self._durability is None:
+            return
+        if any(answer.startswith(b"ended") for answer in answers):
+            while not await outcomes_settled(self._router, keys, self._durability):
+                pass
+        while not await settled(self._router, keys.lease, self._durability):
+            pass
 
     async def _run(self, keys: PartitionKeys, incarnation: str, drafts: list[Draft]) -> list[bytes] | None:
         """The script's words; None if the partition is not of this incarnation."""

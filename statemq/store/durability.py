@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 import msgspec
 
+from statemq.config import OUTCOME_PERIOD_MS, OUTCOME_TTL_MS
 from statemq.errors import UsageError
+from statemq.keys import PartitionKeys
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
 
@@ -30,6 +33,18 @@ def parse(text: str | None) -> Durability | None:
     if match := re.fullmatch(r"replicas=([1-9]\d?)", text):
         return Durability(replicas=int(match[1]))
     raise UsageError(f'"{text}" is no durability; write fsync or replicas=N')
+
+
+async def outcomes_settled(router: Router, part: PartitionKeys, wanted: Durability) -> bool:
+    """Whether the outcomes that were seen in this partition are as safe as wanted.
+
+    WAIT counts from the connection's own last write, so there is one first: of a TTL that they have anyway.
+    """
+    seconds, _ = await router.call(part.lease, "TIME")
+    period = int(seconds) * 1000 // OUTCOME_PERIOD_MS
+    names = [part.outcomes(p) for p in (period + 1, period, period - 1)]
+    await asyncio.gather(*(router.call(part.lease, "PEXPIRE", name, OUTCOME_TTL_MS) for name in names))
+    return await settled(router, part.lease, wanted)
 
 
 async def settled(router: Router, key: str, wanted: Durability) -> bool:

@@ -15,10 +15,10 @@ import msgspec
 
 from statemq import keys
 from statemq.codec import parse_command_id
-from statemq.config import OUTCOME_PERIOD_MS, OUTCOME_TTL_MS
+from statemq.config import OUTCOME_PERIOD_MS
 from statemq.errors import RedisAway, StatemqError
 from statemq.records import Outcome
-from statemq.store.durability import Durability, settled
+from statemq.store.durability import Durability, outcomes_settled
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire, swallow
 
@@ -64,29 +64,30 @@ class Replies:
         self.dropped = 0
         """How many early outcomes had to go; a command sent when it was lower may be among them."""
         self._wire: Wire | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._asking: set[asyncio.Task[None]] = set()
         self._made_anew_s = -ANEW_EVERY_S
 
     async def open(self, timeout_s: float) -> None:
-        """The channel is subscribed, or will be as soon as Redis lets us; asking works without it."""
-        if self._wire is None:
+        """The channel is subscribed. Only the first call waits for that: later it is asked instead, as long as the channel is away."""
+        if self._opening is None:
             self._wire = self._router.own_wire(self.channel, timeout_s=5.0, greet=self._subscribe, on_push=self._heard)
-        if not self._wire.up:
-            try:
-                await self._wire.connected(timeout_s)
-            except RedisAway:
-                return
+            self._opening = self._loop.create_task(self._wire.connected(timeout_s))
+            swallow([self._opening])
+        if not self._opening.done():
+            await asyncio.wait([self._opening])
 
     async def close(self) -> None:
         """Nobody waits any more: who did gets RedisAway."""
         if self._timer is not None:
             self._timer.cancel()
-        for task in list(self._asking):
+        tasks = [*self._asking, *([self._opening] if self._opening is not None else [])]
+        for task in tasks:
             task.cancel()
-        if self._asking:
-            await asyncio.wait(list(self._asking))
+        if tasks:
+            await asyncio.wait(tasks)
         for wait in self._waits.values():
             _tell(wait, RedisAway("the client was closed"))
         if self._wire is not None:
@@ -209,9 +210,7 @@ class Replies:
                     _tell(wait, None)
                 continue
             if self._durability is not None and not safe:
-                # P23: a write of ours after the outcome; when that is safe, so is the outcome
-                await asyncio.gather(*(self._router.call(part.lease, "PEXPIRE", name, OUTCOME_TTL_MS) for name in names))
-                safe = await settled(self._router, part.lease, self._durability)
+                safe = await outcomes_settled(self._router, part, self._durability)
                 if not safe:
                     return
             outcome = _outcome(text)

@@ -74,6 +74,29 @@ async def test_a_cut_connection_queues_once(shaky: Client, proxy: FaultyProxy, f
 
 
 @pytest.mark.leaves_work
+async def test_a_connection_that_has_gone_silent_is_given_up(shaky: Client, proxy: FaultyProxy, fake: FakeWorker) -> None:
+    shaky._router.home.timeout_s = 0.2
+    proxy.hold_reply("append")
+    handle = await shaky.send(Door.open("a"))
+    assert proxy.seen["append"] == 2
+    assert [c.id for c in await fake.queued("a")] == [handle.id]
+
+
+@pytest.mark.leaves_work
+async def test_a_cancelled_send_that_had_to_wait_was_never_sent(shaky: Client, proxy: FaultyProxy, fake: FakeWorker) -> None:
+    await shaky.get(Door, "a")
+    proxy.refuse = True
+    proxy.cut()
+    await wait_until(lambda: not shaky._router.home.up)
+    given_up, kept = (asyncio.ensure_future(shaky.send(Door.open("a", width=n))) for n in (1, 2))
+    await wait_until(lambda: any(len(line.waiting) == 2 for line in shaky._appender._lines.values()))
+    given_up.cancel()
+    proxy.refuse = False
+    await kept
+    assert await widths(fake) == [2]
+
+
+@pytest.mark.leaves_work
 async def test_order_is_kept_over_lost_replies(shaky: Client, proxy: FaultyProxy, fake: FakeWorker) -> None:
     for nth in (1, 3, 4, 6):
         proxy.lose_reply("append", nth)

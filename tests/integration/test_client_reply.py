@@ -158,3 +158,15 @@ async def test_with_durability_nothing_is_told_before_it_is_safe(url: str, names
         handle = await client.send(Door.open("a"))
         await fake.complete("a", "safe", silent=True)
         assert await client.handle(handle.id).result(timeout=20) == "safe"
+        again = await client.send(Door.open("a"), idempotency_key="k")
+        await fake.complete("a", "safe too", silent=True)
+        assert await (await client.send(Door.open("a"), idempotency_key="k")).result(timeout=20) == "safe too"
+        assert await again.result(timeout=20) == "safe too"
+
+
+@pytest.mark.leaves_work
+async def test_a_durability_that_is_not_there_is_waited_for(url: str, namespace: str, fake: FakeWorker) -> None:
+    async with Client(url, namespace=namespace, machines=[Door], durability="replicas=1") as client:
+        with pytest.raises(Pending, match="Redis did not confirm"):
+            await client.call(Door.open("a"), timeout=0.2)
+        assert len(await fake.queued("a")) == 1
