@@ -60,7 +60,7 @@ async def send_only(service: Service, req: Request, resp: falcon.asgi.Response, 
 
 async def send(service: Service, req: Request, machine: str, key: str, transition: str, given: dict[str, str]) -> Handle[Any]:
     """The command is queued, or an earlier one with the same idempotency key was found."""
-    arguments = await req.arguments(service.settings.max_body)
+    arguments = await service.arguments(req)
     options: dict[str, Any] = {}
     if idempotency_key := req.header("Idempotency-Key").strip():
         # the draft standard quotes it, most callers do not: both mean the same key
@@ -86,9 +86,9 @@ async def answer_outcome(
     name_command(req, resp, handle.id)
     try:
         outcome = await service.waiting.outcome(req, handle, seconds)
-    except Pending:
+    except Pending as error:
         where = join_path(req.root_path, "-", "commands", handle.id, "result")
-        detail = f"{handle.id} has not ended yet; it goes on. Its result will be at {where}"
+        detail = f"{error}. Its result will be at {where}"
         raise Refusal("pending", detail, id=handle.id, machine=machine, headers={"Location": where}) from None
     answer_result(resp, machine, outcome)
 

@@ -60,9 +60,8 @@ async def listen(service: Service, access: Access, address: Address, *, stop: as
         stopping.cancel()
         service.waiting.stop()
         server.stop()  # type: ignore[no-untyped-call]
-        # a connection in the middle of a request would hold the server up for as long as its caller likes
+        # a connection in the middle of its headers holds the server up: it is left behind, and ends when they are overdue
         await asyncio.wait([serving], timeout=GRACE_S)
-        serving.cancel()
         await service.close()
 
 

@@ -56,11 +56,12 @@ ERRORS: dict[str, tuple[int, str]] = {
     "namespace_lost": (503, "The namespace was wiped or replaced."),
     "schema_too_new": (503, "The data in Redis is of a later version of statemq."),
     "server": (503, "Redis refused."),
+    "stopping": (503, "This process is ending; nothing was queued."),
     "pending": (504, "The command has not ended yet; it goes on. Ask again by its id."),
 }
 """``error`` → status and meaning. Words stay for 1.x; new ones may come."""
 
-RETRY_AFTER_S = {"redis_away": 1, "backlog_full": 1, "stream_exhausted": 60, "namespace_lost": 60, "server": 1}
+RETRY_AFTER_S = {"redis_away": 1, "backlog_full": 1, "stream_exhausted": 60, "namespace_lost": 60, "server": 1, "stopping": 1}
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -121,7 +122,7 @@ def refusal_of(error: StatemqError) -> Refusal:
 def refusal_of_outcome(machine: str, outcome: Outcome) -> Refusal:
     """The answer for a command that did not complete."""
     word = outcome.outcome
-    if word == "rejected" and outcome.code == "version":
+    if word == "rejected" and outcome.code == "if_version":
         word = "version"
     return Refusal(
         word,
@@ -131,6 +132,6 @@ def refusal_of_outcome(machine: str, outcome: Outcome) -> Refusal:
         key=outcome.key,
         transition=outcome.transition,
         state=outcome.state,
-        code="" if outcome.code in (word, outcome.outcome) else outcome.code,
+        code="" if outcome.code in (outcome.outcome, "if_version") else outcome.code,
         allowed=outcome.allowed,
     )

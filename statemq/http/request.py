@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from functools import cached_property
 from typing import Any
@@ -15,9 +14,6 @@ from statemq.codec import duration_ms
 from statemq.errors import UsageError
 from statemq.http.paths import split_path
 from statemq.http.problems import Refusal
-
-BODY_WITHIN_S = 30.0
-"""A body that has not arrived by then is refused (a slow sender must not hold a place for ever)."""
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -96,19 +92,15 @@ class Request(falcon.asgi.Request):
             raise Refusal("body", f"the body is no JSON: {why}") from None
 
     async def body(self, limit: int) -> bytes:
-        """The whole body. Raises Refusal if it has more than ``limit`` bytes, is too slow or was cut off."""
+        """The whole body. Raises Refusal if it has more than ``limit`` bytes or was cut off."""
         length = self.content_length
         if length is not None and length > limit:
             raise Refusal("too_large", f"the body has {length} bytes; the limit is {limit}")
         body = b""
-        try:
-            async with asyncio.timeout(BODY_WITHIN_S):
-                async for chunk in self.stream:
-                    body += chunk
-                    if len(body) > limit:
-                        raise Refusal("too_large", f"the body has more than {limit} bytes, which is the limit")
-        except TimeoutError:
-            raise Refusal("slow", f"the body did not arrive within {BODY_WITHIN_S:.0f} s") from None
+        async for chunk in self.stream:
+            body += chunk
+            if len(body) > limit:
+                raise Refusal("too_large", f"the body has more than {limit} bytes, which is the limit")
         if self.gone or (length is not None and len(body) < length):
             raise Refusal("body", "the connection ended before the body did")  # half a request must not run
         return body

@@ -12,11 +12,16 @@ import msgspec
 from statemq.client import Client
 from statemq.command import Declared
 from statemq.config import LIMITS
-from statemq.errors import Pending, RedisAway
+from statemq.errors import Pending, RedisAway, StatemqError
+from statemq.http.problems import Refusal
+from statemq.http.request import Request
 from statemq.http.waiting import Waiting
 from statemq.spec import MachineSpec
 
 log = logging.getLogger("statemq.http")
+
+CONNECT_EVERY_S = 0.5
+"""Between two attempts while Redis is away."""
 
 T = TypeVar("T")
 
@@ -29,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_wait_s: float = 300.0
     """The longest wait that may be asked for."""
     max_body: int = LIMITS.arguments
+    body_within_s: float = 30.0
+    """A slow sender must not hold a place for ever."""
     max_waiting: int = 10_000
     """Requests of this process that wait for an outcome; further ones are answered 504 with the id at once."""
     redis_within_s: float = 5.0
@@ -38,7 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service:
-    """``connect`` makes a client that is not connected; each process connects once, and again after a failure."""
+    """``connect`` makes a client that is not connected; each process keeps one, which comes back by itself after a failure."""
 
     def __init__(self, machines: Iterable[type[Declared]], connect: Callable[[], Client], settings: Settings) -> None:
         self.specs: dict[str, MachineSpec] = {machine.spec.name: machine.spec for machine in machines}
@@ -46,7 +53,9 @@ class Service:
         self.waiting = Waiting(settings.max_waiting)
         self._connect = connect
         self._client: Client | None = None
-        self._lock = asyncio.Lock()
+        self._connecting: asyncio.Future[None] | None = None
+        self._tried = asyncio.Event()
+        self._fault: StatemqError | None = None
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         await self.start()
@@ -62,12 +71,28 @@ class Service:
             log.warning("Redis does not answer yet (%s); requests are answered 503 until it does", error)
 
     async def client(self) -> Client:
-        """The connected client. Raises RedisAway."""
+        """The connected client. While Redis is away, one task tries for all; requests get its last error at once."""
         if self._client is None:
-            async with self._lock:
-                if self._client is None:
-                    self._client = await self._connect().connect()  # which gives up by itself, and has a time limit
+            if self._connecting is None or self._connecting.done():
+                self._connecting = asyncio.ensure_future(self._keep_connecting())
+            await self._tried.wait()  # an attempt has a time limit
+            if self._client is None:
+                if self._connecting.done():
+                    self._connecting.result()  # what nobody foresaw is raised here
+                assert self._fault is not None
+                raise self._fault.with_traceback(None)
         return self._client
+
+    async def _keep_connecting(self) -> None:
+        while self._client is None:
+            try:
+                self._client = await self._connect().connect()
+            except StatemqError as error:
+                self._fault = error
+            finally:
+                self._tried.set()
+            if self._client is None:
+                await asyncio.sleep(CONNECT_EVERY_S)
 
     async def within(self, answer: Awaitable[T]) -> T:
         """What Redis answers; RedisAway when it takes too long, instead of a request that hangs."""
@@ -79,9 +104,23 @@ class Service:
         except TimeoutError:
             raise RedisAway(f"Redis did not answer within {self.settings.redis_within_s:g} s") from None
 
+    async def arguments(self, req: Request) -> dict[str, Any]:
+        """The request's body. Raises Refusal if it is too large, too slow or no JSON object."""
+        try:
+            async with self.waiting.within(self.settings.body_within_s):
+                return await req.arguments(self.settings.max_body)
+        except TimeoutError:
+            if self.waiting.stopping:
+                raise Refusal("stopping", "this server is ending; nothing was queued") from None
+            raise Refusal("slow", f"the body did not arrive within {self.settings.body_within_s:g} s") from None
+
     async def close(self) -> None:
         """Waiting requests have been told to answer, the client is closed."""
         self.waiting.stop()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        self._connecting, self._fault = None, None
+        self._tried.clear()
         client, self._client = self._client, None
         if client is not None:
             await client.close()

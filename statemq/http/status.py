@@ -50,7 +50,7 @@ class CancelResource(Engine):
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response, id: str) -> None:
         req.parameters(())
-        await req.arguments(self.service.settings.max_body)
+        await self.service.arguments(req)
         parse_command_id(id)
         client = await self.service.client()
         said = await self.service.within(client.cancel(id))

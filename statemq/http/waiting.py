@@ -1,8 +1,10 @@
-"""Waiting for a command's outcome: as long as was asked, while the caller is there and the server runs."""
+"""Waiting for callers and outcomes: as long as was asked, while the caller is there and the server runs."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from statemq.client import Handle
 from statemq.errors import Pending
@@ -12,6 +14,8 @@ from statemq.records import Outcome
 SHORT_S = 0.5
 """Most commands end within this; only longer waits pay for watching the caller."""
 
+ASK_WITHIN_S = 2.0
+
 
 class Waiting:
     """The requests of this process that wait; ``limit`` of them at most."""
@@ -19,25 +23,54 @@ class Waiting:
     def __init__(self, limit: int) -> None:
         self.limit, self.count = limit, 0
         self._stopping = asyncio.Event()
+        self._limits: set[asyncio.Timeout] = set()
+
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
 
     def stop(self) -> None:
         """Every waiting request answers now that its command goes on, and no further one waits."""
         self._stopping.set()
+        for limit in self._limits:
+            limit.reschedule(0)
+
+    @asynccontextmanager
+    async def within(self, seconds: float) -> AsyncIterator[None]:
+        """Raises TimeoutError in what is done in it after this time, or when the server stops."""
+        async with asyncio.timeout(0 if self.stopping else seconds) as limit:
+            self._limits.add(limit)
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
 
     async def outcome(self, req: Request, handle: Handle[object], seconds: float) -> Outcome:
         """How the command ended. Raises Pending when the time is over or it is no use to wait on; the command goes on."""
-        if self._stopping.is_set() or self.count >= self.limit:
+        if self.stopping or self.count >= self.limit:
             return await handle.outcome(timeout=0)
         self.count += 1
         try:
             if seconds <= SHORT_S:
-                return await handle.outcome(timeout=seconds)
+                return await self._short(handle, seconds)
             try:
                 return await handle.outcome(timeout=SHORT_S)
             except Pending:
                 return await self._long(req, handle, seconds - SHORT_S)
         finally:
             self.count -= 1
+
+    async def _short(self, handle: Handle[object], seconds: float) -> Outcome:
+        """No time to hear of the outcome: it is asked for before the answer is that there is none."""
+        try:
+            return await handle.outcome(timeout=seconds)
+        except Pending:
+            with suppress(TimeoutError):
+                async with self.within(ASK_WITHIN_S):
+                    outcome = (await handle.status()).outcome
+                    if outcome is not None:
+                        return outcome
+            raise
 
     async def _long(self, req: Request, handle: Handle[object], seconds: float) -> Outcome:
         answer = asyncio.ensure_future(handle.outcome(timeout=seconds))

@@ -58,6 +58,12 @@ class FakeHandle:
                 await self.client.ended.wait()
         except TimeoutError:
             raise Pending("it goes on", id=self.id) from None
+        return self.known()
+
+    async def status(self) -> CommandStatus:
+        return CommandStatus(self.id, "running", outcome=self.known() if self.client.late else None)
+
+    def known(self) -> Outcome:
         outcome = self.client.outcome
         if isinstance(outcome, StatemqError):
             raise outcome
@@ -77,6 +83,8 @@ class FakeClient:
         self.outcome: Outcome | StatemqError = Outcome("", "completed", result=msgspec.Raw(b'"a is now UP"'))
         self.ended = asyncio.Event()
         self.ended.set()
+        self.late = False
+        """Whether outcomes are there to be asked for, though nobody heard of them."""
         self.instance = Instance("resource", "a", "DOWN")
         self.queued: list[Queued] = []
         self.status: CommandStatus | None = None

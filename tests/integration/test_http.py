@@ -1,0 +1,443 @@
+"""HTTP from outside: a serving process, a real Redis, a real worker, and the standard library's HTTP client."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import pytest
+
+from statemq.config import LIMITS, WorkerSettings
+from statemq.worker.daemon import Worker
+from tests.integration.http_machines import Gate
+from tests.waiting import block_until
+
+TARGET = str(Path(__file__).with_name("http_machines.py"))
+ROOT = Path(__file__).parents[2]
+SERVE = """
+import sys
+from statemq.errors import StatemqError
+from statemq.http.server import serve
+target, url, namespace, host, port, workers = sys.argv[1:]
+try:
+    sys.exit(serve([target], url, namespace, host=host, port=int(port), workers=int(workers), say=lambda line: print(line, flush=True)))
+except StatemqError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    text: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+class Edge:
+    """A serving process."""
+
+    def __init__(self, url: str, namespace: str, *, host: str = "127.0.0.1", port: int = 0, workers: int = 1, token: str = "") -> None:
+        env = {name: value for name, value in os.environ.items() if name != "STATEMQ_TOKEN"} | {"PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, TARGET, url, namespace, host, str(port), str(workers)],
+            env=env | ({"STATEMQ_TOKEN": token} if token else {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.readline().strip()
+        self.port = int(self.said.rpartition(":")[2]) if self.said else 0
+
+    def ask(
+        self, method: str, path: str, body: bytes | str | None = None, headers: dict[str, str] | None = None, timeout_s: float = 30
+    ) -> Answer:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        try:
+            connection.request(method, path, body, headers or {})
+            response = connection.getresponse()
+            return Answer(response.status, {n.lower(): v for n, v in response.getheaders()}, response.read().decode())
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.ask("GET", path, None, named(headers))
+
+    def post(self, path: str, arguments: Any = None, **headers: str) -> Answer:
+        sent = {"Content-Type": "application/json"} | named(headers)
+        return self.ask("POST", path, b"" if arguments is None else json.dumps(arguments).encode(), sent)
+
+    def end(self) -> tuple[int, str]:
+        """The exit code and what was said on stderr, after SIGTERM if it still runs."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        _, errors = self.process.communicate(timeout=20)
+        return self.process.returncode, errors
+
+
+def named(headers: dict[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+@pytest.fixture
+def edge(url: str, namespace: str) -> Iterator[Edge]:
+    edge = Edge(url, namespace)
+    assert edge.said, edge.end()
+    yield edge
+    edge.end()
+
+
+@pytest.fixture
+def worker(url: str, namespace: str) -> Iterator[Worker]:
+    """A worker in a thread of its own."""
+    ready = threading.Event()
+    held: list[tuple[Worker, asyncio.AbstractEventLoop]] = []
+
+    async def work() -> None:
+        held.append((Worker([Gate], url, namespace=namespace, settings=WorkerSettings(grace_s=1)), asyncio.get_running_loop()))
+        ready.set()
+        await held[0][0].run()
+
+    thread = threading.Thread(target=lambda: asyncio.run(work()))
+    thread.start()
+    assert ready.wait(10)
+    worker, loop = held[0]
+    yield worker
+    loop.call_soon_threadsafe(worker.stop)
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_the_seed_s_curl(edge: Edge, worker: Worker) -> None:
+    answer = edge.post("/gate/my-machine/setUp")
+    assert (answer.status, answer.text) == (200, '"my-machine is now UP"')
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["statemq-id"].startswith("gate.")
+    assert edge.post("/gate/my-machine/setUp").text == '"my-machine is already UP"'
+    assert edge.ask("POST", "/gate/my-machine/tearDown").text == '"my-machine is now DOWN"'
+
+
+def test_one_client_connection_serves_many_requests(edge: Edge, worker: Worker) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", edge.port, timeout=30)
+    for number in range(20):
+        connection.request("POST", f"/gate/{number}/setUp", json.dumps({"size": number}), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert (response.status, json.loads(response.read())) == (200, f"{number} is now UP")
+    connection.close()
+
+
+def test_many_requests_at_once(edge: Edge, worker: Worker) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        texts = list(pool.map(lambda number: edge.post(f"/gate/{number % 5}/setUp").text, range(60)))
+    for key in range(5):
+        assert texts.count(f'"{key} is now UP"') == 1
+        assert texts.count(f'"{key} is already UP"') == 11
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a/b",
+        "/",
+        "a/setUp",
+        "{gate:1}",
+        "}{",
+        "%2F",
+        "a b+c",
+        "line\nbreak\r\n",
+        "\0",
+        "*?[x]",
+        "é" * 256,
+        "日本語🎉",
+        "..",
+        "-",
+        "k" * 512,
+    ],
+)
+def test_keys_of_any_characters(edge: Edge, worker: Worker, key: str) -> None:
+    path = f"/gate/{quote(key, safe='')}"
+    assert edge.post(f"{path}/setUp", {"size": 3}).json == f"{key} is now UP"
+    seen = edge.get(path)
+    assert (seen.json["key"], seen.json["state"], seen.json["data"]) == (key, "UP", {"size": 3})
+    assert edge.get(f"{path}/room").json == {"room": 3}
+
+
+def test_keys_that_cannot_be(edge: Edge) -> None:
+    for path in ("/gate/%FF/setUp", "/gate/%zz/setUp", f"/gate/{'k' * 513}/setUp"):
+        answer = edge.post(path)
+        assert (answer.status, answer.json["error"]) == (400, "key")
+    assert edge.post("/gate//setUp").status == 404
+
+
+def test_looking_at_an_instance(edge: Edge, worker: Worker) -> None:
+    fresh = edge.get("/gate/a")
+    assert (fresh.headers["etag"], fresh.json["exists"], fresh.json["state"]) == ('"0"', False, "DOWN")
+    edge.post("/gate/a/setUp")
+    held = edge.post("/gate/a/hold/send")
+    assert held.status == 202
+    queued = edge.post("/gate/a/tearDown/send").json["id"]
+
+    def running() -> Any:
+        body = edge.get("/gate/a").json
+        return body if body["running"] and body["running"].get("steps") else None
+
+    body = block_until(running)
+    assert body["running"]["id"] == held.json["id"]
+    assert ("measure", 7) in [(step["name"], step.get("result")) for step in body["running"]["steps"]]
+    assert [entry["id"] for entry in body["queue"]] == [queued]
+    assert "tearDown" in body["allowed"]
+    assert edge.get(held.headers["location"]).json["transition"] == "hold"
+    edge.post(f"/-/commands/{held.json['id']}/cancel")
+    assert edge.get(f"/-/commands/{queued}/result").json == "a is now DOWN"
+
+
+def test_a_query_with_arguments(edge: Edge, worker: Worker) -> None:
+    edge.post("/gate/a/setUp", {"size": 2})
+    assert edge.get("/gate/a/room?least=5").json == {"room": 5}
+    answer = edge.get("/gate/a/room?least=x")
+    assert (answer.status, answer.json["error"]) == (400, "arguments")
+    assert edge.get("/gate/a/nothing").json["error"] == "unknown_transition"
+
+
+def test_rejections_failures_and_what_cannot_be(edge: Edge, worker: Worker) -> None:
+    refused = edge.post("/gate/a/tearDown")
+    assert (refused.status, refused.json["error"]) == (409, "rejected")
+    assert refused.json["detail"] == "gate/a is DOWN; tearDown needs UP"
+    assert "setUp" in refused.json["allowed"]
+    assert refused.json["id"] == refused.headers["statemq-id"]
+    own = edge.post("/gate/a/refuse").json
+    assert (own["status"], own["detail"], own["code"]) == (409, "balance 3 < 5", "funds")
+    failed = edge.post("/gate/a/fail").json
+    assert (failed["status"], failed["error"], failed["detail"], failed["code"]) == (500, "failed", "the card is stolen", "stolen")
+    for arguments, status, error in [
+        ({"size": "x"}, 400, "arguments"),
+        ({"colour": 1}, 400, "arguments"),
+        ([], 400, "arguments"),
+        ({"size": "x" * LIMITS.arguments}, 413, "too_large"),
+    ]:
+        answer = edge.post("/gate/a/setUp", arguments)
+        assert (answer.status, answer.json["error"]) == (status, error)
+    assert edge.ask("POST", "/gate/a/setUp", b"{", {"Content-Type": "application/json"}).json["error"] == "body"
+    unknown = edge.post("/gate/a/setup")
+    assert (unknown.status, unknown.json["error"]) == (404, "unknown_transition")
+    assert "setUp" in unknown.json["known"]
+    unknown = edge.post("/gatte/a/setUp")
+    assert (unknown.status, unknown.json["error"], unknown.json["known"]) == (404, "unknown_machine", ["gate"])
+    assert edge.get("/gate/a").json["exists"] is False
+
+
+def test_the_state_and_version_that_were_meant(edge: Edge, worker: Worker) -> None:
+    assert edge.post("/gate/a/setUp?if_state=UP").status == 409
+    assert edge.post("/gate/a/setUp", If_Match='"1"').status == 412
+    assert edge.post("/gate/a/setUp?if_state=DOWN", If_Match='"0"').status == 200
+    tag = edge.get("/gate/a").headers["etag"]
+    assert edge.post("/gate/a/tearDown", If_Match=tag).status == 200
+    assert edge.post("/gate/a/setUp", If_Match=tag).json["error"] == "version"
+
+
+def test_an_idempotency_key(edge: Edge, worker: Worker) -> None:
+    first = edge.post("/gate/a/setUp", {"size": 2}, Idempotency_Key="order-7")
+    again = edge.post("/gate/a/setUp", {"size": 2}, Idempotency_Key='"order-7"')
+    assert first.text == again.text == '"a is now UP"'
+    assert first.headers["statemq-id"] == again.headers["statemq-id"]
+    other = edge.post("/gate/a/setUp", {"size": 3}, Idempotency_Key="order-7")
+    assert (other.status, other.json["error"], other.json["id"]) == (422, "idempotency_conflict", first.headers["statemq-id"])
+    assert edge.post("/gate/b/setUp", {"size": 3}, Idempotency_Key="order-7").status == 200
+    assert edge.post("/gate/a/setUp", Idempotency_Key="k" * 257).status == 413
+
+
+def test_a_delay_and_a_cancel_before_it_is_over(edge: Edge, worker: Worker) -> None:
+    sent = edge.post("/gate/a/setUp/send?delay=1h")
+    where = sent.headers["location"]
+    assert edge.get(where).json["status"] == "delayed"
+    assert edge.get(f"{where}/result?wait=0").json["error"] == "pending"
+    cancelled = edge.post(f"{where}/cancel")
+    assert (cancelled.status, cancelled.json["cancel"]) == (200, "cancelled")
+    assert edge.get(f"{where}/result").json["error"] == "cancelled"
+    soon = edge.post("/gate/a/setUp/send?delay=20ms")
+    for wait in ("", "?wait=0"):
+        assert edge.get(f"{soon.headers['location']}/result{wait}").json == "a is now UP"
+
+
+def test_a_wait_that_is_over_and_a_cancel_of_what_runs(edge: Edge, worker: Worker) -> None:
+    over = edge.post("/gate/a/hold?wait=50ms")
+    assert (over.status, over.json["error"]) == (504, "pending")
+    id = over.json["id"]
+    assert over.headers["location"] == f"/-/commands/{id}/result"
+    block_until(lambda: edge.get(f"/-/commands/{id}").json.get("steps"))
+    assert edge.post(f"/-/commands/{id}/cancel").status in (200, 202)
+    ended = edge.get(over.headers["location"])
+    assert (ended.status, ended.json["error"], ended.json["id"]) == (409, "cancelled", id)
+    assert edge.post(f"/-/commands/{id}/cancel").status == 200
+    assert edge.post(f"/-/commands/{edge.post('/gate/a/setUp').headers['statemq-id']}/cancel").json["error"] == "ended"
+
+
+def test_ids_nobody_knows(edge: Edge) -> None:
+    id = "gate.1.01930c2e5b7a7c3e8f6a2b4c6d8e0f12"
+    for answer in (edge.get(f"/-/commands/{id}"), edge.get(f"/-/commands/{id}/result"), edge.post(f"/-/commands/{id}/cancel")):
+        assert (answer.status, answer.json["error"]) == (404, "unknown")
+
+
+def test_machines_health_and_openapi(edge: Edge, worker: Worker) -> None:
+    assert [machine["name"] for machine in edge.get("/-/machines").json] == ["gate"]
+    assert edge.get("/-/health").json == {"status": "ok"}
+    assert edge.get("/-/ready").json == {"status": "ready"}
+    assert "/gate/{key}/setUp" in edge.get("/openapi.json").json["paths"]
+
+
+@pytest.mark.leaves_work
+def test_a_full_backlog(edge: Edge, url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a worker nothing drains; the serving process has a small limit of its own."""
+    small = SmallBacklog(url, namespace)
+    try:
+        assert [small.post("/gate/a/setUp/send").status for _ in range(2)] == [202, 202]
+        answer = small.post("/gate/a/setUp/send")
+        assert (answer.status, answer.json["error"], answer.headers["retry-after"]) == (429, "backlog_full", "1")
+    finally:
+        small.end()
+
+
+class SmallBacklog(Edge):
+    """A serving process that takes two commands a partition."""
+
+    def __init__(self, url: str, namespace: str) -> None:
+        global SERVE
+        whole = SERVE
+        lowered = "import msgspec, statemq.config as c\nc.LIMITS = msgspec.structs.replace(c.LIMITS, backlog=2)\n"
+        try:
+            SERVE = lowered + whole
+            super().__init__(url, namespace)
+        finally:
+            SERVE = whole
+
+
+@pytest.mark.leaves_work
+def test_sigterm_answers_who_waits_and_ends_soon(edge: Edge) -> None:
+    """No worker: the command waits. Callers in the middle of their headers or body do not hold it up either."""
+    half_head, half_body = (socket.create_connection(("127.0.0.1", edge.port)) for _ in range(2))
+    half_head.sendall(b"POST /gate/b/set")
+    half_body.sendall(b"POST /gate/b/setUp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(edge.post, "/gate/a/setUp?wait=60s")
+        block_until(lambda: edge.get("/gate/a").json["queue"])
+        began_s = time.monotonic()
+        code, errors = edge.end()
+        assert (code, errors) == (0, "")
+        assert time.monotonic() - began_s < 15
+        answer = waiting.result()
+        assert (answer.status, answer.json["error"]) == (504, "pending")
+    assert half_body.recv(100).split()[1] == b"503"
+    half_body.close()
+    half_head.close()
+
+
+def test_ctrl_c(edge: Edge) -> None:
+    edge.process.send_signal(signal.SIGINT)
+    assert edge.process.wait(20) == 130
+    assert edge.end() == (130, "")
+
+
+def test_it_refuses_to_be_reached_by_others_without_a_token(url: str, namespace: str) -> None:
+    refused = Edge(url, namespace, host="0.0.0.0")
+    code, errors = refused.end()
+    assert (code, refused.said) == (1, "")
+    assert errors.startswith("UsageError: 0.0.0.0 is reachable by others: set STATEMQ_TOKEN")
+    assert len(errors.splitlines()) == 1
+
+
+def test_with_a_token_it_may_be(url: str, namespace: str) -> None:
+    edge = Edge(url, namespace, host="0.0.0.0", token="correct-horse-battery")
+    try:
+        assert edge.get("/-/machines").status == 401
+        assert edge.get("/-/machines", Authorization="Bearer correct-horse-battery").status == 200
+        assert edge.get("/-/health").status == 200
+        assert edge.get("/-/health", Host="evil.example").status == 421
+    finally:
+        edge.end()
+
+
+def test_a_taken_port_is_one_sentence(edge: Edge, url: str, namespace: str) -> None:
+    second = Edge(url, namespace, port=edge.port)
+    code, errors = second.end()
+    assert code == 1
+    assert errors == f"ServerError: port {edge.port} on 127.0.0.1 is taken by another program; choose another with --port\n"
+    assert edge.get("/-/health").status == 200
+
+
+def test_several_processes_share_the_port(url: str, namespace: str, worker: Worker) -> None:
+    edge = Edge(url, namespace, workers=2)
+    try:
+        block_until(lambda: answers(edge))
+        assert {edge.post(f"/gate/{number}/setUp").status for number in range(20)} == {200}
+    finally:
+        code, errors = edge.end()
+    assert code == 0, errors
+
+
+def answers(edge: Edge) -> bool:
+    try:
+        return edge.get("/-/health").status == 200
+    except OSError:
+        return False
+
+
+def test_without_redis_it_starts_and_answers_503(namespace: str) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"redis://:secret@127.0.0.1:{unused.getsockname()[1]}"
+        edge = Edge(url, namespace)
+        try:
+            assert edge.get("/-/health").status == 200
+            for answer in (edge.get("/-/ready"), edge.post("/gate/a/setUp"), edge.get("/gate/a")):
+                assert (answer.status, answer.json["error"], answer.headers["retry-after"]) == (503, "redis_away", "1")
+                assert "secret" not in answer.text
+        finally:
+            _, errors = edge.end()
+        assert "secret" not in errors
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"POST /gate/a/setUp HTTP/1.1\r\nHost: localhost\r\nContent-Length: +2\r\n\r\n{}",
+        b"POST /gate/a/setUp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"POST /gate/a/setUp HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /gate/a\xff HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /gate/a HTTP/1.1\r\nHost: localhost\r\nX: a\r\n b\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000 + b"\r\n\r\n",
+    ],
+)
+def test_broken_requests_end_the_connection(edge: Edge, raw: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=20) as connection:
+        connection.sendall(raw)
+        heard = b""
+        while chunk := connection.recv(65536):
+            heard += chunk
+    assert heard == b"" or heard.split()[1] in (b"400", b"431", b"500")  # 500: garbage between chunks
+
+
+def test_more_body_than_was_promised_or_allowed(edge: Edge) -> None:
+    with socket.create_connection(("127.0.0.1", edge.port), timeout=20) as connection:
+        head = b"POST /gate/a/setUp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+        for _ in range(4):
+            connection.sendall(chunk)
+        assert connection.recv(100).split()[1] == b"413"
