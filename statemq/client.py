@@ -13,7 +13,7 @@ from statemq.console import NO_ARGUMENTS, Console, MachineRef, checked_id
 from statemq.errors import Pending, RedisAway, TooLarge, Unknown, UsageError
 from statemq.handle import Duration, Handle
 from statemq.records import Outcome
-from statemq.store.append import Appended, Draft
+from statemq.store.draft import Appended, Draft
 from statemq.store.inspect import last_error
 
 __all__ = ["Client", "Handle"]

@@ -11,62 +11,18 @@ import contextlib
 import time
 from collections import deque
 
-import msgspec
-
 from statemq.codec import command_id
 from statemq.config import LIMITS, RESEND_WITHIN_MS
-from statemq.errors import (
-    BacklogFull,
-    IdempotencyConflict,
-    NamespaceLost,
-    Pending,
-    RedisAway,
-    Refused,
-    ServerError,
-    StatemqError,
-    StreamExhausted,
-    TooLarge,
-)
+from statemq.errors import NamespaceLost, RedisAway, StatemqError
 from statemq.keys import PartitionKeys
-from statemq.records import Outcome
 from statemq.store.catalog import Catalog
+from statemq.store.draft import Appended, Draft, fail, said, settle
 from statemq.store.durability import Durability, outcomes_settled, settled
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire, swallow
 
 CONNECT_EVERY_S = 60.0
 """How long one wait for a connection lasts before it is begun anew; who waits has a deadline of their own."""
-
-_outcome = msgspec.json.Decoder(Outcome).decode
-
-
-class Appended(msgspec.Struct, frozen=True):
-    """An answer: the command's id, its outcome if it has ended already, and whether it is an earlier request's command."""
-
-    id: str
-    outcome: Outcome | None = None
-    attached: bool = False
-
-
-class Draft(msgspec.Struct, eq=False):
-    """A command before it is accepted. Its id is made when it is first sent, so that waiting for Redis does not age it (P26)."""
-
-    keys: PartitionKeys
-    key: str
-    transition: str
-    args: bytes
-    extras: list[str]
-    """Further stream fields: name, value, …"""
-    delay_ms: int | None = None
-    idempotency_key: str = ""
-    digest: str = ""
-    """Of transition and arguments; set with an idempotency key."""
-    id: str = ""
-    retimed: bool = False
-
-    @property
-    def size(self) -> int:
-        return len(self.key) + len(self.args) + sum(map(len, self.extras)) + len(self.idempotency_key) + 200
 
 
 class _Line:
@@ -99,12 +55,15 @@ class Appender:
         self._router, self._catalog, self._reply, self._durability = router, catalog, reply, durability
         self._lines: dict[tuple[str, int], _Line] = {}
         self._clocks: dict[Wire, tuple[int, float]] = {}
+        self._closed = False
 
     def append(self, draft: Draft) -> asyncio.Future[Appended]:
         """Once done, the command is queued or was found to be. Cancelling it before ``draft.id`` is set sends nothing.
 
         Raises BacklogFull, StreamExhausted, Refused, TooLarge, IdempotencyConflict, NamespaceLost, Pending (too late to tell).
         """
+        if self._closed:
+            raise RedisAway("the client was closed; the command was not sent")
         loop = asyncio.get_running_loop()
         where = (draft.keys.machine, draft.keys.number)
         line = self._lines.get(where)
@@ -118,7 +77,8 @@ class Appender:
         return answer
 
     async def close(self) -> None:
-        """Nothing is sent any more; what was not answered raises RedisAway from the wires."""
+        """Nothing is sent any more; what was not answered raises RedisAway."""
+        self._closed = True
         tasks = [line.task for line in self._lines.values() if line.task is not None]
         for task in tasks:
             task.cancel()
@@ -135,11 +95,11 @@ class Appender:
                     await self._send(line, wire, batch)
         except asyncio.CancelledError:
             for _, answer in [*batch, *line.waiting]:
-                answer.cancel()
+                fail(answer, RedisAway("the client was closed before Redis had confirmed the command"))
             raise
         except (StatemqError, ReplyError) as error:
             for _, answer in [*batch, *line.waiting]:
-                _fail(answer, _said(error, line.keys))
+                fail(answer, said(error, line.keys))
             line.waiting.clear()
         finally:
             line.task = None
@@ -183,7 +143,7 @@ class Appender:
             await self._be_safe(line.keys, answers)
         except (StatemqError, ReplyError) as error:
             for _, answer in batch:
-                _fail(answer, _said(error, line.keys))
+                fail(answer, said(error, line.keys))
             return
         once_sent = wire.generation == generation
         again = []
@@ -191,7 +151,7 @@ class Appender:
             if text == b"late" and once_sent and not draft.retimed:
                 again.append((draft, answer))
             else:
-                _settle(draft, answer, text.decode())
+                settle(draft, answer, text.decode())
         if again:
             # sent once and refused for its age, so it is nowhere: a clock was changed, and a new id is safe
             await self._learn_time(wire)
@@ -228,52 +188,3 @@ class Appender:
             args += [d.id, d.key, d.transition, d.args, delay, d.digest, len(d.extras) // 2, *d.extras]
         answers: list[bytes] | bytes = await self._router.run("append", names, *args)
         return None if isinstance(answers, bytes) else answers
-
-
-def _settle(draft: Draft, answer: asyncio.Future[Appended], text: str) -> None:
-    """The script's word as a result or an error."""
-    if answer.done():
-        return
-    word, _, rest = text.partition(" ")
-    machine, partition = draft.keys.machine, draft.keys.number
-    if word in ("accepted", "delayed", "known"):
-        answer.set_result(Appended(draft.id))
-    elif word == "ended":
-        outcome = _outcome(rest)
-        answer.set_result(Appended(outcome.id, outcome, attached=outcome.id != draft.id))
-    elif word == "attached":
-        answer.set_result(Appended(rest, attached=True))
-    elif word == "conflict":
-        answer.set_exception(IdempotencyConflict(draft.idempotency_key, rest))
-    elif word == "full":
-        answer.set_exception(BacklogFull(machine, partition, LIMITS.backlog))
-    elif word == "exhausted":
-        answer.set_exception(StreamExhausted(machine, partition))
-    elif word == "large":
-        what, size = rest.split()
-        answer.set_exception(TooLarge(what, int(size), LIMITS.key if what == "key" else LIMITS.arguments))
-    elif word == "late":
-        answer.set_exception(
-            Pending(
-                f"command {draft.id} was sent again too late to tell whether it had been accepted before; look at the instance's history",
-                id=draft.id,
-                machine=machine,
-                key=draft.key,
-                transition=draft.transition,
-            )
-        )
-    else:
-        answer.set_exception(ServerError(f"append answered {text!r}, which this version does not know"))
-
-
-def _fail(answer: asyncio.Future[Appended], error: Exception) -> None:
-    if not answer.done():
-        answer.set_exception(error)
-
-
-def _said(error: StatemqError | ReplyError, keys: PartitionKeys) -> StatemqError:
-    if isinstance(error, StatemqError):
-        return error
-    if error.word == "OOM":
-        return Refused("Redis has used up its memory (maxmemory) and accepts no new commands; what is queued goes on and makes room")
-    return ServerError(f"Redis refused an append to partition {keys.number} of {keys.machine}: {error.message}")

@@ -12,9 +12,10 @@ from statemq.config import HISTORY_CAP, LIMITS
 from statemq.errors import Unknown, UsageError
 from statemq.keys import PartitionKeys
 from statemq.records import DeadLetter, Outcome
-from statemq.store.append import Appender, Draft
+from statemq.store.append import Appender
 from statemq.store.catalog import Known
 from statemq.store.commands import from_element
+from statemq.store.draft import Draft
 from statemq.store.inspect import fields, number, text
 from statemq.store.queues import find_outcome, show
 from statemq.store.router import Router

@@ -23,8 +23,9 @@ from statemq.errors import (
     UsageError,
 )
 from statemq.keys import machines
-from statemq.store import append
+from statemq.store import append, draft
 from statemq.store.declare import declare
+from statemq.store.draft import Draft
 from statemq.store.router import Router
 from tests.fake_worker import FakeWorker
 from tests.faulty import FaultyProxy
@@ -62,7 +63,7 @@ async def test_large_commands_make_small_calls(shaky: Client, proxy: FaultyProxy
 
 async def append_raw(client: Client, key: str, args: object) -> None:
     known = await client._catalog.find(Door)
-    await client._appender.append(append.Draft(known.partition(key), key, "open", msgspec.json.encode(args), []))
+    await client._appender.append(Draft(known.partition(key), key, "open", msgspec.json.encode(args), []))
 
 
 @pytest.mark.leaves_work
@@ -123,6 +124,20 @@ async def test_commands_sent_while_redis_is_away_follow_in_order(shaky: Client, 
     proxy.refuse = False
     await asyncio.gather(*sending)
     assert await widths(fake) == list(range(50))
+
+
+async def test_closing_while_a_command_is_on_its_way_is_said(proxy: FaultyProxy, namespace: str) -> None:
+    async with Client(proxy.url, namespace=namespace, machines=[Door]) as closing:
+        await closing.get(Door, "a")
+        proxy.refuse = True
+        proxy.cut()
+        await wait_until(lambda: not closing._router.home.up)
+        sending = [asyncio.ensure_future(closing.send(Door.open("a")))]
+        await wait_until(lambda: any(line.waiting for line in closing._appender._lines.values()))
+    with pytest.raises(RedisAway, match="the client was closed"):
+        await sending[0]
+    with pytest.raises(RedisAway, match="the client was closed"):
+        closing._appender.append(Draft(closing._catalog.kept("door").partition("a"), "a", "open", b"{}", []))
 
 
 async def test_nothing_is_sent_when_time_is_up_before_redis_is_back(shaky: Client, proxy: FaultyProxy, fake: FakeWorker) -> None:
@@ -204,7 +219,8 @@ async def test_conditions_and_trace_go_with_the_entry(client: Client, fake: Fake
 
 @pytest.mark.leaves_work
 async def test_a_full_backlog_is_refused(client: Client, fake: FakeWorker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(append, "LIMITS", msgspec.structs.replace(LIMITS, backlog=2))
+    for module in (append, draft):
+        monkeypatch.setattr(module, "LIMITS", msgspec.structs.replace(LIMITS, backlog=2))
     await client.send_many([Door.open("a"), Door.open("a")])
     with pytest.raises(BacklogFull, match="door has 2 commands waiting in partition"):
         await client.send(Door.open("a"))

@@ -1,0 +1,93 @@
+"""A command before it is accepted, and what the append script's words mean for it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from statemq.config import LIMITS
+from statemq.errors import BacklogFull, IdempotencyConflict, Pending, Refused, ServerError, StatemqError, StreamExhausted, TooLarge
+from statemq.keys import PartitionKeys
+from statemq.records import Outcome
+from statemq.store.wire import ReplyError
+
+_outcome = msgspec.json.Decoder(Outcome).decode
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """An answer: the command's id, its outcome if it has ended already, and whether it is an earlier request's command."""
+
+    id: str
+    outcome: Outcome | None = None
+    attached: bool = False
+
+
+class Draft(msgspec.Struct, eq=False):
+    """A command before it is accepted. Its id is made when it is first sent, so that waiting for Redis does not age it (P26)."""
+
+    keys: PartitionKeys
+    key: str
+    transition: str
+    args: bytes
+    extras: list[str]
+    """Further stream fields: name, value, …"""
+    delay_ms: int | None = None
+    idempotency_key: str = ""
+    digest: str = ""
+    """Of transition and arguments; set with an idempotency key."""
+    id: str = ""
+    retimed: bool = False
+
+    @property
+    def size(self) -> int:
+        return len(self.key) + len(self.args) + sum(map(len, self.extras)) + len(self.idempotency_key) + 200
+
+
+def settle(draft: Draft, answer: asyncio.Future[Appended], text: str) -> None:
+    """The script's word as a result or an error."""
+    if answer.done():
+        return
+    word, _, rest = text.partition(" ")
+    machine, partition = draft.keys.machine, draft.keys.number
+    if word in ("accepted", "delayed", "known"):
+        answer.set_result(Appended(draft.id))
+    elif word == "ended":
+        outcome = _outcome(rest)
+        answer.set_result(Appended(outcome.id, outcome, attached=outcome.id != draft.id))
+    elif word == "attached":
+        answer.set_result(Appended(rest, attached=True))
+    elif word == "conflict":
+        answer.set_exception(IdempotencyConflict(draft.idempotency_key, rest))
+    elif word == "full":
+        answer.set_exception(BacklogFull(machine, partition, LIMITS.backlog))
+    elif word == "exhausted":
+        answer.set_exception(StreamExhausted(machine, partition))
+    elif word == "large":
+        what, size = rest.split()
+        answer.set_exception(TooLarge(what, int(size), LIMITS.key if what == "key" else LIMITS.arguments))
+    elif word == "late":
+        answer.set_exception(
+            Pending(
+                f"command {draft.id} was sent again too late to tell whether it had been accepted before; look at the instance's history",
+                id=draft.id,
+                machine=machine,
+                key=draft.key,
+                transition=draft.transition,
+            )
+        )
+    else:
+        answer.set_exception(ServerError(f"append answered {text!r}, which this version does not know"))
+
+
+def fail(answer: asyncio.Future[Appended], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
+def said(error: StatemqError | ReplyError, keys: PartitionKeys) -> StatemqError:
+    if isinstance(error, StatemqError):
+        return error
+    if error.word == "OOM":
+        return Refused("Redis has used up its memory (maxmemory) and accepts no new commands; what is queued goes on and makes room")
+    return ServerError(f"Redis refused an append to partition {keys.number} of {keys.machine}: {error.message}")
