@@ -35,20 +35,27 @@ class Engine(Protocol):
 
     def uuid(self) -> uuid.UUID: ...
 
+    @property
+    def logger(self) -> logging.LoggerAdapter[Any]: ...
+
 
 class Context:
     """The running command, and what its body may do durably.
 
-    ``key`` the instance's key; ``command_id`` the command; ``attempt`` 1 for the first;
-    ``logger`` silent while recorded steps are passed again.
+    ``key`` the instance's key; ``command_id`` the command; ``attempt`` 1 for the first.
     """
 
-    __slots__ = ("_engine", "_random", "attempt", "command_id", "key", "logger")
+    __slots__ = ("_engine", "_random", "attempt", "command_id", "key")
 
-    def __init__(self, engine: Engine, key: str, command_id: str, attempt: int, logger: logging.LoggerAdapter[Any]) -> None:
+    def __init__(self, engine: Engine, key: str, command_id: str, attempt: int) -> None:
         self._engine = engine
-        self.key, self.command_id, self.attempt, self.logger = key, command_id, attempt, logger
+        self.key, self.command_id, self.attempt = key, command_id, attempt
         self._random: random.Random | None = None
+
+    @property
+    def logger(self) -> logging.LoggerAdapter[Any]:
+        """Silent while recorded steps are passed again, so that a line is logged once."""
+        return self._engine.logger
 
     @property
     def random(self) -> random.Random:

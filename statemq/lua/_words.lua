@@ -53,9 +53,10 @@ local function forget_once(text)
   if ok and fields.once then redis.call('PEXPIRE', fields.once, 86400000) end
 end
 
--- Takes ended commands off an inbox's head (P28: cancel leaves them there). Returns the live head's entry and id, or nil.
+-- Takes ended commands off an inbox's head (P28: cancel leaves them there), so many at most that nobody waits for it; the owner
+-- comes again for the rest. Returns the live head's entry and id, or nil.
 local function live_head(inbox, accepted)
-  while true do
+  for _ = 1, 500 do
     local head = redis.call('LINDEX', inbox, 0)
     if not head then return nil end
     local entry, id = element(head)

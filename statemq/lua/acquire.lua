@@ -1,12 +1,12 @@
 -- After it the caller owns the partition under a new token, if it named the token it believes dead (P4) and that one is:
--- released, past its deadline, or its owner's channel without a subscriber (P5). A repeat by the holder answers the same.
+-- released, past its deadline, or seen to fall silent and its channel without a subscriber now (P5). A repeat by the holder answers the same.
 --
 -- KEYS lease commands timers
--- ARGV worker n believed_token lease_ms incarnation alive_channel reinit news_channel partition
+-- ARGV worker n believed_token lease_ms incarnation alive_channel reinit news_channel partition fell_silent
 -- RETURNS done token last_entry crashed next_due paused [entry crashes …] | taken token owner | alive | wiped | foreign
 local lease, commands, timers = KEYS[1], KEYS[2], KEYS[3]
 local worker, n, believed, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local incarnation, alive_channel, reinit, news, partition = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local incarnation, alive_channel, reinit, news, partition, fell_silent = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 
 local now = clock()
 local held = redis.call('HMGET', lease, 'token', 'owner', 'deadline', 'epoch', 'incarnation', 'paused')
@@ -21,8 +21,8 @@ if not repeated then
   if token ~= believed then return { 'taken', token, owner } end
   if token ~= '' and owner ~= worker then
     local silent = alive_channel ~= '' and redis.call('PUBSUB', 'SHARDNUMSUB', alive_channel)[2] == 0
-    if not silent and deadline > now then return { 'alive' } end
-    -- P14: an owner that lives (stopped, cut off) is no crash
+    if not (silent and fell_silent == '1') and deadline > now then return { 'alive' } end
+    -- P14: an owner that still is subscribed lives (stopped, its loop stuck): that is no crash
     if silent then crashed = 1 end
   end
 end

@@ -49,13 +49,26 @@ class NotAcquired(msgspec.Struct, frozen=True):
 
 
 async def acquire(
-    router: Router, keys: PartitionKeys, *, worker: str, n: int, believed: str, lease_ms: int, incarnation: str, silent: str, reinit: bool
+    router: Router,
+    keys: PartitionKeys,
+    *,
+    worker: str,
+    n: int,
+    believed: str,
+    lease_ms: int,
+    incarnation: str,
+    owner: str = "",
+    silent: str,
+    reinit: bool,
 ) -> Acquired | NotAcquired:
-    """The partition is this worker's, or who stands in the way (P4). ``silent``: the owner whose channel has no subscriber any more."""
+    """The partition is this worker's, or who stands in the way (P4).
+
+    ``owner``: who is believed to hold it; ``silent``: the same, when it was seen alive and then not (P5).
+    """
     r = await router.run(
         "acquire", [keys.lease, keys.commands, keys.timers], worker, n, believed, lease_ms, incarnation,
-        keys.alive_channel(silent) if silent else "", "1" if reinit else "",
-        names.news_channel(keys.namespace, keys.machine), keys.number,
+        keys.alive_channel(silent or owner) if silent or owner else "", "1" if reinit else "",
+        names.news_channel(keys.namespace, keys.machine), keys.number, "1" if silent else "",
     )  # fmt: skip
     word = r[0].decode()
     if word != "done":

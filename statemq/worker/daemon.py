@@ -76,6 +76,7 @@ class Worker:
         self._url, self._namespace, self._crash = url, check_namespace(namespace), crash
         self._served: dict[str, Served] = {}
         self._silent: dict[PartitionKeys, str] = {}
+        self._mourned: set[str] = set()
         self._taking: set[PartitionKeys] = set()
         self._trouble_until: dict[PartitionKeys, float] = {}
         self._suspects: dict[PartitionKeys, dict[str, str]] = {}
@@ -166,6 +167,7 @@ class Worker:
 
     def heard_live(self, machine: str, live: list[str]) -> None:
         served = self._served[machine]
+        live = [w for w in live if w not in self._silent.values()]  # the registry hears of a death later
         if live != served.live:
             served.live = live
             self._replan()
@@ -178,6 +180,7 @@ class Worker:
             case ["acquired", p, token, owner]:
                 self._saw(served, int(p), Held(token, owner, self.now_ms() + self.settings.lease_ms))
             case ["joined", worker]:
+                self._mourned.discard(worker)
                 served.live = sorted({*served.live, worker})
                 self._replan()
             case ["left", worker]:
@@ -275,7 +278,7 @@ class Worker:
             self._n += 1
             got = await lease.acquire(
                 self._router, keys, worker=self.id, n=self._n, believed=held.token, lease_ms=self.settings.lease_ms,
-                incarnation=served.config.incarnation, silent=silent, reinit=False,
+                incarnation=served.config.incarnation, owner=held.owner, silent=silent, reinit=False,
             )  # fmt: skip
             if isinstance(got, NotAcquired):
                 await self._not_acquired(served, keys, got)
@@ -298,6 +301,10 @@ class Worker:
         p = Partition(self._shop, served.spec, keys, got, self._suspects.setdefault(keys, {}))
         self.partitions[keys] = p
         self._tell_life()
+        if got.crashed and held.owner not in self._mourned:
+            # else it would count in the shares until its last life sign is old, and be left partitions that it never takes
+            self._mourned.add(held.owner)
+            self._spawn(lease.beat(self._router, self._namespace, served.spec.name, held.owner, b"", gone=True))
         if events.listeners:
             taken = held.owner if held.owner != self.id else ""
             events.emit(

@@ -16,7 +16,7 @@ import random
 import typing
 import uuid
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -64,18 +64,52 @@ class Gone(BaseException):
     """The command was cancelled or removed while it ran."""
 
 
-class ReplaySilent(logging.LoggerAdapter[logging.Logger]):
-    """Says nothing while recorded steps are passed again, so a line is logged once."""
+class Logger(logging.LoggerAdapter[logging.Logger]):
+    """Names the instance; says nothing while recorded steps are passed again."""
 
-    def __init__(self, attempt: Attempt) -> None:
-        super().__init__(_log, {"statemq": f"{attempt.lane.partition.spec.name}/{attempt.command.key}"})
-        self._attempt = attempt
+    def __init__(self, machine: str, key: str, engine: Attempt | Pure) -> None:
+        super().__init__(_log, {"statemq": f"{machine}/{key}"})
+        self._engine = engine
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
-        return not self._attempt.replaying and self.logger.isEnabledFor(level)
+        return not self._engine.replaying and self.logger.isEnabledFor(level)
 
     def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
         return f"{self.extra['statemq']}: {msg}" if self.extra else msg, kwargs
+
+
+class Pure:
+    """The engine behind the ``ctx`` of a plain ``def``: it has the command's name, time and chance, but can wait for nothing."""
+
+    __slots__ = ("_at_ms", "_command", "_machine", "_uuids")
+    replaying = False
+
+    def __init__(self, machine: str, command: Queued, at_ms: int) -> None:
+        self._machine, self._command, self._at_ms, self._uuids = machine, command, at_ms, 0
+
+    def context(self) -> Context:
+        return Context(self, self._command.key, self._command.id, self._command.attempts + 1)
+
+    def now_ms(self) -> int:
+        return self._at_ms
+
+    def uuid(self) -> uuid.UUID:
+        self._uuids += 1
+        return _uuid(self._command, self._uuids)
+
+    @property
+    def logger(self) -> Logger:
+        return Logger(self._machine, self._command.key, self)
+
+    def step(self, name: str, *_: Any) -> NoReturn:
+        raise TypeError(f"ctx.step({name!r}, …) needs an async def transition: a plain def cannot wait")
+
+    def sleep(self, ms: int) -> NoReturn:
+        raise TypeError("ctx.sleep needs an async def transition: a plain def cannot wait")
+
+
+def _uuid(command: Queued, n: int) -> uuid.UUID:
+    return uuid.uuid5(_UUIDS, f"{command.id}/{n}")
 
 
 class Attempt:
@@ -101,11 +135,15 @@ class Attempt:
         self._quiet.set()
         self._has_slot = True
         self._body: asyncio.Task[Any] | None = None
-        self.context = Context(self, command.key, command.id, command.attempts + 1, ReplaySilent(self))
+        self.context = Context(self, command.key, command.id, command.attempts + 1)
 
     @property
     def replaying(self) -> bool:
         return bool(self._unread)
+
+    @property
+    def logger(self) -> Logger:
+        return Logger(self.lane.partition.spec.name, self.command.key, self)
 
     async def body(self) -> Any:
         """What the body returns or raises. Must run in a task of its own, which ``stop`` cancels."""
@@ -142,7 +180,7 @@ class Attempt:
 
     def uuid(self) -> uuid.UUID:
         self._uuids += 1
-        return uuid.uuid5(_UUIDS, f"{self.command.id}/{self._uuids}")
+        return _uuid(self.command, self._uuids)
 
     def step(
         self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, returns: Any

@@ -20,7 +20,7 @@ from statemq.errors import Reject
 from statemq.retry import next_ms
 from statemq.store.commands import Queued, from_element
 from statemq.store.commit import Ended
-from statemq.worker.execute import Attempt
+from statemq.worker.execute import Attempt, Pure
 from statemq.worker.judge import Doomed, Run, Snapshot, cancelled, conclude, describe, ends, judge, policy, refusal, trace_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Lane:
     __slots__ = (
         "asleep",
         "attempt",
+        "backing_off",
         "broken",
         "conflicts",
         "fetching",
@@ -85,6 +86,8 @@ class Lane:
         self.redo: list[Queued] = []
         self.conflicts = 0
         self.attempt: Attempt | None = None
+        self.backing_off = False
+        """Its task only waits for the next attempt, which any owner can make."""
         self.task: asyncio.Task[None] | None = None
         """The running attempt, its back-off, or the burial of its command."""
         self.offered = False
@@ -186,7 +189,8 @@ class Lane:
     def _call(self, c: Queued, run: Run) -> tuple[Ended, Snapshot]:
         case, spec = run.case, self.partition.spec
         if case.has_ctx:
-            result = case.fn(run.instance, Attempt(self, c, run).context, **run.arguments)
+            ctx = Pure(spec.name, c, self.partition.now_ms()).context()
+            result = case.fn(run.instance, ctx, **run.arguments)
         else:
             result = case.fn(run.instance, **run.arguments)
         return conclude(spec, self.snap, c, run, result)
@@ -292,9 +296,11 @@ class Lane:
         c.peeked = False  # the next attempt reads the journal as it stands
         self.queue.appendleft(c)
         p.slots.end(self)
+        self.backing_off = True
         try:
             await asyncio.sleep(wait_ms / 1000)
         finally:
+            self.backing_off = False
             p.slots.free -= 1  # _owned gives it back
 
     async def _doom(self, c: Queued, doom: Doomed) -> None:

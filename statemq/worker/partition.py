@@ -107,7 +107,13 @@ class Partition:
     @property
     def busy(self) -> bool:
         """Something runs or is on its way to the store."""
-        return bool(self._ended or self._committing or self._parks or self._records or any(lane.task for lane in self.lanes.values()))
+        return bool(
+            self._ended
+            or self._committing
+            or self._parks
+            or self._records
+            or any(lane.task and not lane.backing_off for lane in self.lanes.values())
+        )
 
     def room(self) -> int:
         """Commands that may be read now."""

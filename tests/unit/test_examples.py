@@ -21,6 +21,8 @@ from statemq.retry import Retry
 class Memory:
     """An engine with a journal in memory; sleeps take no time. Crashes before the step or sleep numbered ``crash_at``."""
 
+    logger = logging.LoggerAdapter(logging.getLogger("test"), {})
+
     def __init__(self) -> None:
         self.journal: dict[str, Any] = {}
         self.ran: list[str] = []
@@ -67,9 +69,7 @@ class Instances:
         case = spec.case(state)
         assert case is not None
         instance = self.spec.build(key, state, version, data)
-        context = Context(
-            engine or Memory(), key, f"{self.spec.name}.0.0123456789abcdef", 1, logging.LoggerAdapter(logging.getLogger("test"), {})
-        )
+        context = Context(engine or Memory(), key, f"{self.spec.name}.0.0123456789abcdef", 1)
         answer = case.fn(instance, *([context] if case.has_ctx else []), **spec.decode_arguments(b"{}"))
         if isinstance(answer, Awaitable):
             answer = await answer
