@@ -269,9 +269,12 @@ class Attempt:
 
     async def _call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         if _is_async(fn):
-            return await fn(*args)
+            try:
+                return await fn(*args)
+            except (SystemExit, KeyboardInterrupt) as error:
+                raise RuntimeError(f"the step's function raised {describe(error)}") from error
         # a blocking function gets a thread, so that this loop and the other keys go on
-        call = functools.partial(contextvars.copy_context().run, fn, *args)
+        call = functools.partial(contextvars.copy_context().run, _in_thread, fn, args)
         result = await asyncio.get_running_loop().run_in_executor(self.lane.partition.threads, call)
         return await result if inspect.isawaitable(result) else result
 
@@ -330,6 +333,14 @@ class Attempt:
         if not self._has_slot:
             await partition.slots.take()
             self._has_slot = True
+
+
+def _in_thread(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    try:
+        return fn(*args)
+    except (StopIteration, SystemExit, KeyboardInterrupt) as error:
+        # a future cannot carry the first (who waits would wait for ever); the others would end the event loop, not the step
+        raise RuntimeError(f"the step's function raised {describe(error)}") from error
 
 
 def _encode_result(field: str, result: Any) -> bytes:
