@@ -76,7 +76,7 @@ class Worker:
         self._url, self._namespace, self._crash = url, check_namespace(namespace), crash
         self._served: dict[str, Served] = {}
         self._silent: dict[PartitionKeys, str] = {}
-        self._mourned: set[str] = set()
+        self._mourned: set[tuple[str, str]] = set()
         self._taking: set[PartitionKeys] = set()
         self._trouble_until: dict[PartitionKeys, float] = {}
         self._suspects: dict[PartitionKeys, dict[str, str]] = {}
@@ -180,7 +180,7 @@ class Worker:
             case ["acquired", p, token, owner]:
                 self._saw(served, int(p), Held(token, owner, self.now_ms() + self.settings.lease_ms))
             case ["joined", worker]:
-                self._mourned.discard(worker)
+                self._mourned.discard((machine, worker))
                 served.live = sorted({*served.live, worker})
                 self._replan()
             case ["left", worker]:
@@ -301,9 +301,9 @@ class Worker:
         p = Partition(self._shop, served.spec, keys, got, self._suspects.setdefault(keys, {}))
         self.partitions[keys] = p
         self._tell_life()
-        if got.crashed and held.owner not in self._mourned:
+        if got.crashed and (served.spec.name, held.owner) not in self._mourned:
             # else it would count in the shares until its last life sign is old, and be left partitions that it never takes
-            self._mourned.add(held.owner)
+            self._mourned.add((served.spec.name, held.owner))
             self._spawn(lease.beat(self._router, self._namespace, served.spec.name, held.owner, b"", gone=True))
         if events.listeners:
             taken = held.owner if held.owner != self.id else ""
