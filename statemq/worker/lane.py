@@ -511,8 +511,9 @@ class Lane:
         self.offer()
 
     async def _ask_cancel(self, attempt: Attempt) -> None:
-        if await self.partition.cancel_asked(attempt.command.id) and self.attempt is attempt:
-            attempt.stop("cancel")
+        why = await self.partition.asked_to_stop(attempt.command.id)
+        if why and self.attempt is attempt:
+            attempt.stop(why)
 
     def _put_back(self, commands: list[Queued]) -> None:
         self.queue.extendleft(reversed(commands))

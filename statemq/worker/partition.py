@@ -494,9 +494,11 @@ class Partition:
             return list(commands)
         return [c for c, where in zip(commands, accepted, strict=True) if where and where.startswith(b"@" + c.entry.encode() + b" ")]
 
-    async def cancel_asked(self, id: str) -> bool:
-        name = self.keys.steps(id)
-        return bool(await self.ask("HEXISTS", name, "@cancel"))
+    async def asked_to_stop(self, id: str) -> str:
+        """Why a running command is to be closed: it is ``gone`` (cancelled before it had a journal), to ``cancel``, or not at all."""
+        if not await self.ask("HEXISTS", self.keys.accepted, id):
+            return "gone"
+        return "cancel" if await self.ask("HEXISTS", self.keys.steps(id), "@cancel") else ""
 
     def halt_key(self, lane: Lane) -> None:
         """Three conflicts in a row: somebody changes this key behind our back (P20)."""
