@@ -11,6 +11,7 @@ from statemq import Cancelled, Client, Context, Machine, UsageError, query, tran
 from tests.waiting import wait_until
 from tests.working import working
 
+
 class Data(msgspec.Struct):
     owner: str = ""
 
