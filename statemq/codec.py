@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import os
 import re
 from collections.abc import Callable
@@ -16,6 +17,23 @@ from statemq.errors import UsageError
 
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 """A value as JSON bytes. Raises TypeError or ValueError for what JSON cannot hold."""
+
+
+def encode_exact(value: Any) -> bytes:
+    """The same for a user's value. NaN and infinities, which the encoder would write as null, are a ValueError too."""
+    raw = encode(value)
+    if b"null" in raw and value is not None and _has_no_number(msgspec.to_builtins(value)):
+        raise ValueError("NaN and infinities are no JSON")
+    return raw
+
+
+def _has_no_number(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(_has_no_number(item) for item in value.values())
+    return isinstance(value, list | tuple) and any(_has_no_number(item) for item in value)
+
 
 decode: Callable[[Any], Any] = msgspec.json.Decoder().decode
 """Any JSON text as plain Python values."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from statemq.codec import encode
+from statemq.codec import encode_exact
 from statemq.errors import Fail, InvalidArguments
 
 UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
@@ -42,7 +42,7 @@ class Operation(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         if not args and not kwargs and not self.required:
             return b"{}"
         try:
-            raw = encode(self._bind(args, kwargs))
+            raw = encode_exact(self._bind(args, kwargs))
         except UNENCODABLE as error:
             raise self._invalid(f"JSON cannot hold the arguments: {error}") from None
         self.decode_arguments(raw)
@@ -60,7 +60,7 @@ class Operation(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     def encode_result(self, value: Any) -> bytes:
         """The result as JSON. Raises InvalidResult when it is not JSON or not what the signature says."""
         try:
-            raw = encode(value)
+            raw = encode_exact(value)
         except UNENCODABLE as error:
             raise InvalidResult(f"{self.machine}.{self.name} returned what JSON cannot hold: {error}", "result") from None
         if type(value) is not self.plain_result:

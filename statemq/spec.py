@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from statemq.codec import encode
+from statemq.codec import encode_exact
 from statemq.errors import Reject, UnknownTransition
 from statemq.guard import Guard
 from statemq.operation import UNENCODABLE, InvalidResult, Operation, explain
@@ -132,7 +132,7 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         if type(data) is not expected:
             raise InvalidResult(f"{self.name}/{instance.key}: self.data is {type(data).__name__}, not {expected.__name__}", "data")
         try:
-            raw = encode(data)
+            raw = encode_exact(data)
             # Structs do not check assignments: what could not be read back would block the instance for ever.
             self.decode_data(raw)
         except UNENCODABLE as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from statemq.codec import encode
+from statemq.codec import encode_exact
 from statemq.command import Declared
 from statemq.errors import InvalidArguments, NamespaceLost, UnknownMachine, UnknownTransition
 from statemq.keys import PartitionKeys, partition_of
@@ -128,7 +128,7 @@ class Catalog:
         if transition not in known.transitions:
             raise UnknownTransition(known.name, transition, known.transitions)
         try:
-            raw = encode(dict(args))
+            raw = encode_exact(dict(args))
         except UNENCODABLE as error:
             raise InvalidArguments(known.name, transition, f"JSON cannot hold the arguments: {error}") from None
         kept = self._validators.get((known.name, transition))

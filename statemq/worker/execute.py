@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
-from statemq.codec import digest, encode_sorted
+from statemq.codec import digest, encode_exact, encode_sorted
 from statemq.config import LIMITS
 from statemq.context import Context
 from statemq.errors import Fail, StepConflict, StepFailed, TooLarge
@@ -345,7 +345,7 @@ def _in_thread(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 
 def _encode_result(field: str, result: Any) -> bytes:
     try:
-        return msgspec.json.encode(result)
+        return encode_exact(result)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Fail(f"step {field} returned what JSON cannot hold: {error}", "result") from error
 
