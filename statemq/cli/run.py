@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -21,6 +22,9 @@ from statemq.errors import UsageError
 
 if TYPE_CHECKING:
     from statemq.config import WorkerSettings
+
+
+log = logging.getLogger("statemq.cli")
 
 
 class OnWipe(StrEnum):
@@ -156,9 +160,13 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def _work(machines: list[type[Any]], place: Place, settings: WorkerSettings) -> int:
+    from statemq.log import listen
+    from statemq.worker.crash import crash_from
     from statemq.worker.daemon import Worker
 
-    worker = Worker(machines, place.url, namespace=place.namespace, settings=settings)
+    listen()
+    worker = Worker(machines, place.url, namespace=place.namespace, settings=settings, crash=crash_from(os.environ))
+    log.info("worker %s runs %s at %s", worker.id, ", ".join(cls.spec.name for cls in machines), place.url.rpartition("@")[2])
     received: list[signal.Signals] = []
 
     def end(number: signal.Signals) -> None:
