@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import falcon
 import falcon.asgi
 
 from statemq.client import Handle
-from statemq.errors import Pending
+from statemq.errors import Pending, StatemqError
 from statemq.http.access import SUBMIT
 from statemq.http.paths import join_path
 from statemq.http.problems import Refusal, refusal_of_outcome
@@ -28,6 +29,7 @@ class CallResource:
         self.service = service
 
     async def on_post(self, req: Request, resp: falcon.asgi.Response, machine: str, key: str, name: str) -> None:
+        self.service.check_kind(machine, name, "POST")
         if "respond-async" in req.preferences():
             await send_only(self.service, req, resp, machine, key, name)
             resp.set_header("Preference-Applied", "respond-async")
@@ -88,9 +90,20 @@ async def answer_outcome(
         outcome = await service.waiting.outcome(req, handle, seconds)
     except Pending as error:
         where = join_path(req.root_path, "-", "commands", handle.id, "result")
-        detail = f"{error}. Its result will be at {where}"
+        detail = f"{error}{await no_worker(service, machine)}. Its result will be at {where}"
         raise Refusal("pending", detail, id=handle.id, machine=machine, headers={"Location": where}) from None
     answer_result(resp, machine, outcome)
+
+
+async def no_worker(service: Service, machine: str) -> str:
+    """The most frequent reason for a wait without end, if it is the reason."""
+    if service.waiting.stopping:
+        return ""
+    with suppress(StatemqError):
+        client = await service.client()
+        if not await service.within(client.live_workers(machine)):
+            return f"; no worker of {machine} runs now"
+    return ""
 
 
 def answer_result(resp: falcon.asgi.Response, machine: str, outcome: Outcome) -> None:

@@ -66,6 +66,7 @@ class QueryResource:
         self.service = service
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response, machine: str, key: str, name: str) -> None:
+        self.service.check_kind(machine, name, "GET")
         arguments = self.arguments(req, machine, name)
         client = await self.service.client()
         answer_json(resp, await self.service.within(client.query(machine, key, name, arguments)))

@@ -137,7 +137,7 @@ def engine_paths(schemas: Schema) -> Schema:
     return {
         "/-/machines": {"get": operation("machines", "The declared machines", machines, "-")},
         "/-/health": {"get": operation("health", "Whether this process is alive", health, "-")},
-        "/-/ready": {"get": operation("ready", "Whether Redis takes writes", health, "-")},
+        "/-/ready": {"get": operation("ready", "Whether Redis answers and knows the machines", health, "-")},
         "/-/commands/{id}": {"parameters": [ID], "get": operation("command", "A command's status and steps", command, "-")},
         "/-/commands/{id}/result": {"parameters": [ID], "get": result},
         "/-/commands/{id}/cancel": {"parameters": [ID], "post": cancel},

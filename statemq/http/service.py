@@ -104,6 +104,16 @@ class Service:
         except TimeoutError:
             raise RedisAway(f"Redis did not answer within {self.settings.redis_within_s:g} s") from None
 
+    def check_kind(self, machine: str, name: str, method: str) -> None:
+        """Transitions are POSTed, queries are got. Raises Refusal for the other way round; unknown names are the client's to refuse."""
+        spec = self.specs.get(machine)
+        if spec is None:
+            return
+        if method == "GET" and name in spec.transitions and name not in spec.queries:
+            raise Refusal("method", f"{name} is a transition of {machine}: POST it", headers={"Allow": "POST, OPTIONS"})
+        if method == "POST" and name in spec.queries and name not in spec.transitions:
+            raise Refusal("method", f"{name} is a query of {machine}: GET it", headers={"Allow": "GET, HEAD, OPTIONS"})
+
     async def arguments(self, req: Request) -> dict[str, Any]:
         """The request's body. Raises Refusal if it is too large, too slow or no JSON object."""
         try:

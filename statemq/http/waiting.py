@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from statemq.client import Handle
 from statemq.errors import Pending
@@ -51,12 +52,7 @@ class Waiting:
             return await handle.outcome(timeout=0)
         self.count += 1
         try:
-            if seconds <= SHORT_S:
-                return await self._short(handle, seconds)
-            try:
-                return await handle.outcome(timeout=SHORT_S)
-            except Pending:
-                return await self._long(req, handle, seconds - SHORT_S)
+            return await (self._short(handle, seconds) if seconds <= SHORT_S else self._long(req, handle, seconds))
         finally:
             self.count -= 1
 
@@ -74,9 +70,12 @@ class Waiting:
 
     async def _long(self, req: Request, handle: Handle[object], seconds: float) -> Outcome:
         answer = asyncio.ensure_future(handle.outcome(timeout=seconds))
-        others = [asyncio.ensure_future(req.until_gone()), asyncio.ensure_future(self._stopping.wait())]
+        others: list[asyncio.Future[Any]] = []
         try:
-            await asyncio.wait([answer, *others], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([answer], timeout=SHORT_S)
+            if not answer.done():
+                others = [asyncio.ensure_future(req.until_gone()), asyncio.ensure_future(self._stopping.wait())]
+                await asyncio.wait([answer, *others], return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 return answer.result()
         finally:

@@ -89,6 +89,7 @@ class FakeClient:
         self.queued: list[Queued] = []
         self.status: CommandStatus | None = None
         self.said = "cancelled"
+        self.live = 1
         self.asked: list[Any] = []
         self.connected = False
         self.hang = asyncio.Event()
@@ -132,6 +133,10 @@ class FakeClient:
     async def cancel(self, id: str) -> str:
         self._check()
         return self.said
+
+    async def live_workers(self, machine: str) -> int:
+        self._check()
+        return self.live
 
     async def graph(self, machine: str) -> dict[str, Any]:
         self._check()

@@ -81,6 +81,14 @@ def test_a_wait_that_is_over_answers_504_with_the_id(edge: Edge, how: dict[str, 
     assert result.headers["location"] == f"/-/commands/{body['id']}/result"
 
 
+@pytest.mark.parametrize("live", [0, 1])
+def test_a_wait_without_a_worker_says_so(edge: Edge, live: int) -> None:
+    edge.client.ended.clear()
+    edge.client.live = live
+    detail = problem(edge.post("/resource/a/setUp?wait=0"), 504, "pending")["detail"]
+    assert ("no worker of resource runs now" in detail) == (live == 0)
+
+
 def test_without_a_wait_the_outcome_is_asked_for(edge: Edge) -> None:
     edge.client.ended.clear()
     edge.client.late = True

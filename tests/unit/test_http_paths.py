@@ -73,5 +73,10 @@ def test_methods_that_a_path_does_not_take() -> None:
     assert "POST" in result.headers["allow"] and "GET" in result.headers["allow"]
     problem(edge.get("/resource/a/setUp/send"), 405, "method")
     problem(edge.post("/-/health"), 405, "method")
+    for result, detail, allow in [
+        (edge.get("/resource/a/setUp"), "setUp is a transition of resource: POST it", "POST, OPTIONS"),
+        (edge.post("/resource/a/room"), "room is a query of resource: GET it", "GET, HEAD, OPTIONS"),
+    ]:
+        assert (problem(result, 405, "method")["detail"], result.headers["allow"]) == (detail, allow)
     assert edge.ask("HEAD", "/resource/a").status_code == 200
     assert edge.ask("OPTIONS", "/resource/a/setUp").status_code == 200
