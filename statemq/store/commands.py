@@ -11,6 +11,11 @@ from statemq.keys import PartitionKeys, partition_of
 
 LOOK = "@look"
 
+FIELD_BYTES = 16 * 1024
+"""A field of an entry that is neither the key nor the arguments has at most so many bytes."""
+
+_TEXTS = ("reply", "once", "if_state", "if_version", "trace", "chain")
+
 
 class Queued(msgspec.Struct):
     """An accepted command as the worker holds it. ``entry`` orders it; ``parked``: it lies in the inbox, not in the stream."""
@@ -105,8 +110,12 @@ def read_entry(
         reason = f"the key has {len(f['key'])} bytes; the limit is {LIMITS.key}"
     elif len(f.get("args", b"")) > LIMITS.arguments:
         reason = f"the arguments have {len(f['args'])} bytes; the limit is {LIMITS.arguments}"
+    elif len(f["transition"]) > LIMITS.name:
+        reason = f"the transition has {len(f['transition'])} bytes; the limit is {LIMITS.name}"
     elif len(id) > 256 or any(c.isspace() for c in id):
         reason = "the id is too long or has white space"
+    elif long := next((name for name in _TEXTS if len(f.get(name, b"")) > FIELD_BYTES), ""):
+        reason = f"the field {long} has {len(f[long])} bytes; the limit is {FIELD_BYTES}"
     if reason:
         shown = {k[:64]: v[: LIMITS.buried_field].decode(errors="replace") for k, v in list(f.items())[:32]}
         return Garbage(entry, reason, shown, id[:256] if not any(c.isspace() for c in id) else "", key[:1024], transition[:128])
@@ -193,7 +202,7 @@ def from_element(raw: bytes) -> Queued | None:
 def flat_fields(c: Queued) -> list[Any]:
     """The fields of a stream entry for this command (forwarding)."""
     fields: list[Any] = ["id", c.id, "key", c.key, "transition", c.transition, "args", c.args]
-    for name in ("reply", "once", "if_state", "if_version", "trace", "chain"):
+    for name in _TEXTS:
         if value := getattr(c, name):
             fields += [name, value]
     return fields

@@ -494,6 +494,16 @@ class Partition:
             return list(commands)
         return [c for c, where in zip(commands, accepted, strict=True) if where and where.startswith(b"@" + c.entry.encode() + b" ")]
 
+    def removed(self, id: str) -> None:
+        """Somebody deleted the entry of this accepted command, or of a look, by hand; the sweep has ended it."""
+        if id.startswith("@look:"):
+            self._look(id.removeprefix("@look:"))
+            return
+        self.warn(f"{self}: command {id} was removed from the stream by hand; it ends as failed")
+        for lane in list(self.lanes.values()):
+            if lane.attempt is not None and lane.attempt.command.id == id:
+                lane.attempt.stop("gone")
+
     async def asked_to_stop(self, id: str) -> str:
         """Why a running command is to be closed: it is ``gone`` (cancelled before it had a journal), to ``cancel``, or not at all."""
         if not await self.ask("HEXISTS", self.keys.accepted, id):

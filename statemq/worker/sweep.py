@@ -48,5 +48,5 @@ async def _find_removed(p: Partition, cursor: str) -> str:
         ends = [(id, entry, outcome.failed(id, "", "", "", reason, "removed", "", 0)) for id, entry in lost]
         reply = await p.answer(p.fence.sweep(ends))
         for id in reply[1:] if isinstance(reply, list) else []:
-            p.warn(f"{p}: command {id.decode()} was removed from the stream by hand; it ends as failed")
+            p.removed(id.decode())
     return str(raw_cursor.decode())
