@@ -1,6 +1,6 @@
 -- After it an accepted command whose stream entry somebody deleted has ended as failed (P27). Others are not touched.
 --
--- KEYS lease commands accepted outcomes(stem) history
+-- KEYS lease commands accepted outcomes(stem) history, then the steps of each
 -- ARGV token number worker history_cap n, then n times: id entry outcome_json
 -- RETURNS done, then the ids that were ended; or fenced | rewound | seen
 local lease, commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -22,6 +22,7 @@ for _, c in ipairs(lost) do
   answer[#answer + 1] = id
   if string.sub(id, 1, 6) ~= '@look:' then
     redis.pcall('XACK', commands, 'workers', entry)
+    redis.call('UNLINK', KEYS[5 + c])
     keep_outcomes(outcomes, now, { id, stamp(ARGV[3 * c + 5], now) })
     redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', '', 'transition', '', 'from', '', 'to', '',
       'version', '', 'outcome', 'failed', 'attempts', '0', 'worker', worker, 'at', string.format('%.0f', now))

@@ -170,4 +170,5 @@ class Fence:
         args: list[Arg] = []
         for row in lost:
             args += row
-        return self._send("sweep", [keys.commands, keys.accepted, keys.outcomes_, keys.history], self.worker, HISTORY_CAP, len(lost), *args)
+        names = [keys.commands, keys.accepted, keys.outcomes_, keys.history, *(keys.steps(row[0]) for row in lost)]
+        return self._send("sweep", names, self.worker, HISTORY_CAP, len(lost), *args)
