@@ -113,7 +113,7 @@ async def on_statemq_error(req: Request, resp: falcon.asgi.Response, error: Stat
 
 async def on_http_error(req: Request, resp: falcon.asgi.Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:
     """Falcon's own refusals, in our words."""
-    headers = dict(error.headers or {})
+    headers: dict[str, str] = dict(error.headers) if error.headers else {}
     if error.status_code == 404:
         refusal = Refusal("not_found", "there is no such path; /openapi.json lists them", headers=headers)
     elif error.status_code == 405:
