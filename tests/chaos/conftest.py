@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from statemq import Client
+from tests.chaos.fleet import Fleet
+from tests.chaos.ledger import Ledger
+
+REPORTS: pytest.StashKey[list[str]] = pytest.StashKey()
+
+Report = Callable[[str], None]
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Report:
+    """Says a measured value at the end of the run."""
+    return request.config.stash.setdefault(REPORTS, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if lines := config.stash.get(REPORTS, []):
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def seed() -> int:
+    """Of all that is random; ``CHAOS_SEED`` plays one again."""
+    return int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(1_000_000))
+
+
+@pytest.fixture
+async def client(url: str, namespace: str) -> AsyncIterator[Client]:
+    async with Client(url, namespace=namespace, machines=[Ledger]) as opened:
+        yield opened
+
+
+@pytest.fixture
+def launch(client: Client, tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
+    """``launch(2, lease_ms=1000)``: a fleet of so many workers, on their way up."""
+    fleets: list[Fleet] = []
+
+    def begin(workers: int, *, lease_ms: int = 10_000) -> Fleet:
+        fleet = Fleet(client, tmp_path, lease_ms=lease_ms)
+        fleets.append(fleet)
+        for _ in range(workers):
+            fleet.start()
+        return fleet
+
+    yield begin
+    for fleet in fleets:
+        fleet.close()
