@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from statemq.cli.find import find_targets
@@ -12,7 +13,10 @@ def classes(target: str | None) -> list[type[Any]]:
     """The classes of ``--target``, ``STATEMQ_TARGET`` or the running `dev`; none if none is named. Raises UsageError."""
     from statemq.target import load_target
 
-    found = [cls for one in find_targets(target) for cls in load_target(one)]
+    targets = find_targets(target)
+    if targets.cwd is not None and str(targets.cwd) not in sys.path:
+        sys.path.append(str(targets.cwd))
+    found = [cls for one in targets.names for cls in load_target(one)]
     return list(dict.fromkeys(found))
 
 

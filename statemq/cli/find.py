@@ -19,12 +19,19 @@ class Place(NamedTuple):
 
 
 class Dev(NamedTuple):
-    """A running `dev`: where it is, and the targets it runs, readable from any folder."""
+    """A running `dev`: where it is, and the targets it runs; modules among them are imported from ``cwd``."""
 
     folder: Path
     url: str
     namespace: str
     targets: list[str]
+    cwd: Path
+
+
+class Targets(NamedTuple):
+    names: list[str]
+    cwd: Path | None = None
+    """Where modules among them are to be found; None for the working folder."""
 
 
 def find(redis: str | None, namespace: str | None) -> Place:
@@ -40,12 +47,12 @@ def find(redis: str | None, namespace: str | None) -> Place:
     return Place(url or DEFAULT_URL, check_namespace(wanted or DEFAULT_NAMESPACE))
 
 
-def find_targets(target: str | None) -> list[str]:
+def find_targets(target: str | None) -> Targets:
     """The targets of ``--target``, ``STATEMQ_TARGET`` (several by commas), or the nearest running `dev`; may be none."""
     if given := target or os.environ.get("STATEMQ_TARGET"):
-        return [part.strip() for part in given.split(",") if part.strip()]
+        return Targets([part.strip() for part in given.split(",") if part.strip()])
     dev = find_dev()
-    return dev.targets if dev else []
+    return Targets(dev.targets, dev.cwd) if dev else Targets([])
 
 
 def find_dev(start: Path | None = None, tell: bool = False) -> Dev | None:
@@ -56,8 +63,9 @@ def find_dev(start: Path | None = None, tell: bool = False) -> Dev | None:
         if about is None:
             continue
         if _runs(about.get("pid")):
-            targets = [_from_anywhere(str(target), folder) for target in about.get("targets") or []]
-            return Dev(folder, str(about["redis"]), str(about.get("namespace") or DEFAULT_NAMESPACE), targets)
+            targets = [str(target) for target in about.get("targets") or []]
+            namespace, cwd = str(about.get("namespace") or DEFAULT_NAMESPACE), Path(str(about.get("cwd") or folder))
+            return Dev(folder, str(about["redis"]), namespace, targets, cwd)
         if tell:
             say(f"the dev server of {folder} does not run any more")
     return None
@@ -89,9 +97,3 @@ def _runs(pid: Any) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _from_anywhere(target: str, folder: Path) -> str:
-    """A file target as its full path; a module target stays as it is."""
-    place, colon, name = target.partition(":")
-    return f"{folder / place}{colon}{name}" if place.endswith(".py") or "/" in place else target

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from statemq.cli.ends import say
 from statemq.cli.escape import clean
 from statemq.cli.status import ENDED, headline, progress
@@ -125,15 +127,12 @@ class _Screen(_Watch):
     def picture(self, status: CommandStatus) -> Any:
         from rich.text import Text
 
-        ended = self.outcome
-        head = headline(status)
+        if self.outcome is not None:
+            status = msgspec.structs.replace(status, status=self.outcome.outcome, outcome=self.outcome)
         lines = progress(status, int(time.time() * 1000))
-        if ended is not None:
-            head = clean(f"{status.machine}/{status.key} {status.transition}: {ended.outcome}")
-            lines = [line for line in lines if line.startswith(("✓", "✗"))]
-        elif self.behind:
+        if self.outcome is None and self.behind:
             lines.append(f"… waits behind {self.behind} of the same key")
-        if self.remark and ended is None:
+        if self.outcome is None and self.remark:
             lines.append(f"! {clean(self.remark)}")
         took = time.monotonic() - self.began
-        return Text("\n".join([f"{head}  ({took:.1f} s)", *[f"  {line}" for line in lines]]))
+        return Text("\n".join([f"{headline(status)}  ({took:.1f} s)", *[f"  {line}" for line in lines]]))

@@ -132,7 +132,7 @@ def history(
         "KEY": lambda h: h.key,
         "TRANSITION": lambda h: h.transition,
         "OUTCOME": lambda h: h.outcome,
-        "STATES": lambda h: h.source if h.source == h.target or not h.target else f"{h.source} → {h.target}",
+        "STATES": lambda h: h.source if h.target in ("", h.source) else f"{h.source} → {h.target}".strip(),
         "VERSION": lambda h: str(h.version),
         "ATTEMPTS": lambda h: str(h.attempts),
         "REASON": lambda h: h.reason,

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from statemq.records import CommandStatus, Step
 
 ENDED = frozenset({"completed", "rejected", "failed", "cancelled"})
-MARKS = {"completed": "✓", "rejected": "✗", "failed": "✗", "cancelled": "✗"}
+SLEEP = "sleep@"
+"""How the journal names sleeps; no step can be called so."""
 
 
 def headline(status: CommandStatus) -> str:
@@ -26,10 +27,12 @@ def headline(status: CommandStatus) -> str:
 
 def progress(status: CommandStatus, now_ms: int) -> list[str]:
     """The steps that are recorded, the last error, and what is waited for; a line each."""
-    wide = max((len(step.name) for step in status.steps), default=0)
+    wide = max((len(step.name) for step in status.steps if not step.name.startswith(SLEEP)), default=0)
     lines = [_step(step, wide) for step in status.steps]
     if status.status in ENDED:
         return lines
+    if status.steps and status.steps[-1].name.startswith(SLEEP):  # recorded when it begins
+        lines[-1] = "… sleep"
     if status.error:
         lines.append(f"↻ {clean(status.error)}")
     if status.due:
@@ -39,6 +42,8 @@ def progress(status: CommandStatus, now_ms: int) -> list[str]:
 
 
 def _step(step: Step, wide: int) -> str:
+    if step.name.startswith(SLEEP):
+        return "✓ sleep"
     took = f"  {duration(step.took_ms)}" if step.took_ms else ""
     if step.error:
         return clean(f"✗ {step.name:<{wide}}{took}  {step.error}")

@@ -272,14 +272,17 @@ def test_a_running_dev_is_found_from_its_folder(cli: Cli) -> None:
     about = {
         "redis": cli.env.pop("STATEMQ_REDIS"),
         "namespace": cli.env.pop("STATEMQ_NAMESPACE"),
-        "targets": ["gate.py"],
+        "targets": ["gate"],
+        "cwd": str(cli.folder),
         "pid": os.getpid(),
     }
     (cli.folder / ".statemq").mkdir()
     (cli.folder / ".statemq" / "dev.json").write_text(json.dumps(about))
+    home, cli.folder = cli.folder, cli.folder / "below"
+    cli.folder.mkdir()
     done = cli.run("query", "gate", "a", "note")
     assert done.stdout == '""\n'
-    assert f"using the dev server of {cli.folder}" in done.stderr
+    assert f"using the dev server of {home}" in done.stderr
 
 
 def test_a_closed_pipe_is_no_error_to_talk_about(cli: Cli) -> None:

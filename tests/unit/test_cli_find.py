@@ -24,13 +24,19 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def write_dev(folder: Path, **about: object) -> None:
     (folder / ".statemq").mkdir(exist_ok=True)
-    told = {"redis": "redis://u:secret@localhost:7777", "http": "http://localhost:8080", "namespace": "dev", "targets": ["a.py:A", "b.c"]}
+    told = {
+        "redis": "redis://u:secret@localhost:7777",
+        "http": "http://localhost:8080",
+        "namespace": "dev",
+        "targets": ["/x/a.py:A", "b.c"],
+        "cwd": "/x",
+    }
     (folder / ".statemq" / "dev.json").write_text(json.dumps(told | {"pid": os.getpid()} | about))
 
 
 def test_the_default() -> None:
     assert find(None, None) == Place("redis://localhost:6379", "statemq")
-    assert find_targets(None) == []
+    assert find_targets(None) == ([], None)
 
 
 def test_options_win_over_the_environment_and_that_over_dev(
@@ -52,8 +58,8 @@ def test_a_running_dev_above_is_found_and_said(tmp_path: Path, capsys: pytest.Ca
     assert said.out == ""
     assert f"using the dev server of {tmp_path}" in said.err
     assert "secret" not in said.err
-    assert find_targets(None) == [f"{tmp_path / 'a.py'}:A", "b.c"]
-    assert find_targets("x.py, y") == ["x.py", "y"]
+    assert find_targets(None) == (["/x/a.py:A", "b.c"], Path("/x"))
+    assert find_targets("x.py, y") == (["x.py", "y"], None)
 
 
 def test_a_dev_that_ended_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,7 +68,7 @@ def test_a_dev_that_ended_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixt
     write_dev(tmp_path, pid=ended.pid)
     assert find(None, None).url == "redis://localhost:6379"
     assert "does not run any more" in capsys.readouterr().err
-    assert find_targets(None) == []
+    assert find_targets(None) == ([], None)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"redis": 3}'])

@@ -112,6 +112,12 @@ def test_progress_of_a_command_that_is_retried() -> None:
     ]
 
 
+def test_a_sleep_that_is_under_way_is_not_ticked_off() -> None:
+    status = CommandStatus("m.0.x", "running", steps=[Step("pack"), Step("sleep@1")])
+    assert progress(status, 0) == ["✓ pack", "… sleep"]
+    assert progress(msgspec.structs.replace(status, status="completed"), 0) == ["✓ pack", "✓ sleep"]
+
+
 def test_durations_and_ranges_are_short() -> None:
     assert [duration(ms) for ms in (0, 999, 1234, 125_000, 120_000, 90_000_000)] == ["0 ms", "999 ms", "1.2 s", "2m 5s", "2m", "1d 1h"]
     assert duration(3_600_000) == "1h"
