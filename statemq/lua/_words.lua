@@ -18,9 +18,14 @@ end
 
 local PERIOD_MS = 60000
 
+-- Lua 5.1 writes whole numbers below 1e14 exactly; ms and versions stay below.
+local function text(number)
+  return number .. ''
+end
+
 -- The outcomes of this moment. Only the stem is a declared key: the period comes from Redis time (P31), the slot from the tag.
 local function period_key(stem, now)
-  return stem .. string.format('%.0f', math.floor(now / PERIOD_MS))
+  return stem .. math.floor(now / PERIOD_MS)
 end
 
 -- Where an id's outcome is, if it is still kept: JSON or nil.
@@ -28,16 +33,17 @@ local function outcome_of(stem, now, id)
   return redis.call('HGET', period_key(stem, now), id) or redis.call('HGET', period_key(stem, now - PERIOD_MS), id) or nil
 end
 
--- pairs: id, JSON, id, JSON …
+-- pairs: id, JSON, id, JSON … The hash's TTL is set when it is begun.
 local function keep_outcomes(stem, now, pairs)
   local key = period_key(stem, now)
+  local begun = redis.call('HLEN', key) > 0
   redis.call('HSET', key, unpack(pairs))
-  redis.call('PEXPIRE', key, 3 * PERIOD_MS)
+  if not begun then redis.call('PEXPIRE', key, 3 * PERIOD_MS) end
 end
 
 -- An outcome's JSON with the time it was written.
 local function stamp(json, now)
-  return string.sub(json, 1, -2) .. ',"at":' .. string.format('%.0f', now) .. '}'
+  return string.sub(json, 1, -2) .. ',"at":' .. now .. '}'
 end
 
 -- An inbox element is '<entry id> <command id> <json>'; so its first two words need no JSON decoder.

@@ -3,27 +3,29 @@
 --
 -- KEYS lease commands timers
 -- ARGV worker n believed_token lease_ms incarnation alive_channel reinit news_channel partition fell_silent
--- RETURNS done token last_entry crashed next_due paused [entry crashes …] | taken token owner | alive | wiped | foreign
+-- RETURNS done token last_entry dead next_due paused [entry crashes …] | taken token owner | alive | wiped | foreign
 local lease, commands, timers = KEYS[1], KEYS[2], KEYS[3]
 local worker, n, believed, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local incarnation, alive_channel, reinit, news, partition, fell_silent = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 
 local now = clock()
-local held = redis.call('HMGET', lease, 'token', 'owner', 'deadline', 'epoch', 'incarnation', 'paused')
+local held = redis.call('HMGET', lease, 'token', 'owner', 'deadline', 'epoch', 'incarnation', 'paused', 'dead')
 local token, owner, deadline = held[1] or '', held[2] or '', tonumber(held[3] or '0')
 local tail = '.' .. worker .. '.' .. n
 local repeated = token ~= '' and string.sub(token, -#tail) == tail
 
 if not held[5] and reinit ~= '1' then return { 'wiped' } end
 if held[5] and held[5] ~= incarnation and reinit ~= '1' then return { 'foreign' } end
-local crashed = 0
+-- P14: whose death gave the partition to its owner; kept, so that a repeat, and a new beginning of the same owner, say the same
+local dead = held[7] or ''
 if not repeated then
+  if owner ~= worker then dead = '' end
   if token ~= believed then return { 'taken', token, owner } end
   if token ~= '' and owner ~= worker then
     local silent = alive_channel ~= '' and redis.call('PUBSUB', 'SHARDNUMSUB', alive_channel)[2] == 0
     if not (silent and fell_silent == '1') and deadline > now then return { 'alive' } end
     -- P14: an owner that still is subscribed lives (stopped, its loop stuck): that is no crash
-    if silent then crashed = 1 end
+    if silent then dead = owner end
   end
 end
 local kind = redis.call('TYPE', commands).ok
@@ -32,15 +34,15 @@ if kind ~= 'none' and kind ~= 'stream' then return redis.error_reply('WRONGTYPE 
 if not repeated then
   -- P1: a rewound store can count an epoch twice; the worker's random id and its own count keep the tokens apart
   local epoch = math.max(tonumber(held[4] or '0') + 1, now)
-  token = string.format('%.0f', epoch) .. tail
-  redis.call('HSET', lease, 'token', token, 'owner', worker, 'epoch', string.format('%.0f', epoch), 'call', '0',
-    'incarnation', incarnation)
+  token = text(epoch) .. tail
+  redis.call('HSET', lease, 'token', token, 'owner', worker, 'epoch', text(epoch), 'call', '0',
+    'incarnation', incarnation, 'dead', dead)
   redis.call('PUBLISH', news, 'acquired ' .. partition .. ' ' .. token .. ' ' .. worker)
 end
-redis.call('HSET', lease, 'deadline', string.format('%.0f', now + lease_ms))
+redis.call('HSET', lease, 'deadline', text(now + lease_ms))
 redis.pcall('XGROUP', 'CREATE', commands, 'workers', '0', 'MKSTREAM') -- BUSYGROUP: it is there
 
-local answer = { 'done', token, '', tostring(crashed), '', held[6] or '' }
+local answer = { 'done', token, '', dead, '', held[6] or '' }
 local info = redis.call('XINFO', 'STREAM', commands)
 for i = 1, #info, 2 do
   if info[i] == 'last-generated-id' then answer[3] = info[i + 1] end
@@ -49,6 +51,7 @@ local due = redis.call('ZRANGE', timers, 0, 0, 'WITHSCORES')
 if due[2] then answer[5] = due[2] end
 for _, pending in ipairs(redis.call('XPENDING', commands, 'workers', '-', '+', '2000')) do
   answer[#answer + 1] = pending[1]
-  answer[#answer + 1] = tostring(pending[4])
+  -- counted for what the dead one had in its hands, not for what another owner left before it
+  answer[#answer + 1] = text(pending[4] + (dead ~= '' and pending[2] == dead and 1 or 0))
 end
 return answer

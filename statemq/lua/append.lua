@@ -55,7 +55,7 @@ for c = 1, n do
   end
   if not answer then
     -- P26: 'machine.partition.<uuid7>', whose first 12 hex digits are ms
-    local made = tonumber(string.match(id, '%.(%x%x%x%x%x%x%x%x%x%x%x%x)7%x+$') or '', 16)
+    local made = string.sub(id, -33, -33) == '.' and string.sub(id, -20, -20) == '7' and tonumber(string.sub(id, -32, -21), 16)
     if made and now - made > resend_within then answer = 'late' end
   end
   if not answer and once then
@@ -83,7 +83,7 @@ for c = 1, n do
       redis.call('ZADD', timers, due, id)
       fresh[#fresh + 1] = id
       fresh[#fresh + 1] = 'timer'
-      answer = 'delayed ' .. string.format('%.0f', due)
+      answer = 'delayed ' .. text(due)
       look(commands, accepted, '')
     else
       local entry = redis.pcall('XADD', commands, '*', unpack(fields))

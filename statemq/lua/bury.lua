@@ -22,9 +22,12 @@ redis.call('XLEN', history)
 
 redis.call('HSET', lease, 'call', number)
 if not owned and not there then return 'gone' end
-local letter = {}
-for f = 17, 16 + 2 * fields do letter[#letter + 1] = ARGV[f] end
-redis.call('XADD', failed, 'MAXLEN', '~', failed_cap, '*', 'at', string.format('%.0f', now), unpack(letter))
+local letter, reason = {}, ''
+for f = 17, 16 + 2 * fields do
+  letter[#letter + 1] = ARGV[f]
+  if ARGV[f] == 'reason' and f % 2 == 1 then reason = ARGV[f + 1] end
+end
+redis.call('XADD', failed, 'MAXLEN', '~', failed_cap, '*', 'at', text(now), unpack(letter))
 if from == 's' then
   redis.pcall('XACK', commands, 'workers', entry)
   redis.call('XDEL', commands, entry)
@@ -35,7 +38,7 @@ local outcome = stamp(json, now)
 keep_outcomes(outcomes, now, { id, outcome })
 redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', key, 'transition', transition,
   'from', '', 'to', '', 'version', '', 'outcome', 'failed', 'attempts', attempts, 'worker', worker,
-  'at', string.format('%.0f', now))
+  'reason', reason)
 if has_once == '1' then
   redis.call('HSET', once, 'outcome', outcome)
   redis.call('PEXPIRE', once, once_ttl)

@@ -33,7 +33,7 @@ elseif where == 'timer' then
 end
 key = key or ''
 if redis.call('EXISTS', steps) == 1 then
-  redis.call('HSET', steps, '@cancel', string.format('%.0f', now))
+  redis.call('HSET', steps, '@cancel', text(now))
   if parked_entry then redis.call('ZADD', ready, 'NX', now, key) end
   look(commands, accepted, key)
   return 'asked'
@@ -52,7 +52,7 @@ if once then
   redis.call('PEXPIRE', once, 86400000)
 end
 redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', key, 'transition', transition, 'from', '', 'to', '',
-  'version', '', 'outcome', 'cancelled', 'attempts', '0', 'worker', '', 'at', string.format('%.0f', now))
+  'version', '', 'outcome', 'cancelled', 'attempts', '0', 'worker', '')
 if reply then redis.call('PUBLISH', reply, '[' .. outcome .. ']') end
 -- the owner may be running it, or hold it as the next of its key
 look(commands, accepted, key)

@@ -5,9 +5,10 @@
 -- KEYS lease commands accepted outcomes(stem) history ready timers timers:data, the in:<state> keys,
 --      then for each command: instance, and as its flags say inbox(i) steps(j) once(o)
 -- ARGV token number worker history_cap once_ttl_ms states [state …] n, then n times:
---      entry flags id key transition version from to data entered outcome_json outcome attempts reply
---      flags: w writes the instance, i lies in the inbox, j has a journal, t has a timer, o has an idempotency key
---      from, to: positions in the list of states, 0 for none; entered: the version at which the state was entered, '' if it stays
+--      entry flags id key transition version from to data entered outcome_json outcome reply
+--      flags: w writes the instance, i lies in the inbox, j has a journal, t has a timer, o has an idempotency key,
+--      a<n> took n attempts; from, to: positions in the list of states, 0 for none; data: the instance's, or the reason of one that does
+--      not write; entered: the version at which the state was entered, '' if it stays
 -- RETURNS done [applied|gone|conflict …] (the words only if one is not applied) | fenced | rewound
 local lease, commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ready, timers, timers_data = KEYS[6], KEYS[7], KEYS[8]
@@ -17,7 +18,7 @@ if fault == 'fenced' or fault == 'rewound' then return { fault } end
 
 local states = tonumber(ARGV[6])
 local n = tonumber(ARGV[7 + states])
-local base, width = 7 + states, 14
+local base, width = 7 + states, 13
 local now = clock()
 
 local ids = {}
@@ -34,26 +35,37 @@ end
 
 -- the checks -------------------------------------------------------------------------------------
 local next_key = 8 + states
+-- keys that all commands share: a damaged one raises here, where nothing has been written
+redis.call('XLEN', commands)
+redis.call('XLEN', history)
+for s = 1, states do redis.call('ZCARD', KEYS[8 + s]) end
+local outcomes_key = period_key(outcomes, now)
+local begun = redis.call('HLEN', outcomes_key) > 0
 local version_of, inbox_of, dead, words, all = {}, {}, {}, {}, true
 local keys_of = {}
 for c = 1, n do
   local o = base + (c - 1) * width
   local entry, flags, key, version = ARGV[o + 1], ARGV[o + 2], ARGV[o + 4], ARGV[o + 6]
-  local mine = { KEYS[next_key + 1] }
+  local mine, from_inbox = { KEYS[next_key + 1] }, false
   next_key = next_key + 1
-  local from_inbox = string.find(flags, 'i', 1, true)
-  if from_inbox then
-    mine.inbox = KEYS[next_key + 1]
-    next_key = next_key + 1
+  if flags ~= 'w' then -- most are plain
+    if string.find(flags, 'i', 1, true) then
+      from_inbox = true
+      mine.inbox = KEYS[next_key + 1]
+      next_key = next_key + 1
+    end
+    if string.find(flags, 'j', 1, true) then
+      mine.steps = KEYS[next_key + 1]
+      next_key = next_key + 1
+    end
+    if string.find(flags, 'o', 1, true) then
+      mine.once = KEYS[next_key + 1]
+      next_key = next_key + 1
+    end
+    mine.timer = string.find(flags, 't', 1, true)
+    mine.attempts = string.match(flags, 'a(%d+)')
   end
-  if string.find(flags, 'j', 1, true) then
-    mine.steps = KEYS[next_key + 1]
-    next_key = next_key + 1
-  end
-  if string.find(flags, 'o', 1, true) then
-    mine.once = KEYS[next_key + 1]
-    next_key = next_key + 1
-  end
+  mine.writes = string.byte(flags) == 119 -- 'w' comes first
   keys_of[c] = mine
   local word = 'applied'
   if not where[c] or where[c] ~= (from_inbox and '@' .. entry .. ' ' .. key or entry) then
@@ -93,9 +105,7 @@ for c = 1, n do
       end
       queue.inbox = mine.inbox
     end
-    if word == 'applied' and string.find(flags, 'w', 1, true) then
-      version_of[key] = string.format('%.0f', tonumber(version) + 1)
-    end
+    if word == 'applied' and mine.writes then version_of[key] = text(version + 1) end
   end
   if word ~= 'applied' then all = false end
   words[c] = word
@@ -107,39 +117,49 @@ local entries, ended, kept, dead_timers, journals = {}, {}, {}, {}, {}
 local last, order, leaves, enters = {}, {}, {}, {}
 local first_from, last_to, entered_of = {}, {}, {}
 local replies, channels = {}, {}
+local tail = ',"at":' .. now .. '}'
 for c = 1, n do
   if words[c] == 'applied' then
+    local mine = keys_of[c]
     local o = base + (c - 1) * width
-    local entry, flags, id, key = ARGV[o + 1], ARGV[o + 2], ARGV[o + 3], ARGV[o + 4]
-    local from, to, outcome, reply = tonumber(ARGV[o + 7]), tonumber(ARGV[o + 8]), stamp(ARGV[o + 11], now), ARGV[o + 14]
-    local version = ARGV[o + 6]
+    local entry, id, key, version = ARGV[o + 1], ARGV[o + 3], ARGV[o + 4], ARGV[o + 6]
+    local from, to, reply = tonumber(ARGV[o + 7]), tonumber(ARGV[o + 8]), ARGV[o + 13]
+    local outcome = string.sub(ARGV[o + 11], 1, -2) .. tail
     ended[#ended + 1] = id
     kept[#kept + 1] = id
     kept[#kept + 1] = outcome
-    if not keys_of[c].inbox then entries[#entries + 1] = entry end
-    if keys_of[c].steps then journals[#journals + 1] = keys_of[c].steps end
-    if string.find(flags, 't', 1, true) then dead_timers[#dead_timers + 1] = id end
-    if keys_of[c].once then
-      redis.call('HSET', keys_of[c].once, 'outcome', outcome)
-      redis.call('PEXPIRE', keys_of[c].once, once_ttl)
+    if not mine.inbox then entries[#entries + 1] = entry end
+    if mine.steps then journals[#journals + 1] = mine.steps end
+    if mine.timer then dead_timers[#dead_timers + 1] = id end
+    if mine.once then
+      redis.call('HSET', mine.once, 'outcome', outcome)
+      redis.call('PEXPIRE', mine.once, once_ttl)
     end
-    if string.find(flags, 'w', 1, true) then
-      version = string.format('%.0f', tonumber(version) + 1)
+    local from_state, to_state = from > 0 and ARGV[6 + from] or '', to > 0 and ARGV[6 + to] or ''
+    if mine.writes then
+      version = text(version + 1)
       local row = last[key]
       if not row then
-        row = { keys_of[c][1] }
+        row = { mine[1] }
         last[key] = row
         order[#order + 1] = key
         first_from[key] = from
       end
-      row[2], row[3], row[4] = ARGV[base - states + to - 1], version, ARGV[o + 9]
+      row[2], row[3], row[4] = to_state, version, ARGV[o + 9]
       last_to[key] = to
       if ARGV[o + 10] ~= '' then row[5], entered_of[key] = ARGV[o + 10], true end
+      if not mine.attempts then
+        redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', key, 'transition', ARGV[o + 5],
+          'from', from_state, 'to', to_state, 'version', version, 'outcome', ARGV[o + 12], 'worker', worker)
+      else
+        redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', key, 'transition', ARGV[o + 5],
+          'from', from_state, 'to', to_state, 'version', version, 'outcome', ARGV[o + 12], 'worker', worker, 'attempts', mine.attempts)
+      end
+    else
+      redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', key, 'transition', ARGV[o + 5],
+        'from', from_state, 'to', to_state, 'version', version, 'outcome', ARGV[o + 12], 'worker', worker,
+        'attempts', mine.attempts or '1', 'reason', ARGV[o + 9])
     end
-    redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', key, 'transition', ARGV[o + 5],
-      'from', from > 0 and ARGV[base - states + from - 1] or '', 'to', to > 0 and ARGV[base - states + to - 1] or '',
-      'version', version, 'outcome', ARGV[o + 12], 'attempts', ARGV[o + 13], 'worker', worker,
-      'at', string.format('%.0f', now))
     if reply ~= '' then
       local list = replies[reply]
       if not list then
@@ -154,9 +174,9 @@ end
 for _, key in ipairs(order) do
   local row = last[key]
   if row[5] then
-    redis.call('HSET', row[1], 'state', row[2], 'version', row[3], 'data', row[4], 'updated', string.format('%.0f', now), 'entered', row[5])
+    redis.call('HSET', row[1], 'state', row[2], 'version', row[3], 'data', row[4], 'updated', text(now), 'entered', row[5])
   else
-    redis.call('HSET', row[1], 'state', row[2], 'version', row[3], 'data', row[4], 'updated', string.format('%.0f', now))
+    redis.call('HSET', row[1], 'state', row[2], 'version', row[3], 'data', row[4], 'updated', text(now))
   end
   local from, to = first_from[key], last_to[key]
   if from ~= to and from > 0 then
@@ -185,7 +205,8 @@ if #entries > 0 then
 end
 if #ended > 0 then
   redis.call('HDEL', accepted, unpack(ended))
-  keep_outcomes(outcomes, now, kept)
+  redis.call('HSET', outcomes_key, unpack(kept))
+  if not begun then redis.call('PEXPIRE', outcomes_key, 3 * PERIOD_MS) end
 end
 if #journals > 0 then redis.call('UNLINK', unpack(journals)) end
 if #dead_timers > 0 then

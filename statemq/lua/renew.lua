@@ -7,5 +7,5 @@ local lease = KEYS[1]
 local token, lease_ms = ARGV[1], tonumber(ARGV[2])
 local held = redis.call('HMGET', lease, 'token', 'paused')
 if held[1] ~= token then return { 'fenced' } end
-redis.call('HSET', lease, 'deadline', string.format('%.0f', clock() + lease_ms))
+redis.call('HSET', lease, 'deadline', text(clock() + lease_ms))
 return { 'done', held[2] or '' }

@@ -25,7 +25,8 @@ for _, c in ipairs(lost) do
     redis.call('UNLINK', KEYS[5 + c])
     keep_outcomes(outcomes, now, { id, stamp(ARGV[3 * c + 5], now) })
     redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', '', 'transition', '', 'from', '', 'to', '',
-      'version', '', 'outcome', 'failed', 'attempts', '0', 'worker', worker, 'at', string.format('%.0f', now))
+      'version', '', 'outcome', 'failed', 'attempts', '0', 'worker', worker,
+      'reason', 'removed from the stream by hand')
   end
 end
 return answer

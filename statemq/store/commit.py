@@ -25,6 +25,7 @@ class Ended(msgspec.Struct):
     """The state it was run in; empty for an instance that does not exist yet."""
     target: str = ""
     data: bytes = b""
+    """The instance's data; of a command that writes nothing, why, for the history."""
     entered: str = ""
     """The version at which the target was entered; empty when the state's visit goes on."""
     attempts: int = 1
@@ -67,11 +68,13 @@ def lay_out(batch: Sequence[Ended], keys: PartitionKeys) -> tuple[list[str], lis
             names.append(c.once)
         if c.timed:
             flags += "t"
+        if e.attempts > 1:
+            flags += f"a{e.attempts}"
         source = states.setdefault(e.source, len(states) + 1) if e.source else 0
         target = states.setdefault(e.target, len(states) + 1) if e.target else 0
         args += (
             c.entry, flags, c.id, c.key, c.transition, e.version, source, target,
-            e.data, e.entered, e.json, e.outcome, e.attempts, c.reply,
+            e.data, e.entered, e.json, e.outcome, c.reply,
         )  # fmt: skip
     return list(states), names, args
 

@@ -130,10 +130,10 @@ def _history_entry(part: PartitionKeys, entry: bytes, flat: list[bytes]) -> Hist
         source=text(f.get("from")),
         target=text(f.get("to")),
         version=number(f.get("version")),
-        attempts=number(f.get("attempts")),
+        attempts=number(f.get("attempts") or b"1"),
         worker=text(f.get("worker")),
         reason=text(f.get("reason")),
-        at=number(f.get("at")),
+        at=int(entry.partition(b"-")[0]),  # the script gave it this id by Redis time
         partition=part.number,
     )
 

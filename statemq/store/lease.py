@@ -10,6 +10,7 @@ import msgspec
 from statemq import keys as names
 from statemq.keys import PartitionKeys
 from statemq.store.router import Router
+from statemq.store.wire import ReplyError
 
 LIVE_MS = 3_500
 """A worker counts in the shares while its last life sign is younger than this."""
@@ -32,12 +33,16 @@ class Acquired(msgspec.Struct, frozen=True):
 
     token: str
     last_entry: str
-    crashed: bool
-    """The former owner died while it held the partition (P14)."""
+    dead: str
+    """The former owner, if it died while it held the partition (P14); else empty."""
     next_due_ms: int | None
     paused: bool
     pending: dict[str, int]
-    """Entries that were in progress → how often their owner had died before."""
+    """Entries that were in progress → how often an owner has died of them."""
+
+    @property
+    def crashed(self) -> bool:
+        return self.dead != ""
 
 
 class NotAcquired(msgspec.Struct, frozen=True):
@@ -76,7 +81,7 @@ async def acquire(
     return Acquired(
         token=r[1].decode(),
         last_entry=r[2].decode(),
-        crashed=r[3] == b"1",
+        dead=r[3].decode(),
         next_due_ms=int(float(r[4])) if r[4] else None,
         paused=r[5] == b"1",
         pending={r[i].decode(): int(r[i + 1]) for i in range(6, len(r), 2)},
@@ -105,10 +110,17 @@ async def beat(router: Router, namespace: str, machine: str, worker: str, about:
 
 async def survey(router: Router, partitions: list[PartitionKeys]) -> list[Held]:
     """The leases of these partitions as they are now."""
-    rows: list[list[Any]] = list(
-        await asyncio.gather(*(router.call(k.lease, "HMGET", k.lease, "token", "owner", "deadline", "paused") for k in partitions))
-    )
-    return [Held((t or b"").decode(), (o or b"").decode(), int(d or 0), p == b"1") for t, o, d, p in rows]
+    asked = [router.call(k.lease, "HMGET", k.lease, "token", "owner", "deadline", "paused") for k in partitions]
+    await asyncio.wait(asked)
+    return [_held(answer) for answer in asked]
+
+
+def _held(answer: asyncio.Future[list[bytes | None]]) -> Held:
+    """A lease that somebody damaged by hand counts as free: who tries to take it finds out and says so."""
+    if isinstance(answer.exception(), ReplyError):
+        return Held()
+    token, owner, deadline, paused = answer.result()
+    return Held((token or b"").decode(), (owner or b"").decode(), int(deadline or 0), paused == b"1")
 
 
 async def redis_now_ms(router: Router) -> int:

@@ -82,7 +82,9 @@ def refusal(spec: MachineSpec, snap: Snapshot, c: Queued, reason: str, code: str
     json = outcome.refused(
         c.id, c.key, c.transition, snap.state, snap.version, reason[:1000], code, spec.allowed(snap.state), c.attempts + 1
     )
-    return Ended(c, "rejected", json, snap.version, source=snap.state, target=snap.state, attempts=c.attempts + 1)
+    return Ended(
+        c, "rejected", json, snap.version, source=snap.state, target=snap.state, data=reason[:200].encode(), attempts=c.attempts + 1
+    )
 
 
 def cancelled(snap: Snapshot, c: Queued) -> Ended:
