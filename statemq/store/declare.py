@@ -14,8 +14,9 @@ import msgspec
 from statemq import keys
 from statemq.codec import decode, encode, short_id
 from statemq.config import SCHEMA, check_namespace
-from statemq.errors import PartitionMismatch, SchemaTooNew, UnknownMachine
+from statemq.errors import PartitionMismatch, SchemaTooNew, ServerError, UnknownMachine
 from statemq.store.router import Router
+from statemq.store.wire import ReplyError
 
 
 class Config(msgspec.Struct, frozen=True):
@@ -37,7 +38,8 @@ async def declare(
     earlier incarnation, as this one's. Raises PartitionMismatch, SchemaTooNew.
     """
     check_namespace(namespace)
-    row = await router.run("declare", [keys.config(namespace, machine)], SCHEMA, short_id(), partitions, encode(graph), int(update))
+    asked = router.run("declare", [keys.config(namespace, machine)], SCHEMA, short_id(), partitions, encode(graph), int(update))
+    row = await _sound(asked, keys.config(namespace, machine))
     config, complete = _read(machine, namespace, row)
     if config.partitions != partitions:
         raise PartitionMismatch(machine, partitions, config.partitions)
@@ -45,7 +47,7 @@ async def declare(
         mark = "HSET" if reinit else "HSETNX"
         leases = [keys.PartitionKeys(namespace, machine, p).lease for p in range(partitions)]
         await asyncio.gather(*(router.call(lease, mark, lease, "incarnation", config.incarnation) for lease in leases))
-    await router.call(keys.machines(namespace), "SADD", keys.machines(namespace), machine)
+        await router.call(keys.machines(namespace), "SADD", keys.machines(namespace), machine)
     if not complete:
         await router.call(keys.config(namespace, machine), "HSET", keys.config(namespace, machine), "complete", 1)
     return config
@@ -55,7 +57,7 @@ async def read_config(router: Router, namespace: str, machine: str) -> Config:
     """The machine's config. Raises UnknownMachine, which lists the known ones; SchemaTooNew."""
     check_namespace(namespace)
     key = keys.config(namespace, machine)
-    row = await router.call(key, "HMGET", key, "schema", "incarnation", "partitions", "complete", "graph")
+    row = await _sound(router.call(key, "HMGET", key, "schema", "incarnation", "partitions", "complete", "graph"), key)
     if None in row[:3]:
         raise UnknownMachine(machine, namespace, await known_machines(router, namespace))
     config, complete = _read(machine, namespace, row)
@@ -70,9 +72,19 @@ async def known_machines(router: Router, namespace: str) -> list[str]:
     return sorted(name.decode() for name in await router.call(key, "SMEMBERS", key))
 
 
+async def _sound(asked: asyncio.Future[Any], key: str) -> Any:
+    try:
+        return await asked
+    except ReplyError as error:
+        raise ServerError(f"{key} cannot be read: {error}") from error
+
+
 def _read(machine: str, namespace: str, row: list[bytes | None]) -> tuple[Config, bool]:
     schema, incarnation, partitions, complete, graph = row
-    config = Config(machine, int(schema or 0), (incarnation or b"").decode(), int(partitions or 0), decode(graph or b"{}"))
+    try:
+        config = Config(machine, int(schema or 0), (incarnation or b"").decode(), int(partitions or 0), decode(graph or b"{}"))
+    except ValueError as error:
+        raise ServerError(f"{keys.config(namespace, machine)} was damaged by hand: {error}") from error
     if config.schema > SCHEMA:
         raise SchemaTooNew(
             f"{machine} in namespace {namespace} was written by a newer statemq (schema {config.schema}; this one reads {SCHEMA}); "

@@ -86,7 +86,7 @@ def fail(answer: asyncio.Future[Appended], error: Exception) -> None:
 
 
 def said(error: StatemqError | ReplyError, keys: PartitionKeys) -> StatemqError:
-    if isinstance(error, StatemqError):
+    if not isinstance(error, ReplyError):
         return error
     if error.word == "OOM":
         return Refused("Redis has used up its memory (maxmemory) and accepts no new commands; what is queued goes on and makes room")

@@ -231,4 +231,4 @@ def _tell(wait: _Wait, answer: Outcome | Exception | None) -> None:
 
 
 def _said(error: StatemqError | ReplyError) -> StatemqError:
-    return error if isinstance(error, StatemqError) else RedisAway(f"Redis refused to tell an outcome: {error.message}")
+    return RedisAway(f"Redis refused to tell an outcome: {error.message}") if isinstance(error, ReplyError) else error

@@ -16,14 +16,14 @@ from typing import Any
 
 import hiredis
 
-from statemq.errors import RedisAway, UnsupportedServer
+from statemq.errors import RedisAway, ServerError, UnsupportedServer
 from statemq.store.address import Address
 
 Reply = Any
 """bytes, int, None, or a list of them."""
 
 
-class ReplyError(Exception):
+class ReplyError(ServerError):
     """The server answered a call with an error; ``word`` is its first word."""
 
     def __init__(self, message: str) -> None:

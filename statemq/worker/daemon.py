@@ -7,6 +7,7 @@ it acquires what is free or dead and lets go of what is another's. The work itse
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
@@ -23,6 +24,7 @@ from statemq.errors import RedisAway
 from statemq.keys import PartitionKeys
 from statemq.spec import MachineSpec
 from statemq.store import lease
+from statemq.store.damage import find_damage
 from statemq.store.declare import Config, declare
 from statemq.store.fence import Closed, Fenced, ScriptFailed, TenureOver
 from statemq.store.lease import Acquired, Held, NotAcquired
@@ -285,7 +287,8 @@ class Worker:
             else:
                 self._begin(served, keys, held, got)
         except ReplyError as error:
-            self._trouble(keys, f"{served.spec.name}:{keys.number} is halted, a key of it is damaged: {error}")
+            why = await find_damage(self._router, keys, served.spec.states, self.now_ms())
+            self._trouble(keys, f"{served.spec.name}:{keys.number} is halted, a key of it is damaged: {why or error}")
         except RedisAway as error:
             if not self._stopping.is_set():
                 raise error
@@ -304,7 +307,7 @@ class Worker:
         if got.crashed and (served.spec.name, held.owner) not in self._mourned:
             # else it would count in the shares until its last life sign is old, and be left partitions that it never takes
             self._mourned.add((served.spec.name, held.owner))
-            self._spawn(lease.beat(self._router, self._namespace, served.spec.name, held.owner, b"", gone=True))
+            self._spawn(self._tell_gone(served.spec.name, held.owner))
         if events.listeners:
             taken = held.owner if held.owner != self.id else ""
             events.emit(
@@ -357,9 +360,19 @@ class Worker:
             served.view[p.keys.number] = Held("unknown", "unknown", self.now_ms() + self.settings.lease_ms)
             self._spawn(self._survey())
             return
-        if isinstance(over, ScriptFailed) and self._failing_again(p.keys):
-            self._trouble(p.keys, f"{p} is halted, a key of it is damaged: {over}")
+        if isinstance(over, ScriptFailed):
+            self._spawn(self._diagnose(p, over))
+            return
         # rewound or failed: the same owner begins anew with nothing in memory (P2)
+        self._replan()
+
+    async def _diagnose(self, p: Partition, over: ScriptFailed) -> None:
+        """P20: a damaged key that all share halts the partition; else one command is to blame, and the partition begins anew to find it."""
+        if why := await find_damage(self._router, p.keys, p.spec.states, self.now_ms()):
+            p.suspects.clear()
+            self._trouble(p.keys, f"{p} is halted, a key of it is damaged: {why}")
+        elif self._failing_again(p.keys):
+            self._trouble(p.keys, f"{p} is halted, a script of it fails again and again: {over}")
         self._replan()
 
     def _failing_again(self, keys: PartitionKeys) -> bool:
@@ -368,6 +381,11 @@ class Worker:
         times = [t for t in self._failures.get(keys, []) if now - t < 10] + [now]
         self._failures[keys] = times
         return len(times) > 6
+
+    async def _tell_gone(self, machine: str, worker: str) -> None:
+        """The registry has the worker no more; one that is damaged is the life thread's to complain of."""
+        with contextlib.suppress(ReplyError):
+            await lease.beat(self._router, self._namespace, machine, worker, b"", gone=True)
 
     # -- letting go ----------------------------------------------------------------------------------
 
@@ -398,7 +416,7 @@ class Worker:
         """SIGTERM: each partition goes as soon as nothing of it runs; what outlasts the grace period is left pending."""
         self._shop.slots.closed = True
         for name in self._served:
-            await lease.beat(self._router, self._namespace, name, self.id, b"", gone=True)
+            await self._tell_gone(name, self.id)
         until = time.monotonic() + self.settings.grace_s
         for p in list(self.partitions.values()):
             p.drain()

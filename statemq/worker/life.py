@@ -73,6 +73,8 @@ class Life:
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._seen_alive: dict[tuple[PartitionKeys, str], int] = {}
+        self._unheard: set[str] = set()
+        """Machines whose registry is damaged, so that it is said once."""
         self._all = [p for ps in partitions.values() for p in ps]
 
     async def start(self) -> None:
@@ -162,7 +164,14 @@ class Life:
                 await self._beat(router, machine)
 
     async def _beat(self, router: Router, machine: str) -> None:
-        live = await lease.beat(router, self._namespace, machine, self._worker, self._about)
+        try:
+            live = await lease.beat(router, self._namespace, machine, self._worker, self._about)
+        except ReplyError as error:
+            if machine not in self._unheard:
+                self._unheard.add(machine)
+                log.error("the registry of %s's workers cannot be written (%s): this worker does not see its peers", machine, error)
+            return
+        self._unheard.discard(machine)
         self._tell(self._hears.heard_live, machine, live)
 
     async def _renewals(self, router: Router) -> None:
@@ -172,7 +181,11 @@ class Life:
             await asyncio.gather(*(self._renew(router, p, token) for p, token in self.tokens.items()))
 
     async def _renew(self, router: Router, p: PartitionKeys, token: str) -> None:
-        ours, paused = await lease.renew(router, p, token, self._settings.lease_ms)
+        try:
+            ours, paused = await lease.renew(router, p, token, self._settings.lease_ms)
+        except ReplyError as error:
+            log.error("the lease of %s:%d cannot be renewed: %s", p.machine, p.number, error)
+            ours = paused = False
         if ours:
             self._tell(self._hears.heard_paused, p, paused)
         else:

@@ -311,9 +311,15 @@ class Partition:
             for lane in lanes:  # one key was damaged by hand: it alone must suffer
                 self._send_load([lane])
         elif isinstance(over, ScriptFailed):
-            lanes[0].unreadable(str(over))
+            self.spawn(self._unreadable(lanes[0], over))
         else:
             self.lose(over)
+
+    async def _unreadable(self, lane: Lane, why: ScriptFailed) -> None:
+        """P20: T:ready is everybody's; all else that a load reads is this key's alone."""
+        if await self.ask("TYPE", self.keys.ready) not in (b"zset", b"none"):
+            raise why
+        lane.unreadable(str(why))
 
     def _flush_parks(self) -> None:
         parks, self._parks = self._parks, {}
