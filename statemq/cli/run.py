@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from statemq.cli import logs, options
-from statemq.cli.ends import INTERRUPTED, say
+from statemq.cli.ends import INTERRUPTED
 from statemq.cli.find import Place, find
 from statemq.errors import UsageError
 
@@ -117,7 +117,7 @@ def serve(
         token_file=token_file,
         allowed_hosts=allowed_host or [],
         workers=processes,
-        say=say,
+        say=log.info,
     )
     raise typer.Exit(code)
 
@@ -147,7 +147,7 @@ def _supervise(processes: int, place: Place) -> int:
 
     words = [sys.executable, "-m", "statemq", *sys.argv[1:], "--processes", "1"]
     env = {**os.environ, "STATEMQ_REDIS": place.url, "STATEMQ_NAMESPACE": place.namespace}
-    return supervise([Child(f"worker {number}", words, env=env) for number in range(1, processes + 1)], say=say)
+    return supervise([Child(f"worker {number}", words, env=env) for number in range(1, processes + 1)], say=log.warning)
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
@@ -172,7 +172,7 @@ async def _work(machines: list[type[Any]], place: Place, settings: WorkerSetting
     def end(number: signal.Signals) -> None:
         received.append(number)
         if len(received) == 1:
-            say("ending in good order; once more ends at once")
+            log.info("ending in good order; once more ends at once")
             worker.stop()
         else:
             worker.kill()

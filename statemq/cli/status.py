@@ -15,11 +15,10 @@ SLEEP = "sleep@"
 
 
 def headline(status: CommandStatus) -> str:
-    """``resource/a setUp: running, attempt 2``."""
+    """``resource/a setUp: completed, 2 attempts``."""
     parts = [status.status]
-    attempts = status.outcome.attempts if status.outcome else status.attempts
-    if attempts > 1:
-        parts.append(f"{attempts} attempts" if status.status in ENDED else f"attempt {attempts}")
+    if status.outcome and status.outcome.attempts > 1:
+        parts.append(f"{status.outcome.attempts} attempts")
     if status.cancel_asked and status.status not in ENDED:
         parts.append("asked to cancel")
     return clean(f"{status.machine}/{status.key} {status.transition}: {', '.join(parts)}")
@@ -34,7 +33,7 @@ def progress(status: CommandStatus, now_ms: int) -> list[str]:
     if status.steps and status.steps[-1].name.startswith(SLEEP):  # recorded when it begins
         lines[-1] = "… sleep"
     if status.error:
-        lines.append(f"↻ {clean(status.error)}")
+        lines.append(f"↻ attempt {status.attempts} failed: {clean(status.error)}" if status.attempts else f"↻ {clean(status.error)}")
     if status.due:
         what = {"delayed": "begins", "queued": "tries again"}.get(status.status, "tries again" if status.error else "goes on")
         lines.append(f"… {what} in {duration(max(0, status.due - now_ms))}")

@@ -103,11 +103,11 @@ def test_progress_of_a_command_that_is_retried() -> None:
         due=5_000,
         steps=[Step("allocate", result="10.0.0.1", took_ms=12), Step("boot", error="Fail: no", took_ms=1200)],
     )
-    assert headline(status) == "resource/a setUp: waiting, attempt 2"
+    assert headline(status) == "resource/a setUp: waiting"
     assert progress(status, 4_000) == [
         '✓ allocate  12 ms  "10.0.0.1"',
         "✗ boot      1.2 s  Fail: no",
-        "↻ RuntimeError: A failure\\nhappened!",
+        "↻ attempt 2 failed: RuntimeError: A failure\\nhappened!",
         "… tries again in 1.0 s",
     ]
 
