@@ -134,6 +134,7 @@ class Attempt:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._has_slot = True
+        self._regaining = asyncio.Lock()
         self._body: asyncio.Task[Any] | None = None
         self.context = Context(self, command.key, command.id, command.attempts + 1)
 
@@ -330,9 +331,10 @@ class Attempt:
                 self._has_slot = False
                 partition.slots.end(self.lane)
             await asyncio.sleep(left_ms / 1000)
-        if not self._has_slot:
-            await partition.slots.take()
-            self._has_slot = True
+        async with self._regaining:  # two branches that wake at one time need one slot
+            if not self._has_slot:
+                await partition.slots.take()
+                self._has_slot = True
 
 
 def _in_thread(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
