@@ -65,8 +65,9 @@ class Reading:
                 await p.roomy()
                 continue
             self._waiting.discard(p)  # never pulled and read at one time: an entry would be taken twice
-            got = await self._pull(p)
-            if got < COUNT and not p.caught_up:
+            asked = min(COUNT, p.room())
+            got = await self._pull(p, asked)
+            if got < asked and not p.caught_up:
                 p.catch_up()
             if got == 0:
                 self._offer(p)
@@ -78,9 +79,9 @@ class Reading:
         self._waiting.add(p)
         self._changed.set()
 
-    async def _pull(self, p: Partition) -> int:
+    async def _pull(self, p: Partition, asked: int) -> int:
         name = p.keys.commands
-        reply = await p.answer(self._router.call(name, "XREAD", "COUNT", min(COUNT, p.room()), "STREAMS", name, p.position))
+        reply = await p.answer(self._router.call(name, "XREAD", "COUNT", asked, "STREAMS", name, p.position))
         if not reply:
             return 0
         p.take(reply[0][1])

@@ -25,10 +25,17 @@ class Timers:
         self._alarm: asyncio.TimerHandle | None = None
         self._firing = False
         self._again = False
-        partition.on_due = self.set
+        self._told = 0
+        """How often somebody said that the earliest due time has changed."""
+        partition.on_due = self.tell
+
+    def tell(self) -> None:
+        """``next_due_ms`` has a new value."""
+        self._told += 1
+        self.set()
 
     def set(self) -> None:
-        """The earliest due time has changed."""
+        """The alarm rings at ``next_due_ms``."""
         p = self._partition
         if self._alarm is not None:
             self._alarm.cancel()
@@ -72,7 +79,10 @@ class Timers:
                 for text, word in zip(data, reply[1:], strict=True):
                     if word == b"ready":
                         p.lane(msgspec.json.decode(text)["key"]).woken()
+        told = self._told
         first = await p.ask("ZRANGE", k.timers, 0, 0, "WITHSCORES")
+        if told != self._told:
+            return AT_ONCE  # what was told meanwhile may be younger than this answer: once more
         p.next_due_ms = int(float(first[1])) if first else None
         if p.next_due_ms is not None and p.next_due_ms <= now and len(rows) < AT_ONCE:
             p.next_due_ms = now + 20  # our clock runs ahead of Redis: not busily
