@@ -171,7 +171,7 @@ class Wire(asyncio.Protocol):
     # -- connecting --------------------------------------------------------------------------------
 
     async def _stay_connected(self) -> None:
-        wait_s = BACKOFF_FIRST_S
+        wait_s, short = BACKOFF_FIRST_S, 0
         watch = self._loop.create_task(self._watch())
         try:
             while not self._closed:
@@ -188,9 +188,11 @@ class Wire(asyncio.Protocol):
                     continue
                 up_since = self._loop.time()
                 await self._lost.wait()
-                # a connection that ends at once, again and again, is paced like one that is refused
-                wait_s = BACKOFF_FIRST_S if self._loop.time() - up_since > 1 else min(BACKOFF_CAP_S, wait_s * 2)
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0) if wait_s > BACKOFF_FIRST_S else 0)  # noqa: S311
+                # connections that end at once, again and again, are paced like refused ones; the first time nothing may wait:
+                # a subscription that is gone for long is a death sign (P5)
+                short = 0 if self._loop.time() - up_since > 1 else short + 1
+                wait_s = BACKOFF_FIRST_S if short <= 1 else min(BACKOFF_CAP_S, wait_s * 2)
+                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0) if short > 1 else 0)  # noqa: S311
         finally:
             watch.cancel()
 
