@@ -19,7 +19,7 @@ from statemq.store.wire import ReplyError, Wire
 READS = frozenset({"load"})
 """Scripts that write nothing."""
 
-GROWS = frozenset({"append", "forward"})
+GROWS = frozenset({"append"})
 """Scripts that a full server must refuse; all others drain it, so they carry allow-oom."""
 
 
