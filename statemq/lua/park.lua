@@ -1,17 +1,18 @@
--- After it the commands lie at the end of their keys' inboxes, in entry order, and no longer in the stream.
--- They are the youngest that were read of their keys (P8). With may_run the key is in T:ready (P9).
+-- After it the commands lie in their keys' inboxes and no longer in the stream. RPUSH: the youngest that were read of their keys, at the
+-- end, in entry order. LPUSH: older ones than those that lie there, in front, given the youngest first (P8). With may_run the key is in
+-- T:ready (P9).
 --
 -- KEYS lease commands accepted ready, then one inbox for each key
--- ARGV token number keys, then for each key: key may_run n, then n times: entry id element
+-- ARGV token number push(RPUSH|LPUSH) keys, then for each key: key may_run n, then n times: entry id element
 -- RETURNS done [entry that is not an accepted command's …] | fenced | rewound | seen
 local lease, commands, accepted, ready = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local token, number, keys = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local token, number, side, keys = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local fault = fence(lease, token, number)
 if fault then return { fault } end
 
 local now = clock()
 local answer, drop, moved, pushes = { 'done' }, {}, {}, {}
-local at = 4
+local at = 5
 for k = 1, keys do
   local key, may_run, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local ids = {}
@@ -37,7 +38,7 @@ end
 redis.call('HSET', lease, 'call', number)
 for k, p in ipairs(pushes) do
   if #p[3] > 0 then
-    redis.call('RPUSH', KEYS[4 + k], unpack(p[3]))
+    redis.call(side, KEYS[4 + k], unpack(p[3]))
     if p[2] == '1' then redis.call('ZADD', ready, 'NX', now, p[1]) end
   end
 end

@@ -55,6 +55,7 @@ if lost then
   return 'gone'
 end
 live_head(inbox, accepted)
+redis.call('HDEL', steps, '@mark') -- P14: it is not in progress any more
 for f = 12, 11 + 2 * fields, 2 do redis.call('HSET', steps, ARGV[f], ARGV[f + 1]) end
 if cancel then
   settle_ready(ready, inbox, key, now)

@@ -50,5 +50,6 @@ for crashes, list in pairs(claims) do
     redis.pcall('XCLAIM', commands, 'workers', worker, '0', unpack(list))
   end
 end
-for _, mark in ipairs(marks) do redis.call('HSET', mark[1], '@mark', mark[2]) end
+-- pcall: a journal that somebody damaged is its command's trouble, not the partition's
+for _, mark in ipairs(marks) do redis.pcall('HSET', mark[1], '@mark', mark[2]) end
 return answer

@@ -22,8 +22,8 @@ for t = 1, n do
   elseif due and kind == 'command' and where == 'timer' then
     plan = 'queued'
   elseif due and kind == 'wake' and where then
-    local head = redis.call('LINDEX', inbox, 0)
-    local entry, head_id = element(head or '')
+    local head = redis.pcall('LINDEX', inbox, 0) -- an inbox that somebody damaged stops its own key only
+    local entry, head_id = element(type(head) == 'string' and head or '')
     if head_id == id and where == '@' .. entry .. ' ' .. key then plan = 'ready' end
   end
   plans[t] = { plan, id, key, at + 4, at + 3 + 2 * fields }

@@ -59,6 +59,7 @@ class Lane:
         "loading",
         "offered",
         "parking",
+        "parks",
         "partition",
         "queue",
         "redo",
@@ -78,7 +79,8 @@ class Lane:
         self.asleep = False
         """The inbox's head waits or the instance is paused: nothing runs until a wake-up or a look."""
         self.fetching = False
-        self.parking = 0
+        self.parking = self.parks = 0
+        """Parks that are not answered, and all there were."""
         self.inflight = 0
         """Commands that ended here and whose commit is not answered."""
         self.broken = False
@@ -126,14 +128,15 @@ class Lane:
         if head.journalled and not head.peeked:
             p.spawn(self._peek())
             return None
-        if head.crashes >= 2 and not suspect:
+        kills = head.crashes - 2 >= p.settings.max_crashes
+        if head.crashes >= 2 and not suspect and not kills:
             p.slots.suspect(self)
             return None
         commands = [self.queue.popleft()]
         if self._pure(head) and not suspect:
             while self.queue and len(commands) < CHAIN and self._chains(self.queue[0]):
                 commands.append(self.queue.popleft())
-        if head.crashes >= 2 and not alone:
+        if head.crashes >= 2 and not alone and not kills:
             head.crashes -= 1  # in company: a crash now must not count as a lonely one
         p.start(commands)
         return Job(self, commands)
@@ -160,6 +163,8 @@ class Lane:
             verdict: Run | Ended | Doomed
             if p.suspects and (why := p.suspects.get(c.id)):
                 verdict = Doomed(f"its commit failed: {why}", "commit", garbage=True)
+            elif c.crashes - 2 >= p.settings.max_crashes:
+                verdict = _killer(c)
             else:
                 verdict = judge(p.spec, self.snap, c)
             if isinstance(verdict, Run) and not verdict.case.pure:
@@ -326,6 +331,8 @@ class Lane:
         p.let_go(c)
         self.inbox = self.asleep = True
         c.journalled = True
+        if c.crashes:
+            fields = [*fields, ("@crashes", b"%d" % c.crashes)]
         wake = encode({"kind": "wake", "key": c.key, "transition": c.transition}) if not paused else b""
         answer = await p.postpone(c, fields, behind, due_ms=due_ms, wake_data=wake, paused=paused)
         if answer != b"asleep":
@@ -401,7 +408,7 @@ class Lane:
         """The instance as stored, and its inbox's head (P8): what is older than the head runs first, the rest goes behind."""
         state, version, data, entered, paused, head, ready = row
         self.loading = False
-        self.loaded, self.stale = True, False
+        self.loaded = True
         exists = version is not None
         self.snap = Snapshot(
             state.decode() if exists else self.partition.spec.initial,
@@ -437,16 +444,17 @@ class Lane:
 
     def arrived(self, c: Queued) -> None:
         """A command was read. Beyond a small read-ahead a busy key's commands are parked, so that they do not fill the window."""
-        if (self.inbox and self.loaded) or (self.occupied and len(self.queue) >= self.partition.settings.read_ahead):
-            self.partition.park(self, [c])
+        p = self.partition
+        if (self.inbox and self.loaded) or (self.occupied and (p.crowded or len(self.queue) >= p.settings.read_ahead)):
+            p.park(self, [c])
         else:
             self.queue.append(c)
             if self.task is None:
                 self.offer()
 
     def woken(self) -> None:
-        """The inbox's head may run."""
-        self.asleep, self.inbox = False, True
+        """The inbox's head may run, unless the instance was paused: it is read anew."""
+        self.asleep, self.inbox, self.stale = False, True, True
         self.offer()
 
     def look(self) -> None:
@@ -457,13 +465,13 @@ class Lane:
         self.offer()
 
     def park_all(self) -> None:
-        """An asleep key keeps nothing in memory."""
+        """An asleep key keeps nothing in memory. What was not parked is older than what was (P8): it goes in front."""
         queued, self.queue = list(self.queue), deque()
         for c in queued:
             if c.parked:
                 self.partition.let_go(c)
         if rest := [c for c in queued if not c.parked]:
-            self.partition.park(self, rest)
+            self.partition.park(self, rest, front=True)
 
     def offer(self) -> None:
         if not self.partition.closed:
@@ -485,7 +493,7 @@ class Lane:
     async def _fetch(self) -> None:
         """Takes the next commands of the inbox into memory; they stay in the inbox until their commit."""
         self.fetching = True
-        p = self.partition
+        p, parks = self.partition, self.parks
         try:
             found = [from_element(raw) for raw in await p.inbox_head(self.key, CHAIN)]
             commands = [c for c in found if c is not None]
@@ -493,7 +501,7 @@ class Lane:
             if found and not live:
                 await p.skip(self.key)  # only ended ones, or what is no command: off they go
             elif not found:
-                self.inbox = self.parking > 0
+                self.inbox = self.parks != parks  # what was parked since may be younger than this answer
             for c in live:
                 p.hold(c)
             self.queue.extend(live)
@@ -517,3 +525,9 @@ class Lane:
 
     def _put_back(self, commands: list[Queued]) -> None:
         self.queue.extendleft(reversed(commands))
+
+
+def _killer(c: Queued) -> Doomed:
+    times = c.crashes - 2
+    why = f"its worker's process died {c.crashes} times while it ran, {times} of them while it ran alone"
+    return Doomed(why, "crashes", "WorkerCrashed", garbage=True)

@@ -88,6 +88,7 @@ class Partition:
         self._starts: list[Queued] = []
         self._loads: list[Lane] = []
         self._parks: dict[str, list[Queued]] = {}
+        self._fronts: dict[str, list[Queued]] = {}
         self._records: list[tuple[str, str, bytes]] = []
         self._record_answers: list[asyncio.Future[bytes | None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,6 +112,7 @@ class Partition:
             self._ended
             or self._committing
             or self._parks
+            or self._fronts
             or self._records
             or any(lane.task and not lane.backing_off for lane in self.lanes.values())
         )
@@ -120,6 +122,11 @@ class Partition:
         if self.closed or self.draining or self.held_bytes >= self.settings.window_bytes:
             return 0
         return max(0, self.settings.window - self.held)
+
+    @property
+    def crowded(self) -> bool:
+        """Half the window is taken: a busy key keeps none waiting in it, so that a few cannot hold up all others (I2)."""
+        return self.held * 2 >= self.settings.window or self.held_bytes * 2 >= self.settings.window_bytes
 
     async def roomy(self) -> None:
         """Returns when something has left the window."""
@@ -180,11 +187,7 @@ class Partition:
             # it was there before this tenure: a former owner may have begun it, whatever the group says
             c.journalled = c.timed = True
             if (before := self.acquired.pending.get(c.entry)) is not None:
-                c.crashes = before + self.acquired.crashed
-                if c.crashes - 2 >= self.settings.max_crashes:
-                    self.hold(c)
-                    self.spawn(self.bury(c, _killer(c), Snapshot("", 0, b"", "", False)))
-                    return
+                c.crashes = before
         self.hold(c)
         self.lane(c.key).arrived(c)
 
@@ -240,17 +243,20 @@ class Partition:
                 lane.attempt.stop("gone")
 
     def load(self, lane: Lane) -> None:
-        lane.loading = True
+        lane.loading, lane.stale = True, False  # a look from now on may be younger than what is read
         self._loads.append(lane)
         self._touch()
 
-    def park(self, lane: Lane, commands: Sequence[Queued]) -> None:
+    def park(self, lane: Lane, commands: Sequence[Queued], *, front: bool = False) -> None:
+        """Into the inbox: behind what is there, or in front of it."""
         if commands:
             lane.inbox = True
-            if lane.key not in self._parks:
-                self._parks[lane.key] = []
+            lane.parks += 1
+            gathered = self._fronts if front else self._parks
+            if lane.key not in gathered:
+                gathered[lane.key] = []
                 lane.parking += 1
-            self._parks[lane.key] += commands
+            gathered[lane.key] += commands
             self._touch()
 
     def record(self, c: Queued, field: str, value: bytes) -> asyncio.Future[bytes | None]:
@@ -281,7 +287,7 @@ class Partition:
             return
         if self._loads:
             self._flush_loads()
-        if self._parks:
+        if self._parks or self._fronts:
             self._flush_parks()
         if self._records:
             self._flush_records()
@@ -323,32 +329,34 @@ class Partition:
 
     def _flush_parks(self) -> None:
         parks, self._parks = self._parks, {}
-        batch: dict[str, list[Queued]] = {}
-        n = size = 0
-        for key, commands in parks.items():
-            for c in commands:
-                if n == LIMITS.batch or size > LIMITS.batch_bytes:
-                    self._send_parks(batch, last=False)
-                    batch, n, size = {}, 0, 0
+        fronts, self._fronts = self._fronts, {}
+        self._send_parks([(key, c) for key, commands in parks.items() for c in commands], list(parks), front=False)
+        # each goes to the left of those before it
+        self._send_parks([(key, c) for key, commands in fronts.items() for c in reversed(commands)], list(fronts), front=True)
+
+    def _send_parks(self, commands: list[tuple[str, Queued]], all_keys: list[str], *, front: bool) -> None:
+        at = 0
+        while at < len(commands):
+            batch: dict[str, list[Queued]] = {}
+            n = size = 0
+            while at < len(commands) and n < LIMITS.batch and size <= LIMITS.batch_bytes:
+                key, c = commands[at]
                 batch.setdefault(key, []).append(c)
-                n, size = n + 1, size + c.size
-        self._send_parks(batch, last=True, all_keys=list(parks))
-
-    def _send_parks(self, batch: dict[str, list[Queued]], *, last: bool, all_keys: Sequence[str] = ()) -> None:
-        may_run = {key: not self.lane(key).asleep for key in batch}
-        for commands in batch.values():
-            for c in commands:
                 self.let_go(c)
-        self._then(self.fence.park(batch, may_run), lambda reply: self._parked(batch, reply, all_keys))
+                at, n, size = at + 1, n + 1, size + c.size
+            may_run = {key: not self.lane(key).asleep for key in batch}
+            answered = all_keys if at == len(commands) else []
+            sent = self.fence.park(batch, may_run, front=front)
+            self._then(sent, functools.partial(self._parked, batch, answered))
 
-    def _parked(self, batch: dict[str, list[Queued]], reply: list[Any], all_keys: Sequence[str]) -> None:
+    def _parked(self, batch: dict[str, list[Queued]], answered: list[str], reply: list[Any]) -> None:
         if len(reply) > 1:
             gone = {entry.decode() for entry in reply[1:]}
             for commands in batch.values():
                 for c in commands:
                     if c.entry in gone:
                         self.look_into(c)
-        for key in all_keys:
+        for key in answered:
             lane = self.lane(key)
             lane.parking -= 1
             lane.offer()
@@ -493,9 +501,10 @@ class Partition:
             c.journal = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
             c.journalled, c.peeked = bool(flat) or c.journalled, True
             c.attempts = int(c.journal.get("@attempts", b"0"))
-            if c.parked and (mark := c.journal.get("@mark")):
-                worker, _, crashes = mark.decode().partition(" ")
-                c.crashes = int(crashes or 0) + (self.acquired.crashed and worker != self.shop.worker)
+            if c.parked:
+                # P14: a mark says that it was in progress, and in whose hands; without one it slept, whoever died meanwhile
+                worker, _, crashes = c.journal.get("@mark", b"").decode().partition(" ")
+                c.crashes = int(crashes or c.journal.get("@crashes", b"0")) + (worker != "" and worker == self.acquired.dead)
         if accepted is None:
             return list(commands)
         return [c for c, where in zip(commands, accepted, strict=True) if where and where.startswith(b"@" + c.entry.encode() + b" ")]
@@ -662,10 +671,3 @@ class Partition:
         for answer in self._record_answers:
             answer.cancel()
         self._record_answers.clear()
-
-
-def _killer(c: Queued) -> Doomed:
-    times = c.crashes - 2
-    return Doomed(
-        f"its worker's process died {c.crashes} times while it ran, {times} of them while it ran alone", "crashes", "WorkerCrashed"
-    )
