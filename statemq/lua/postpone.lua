@@ -21,7 +21,12 @@ local lost = (from == 's' and where ~= entry) or (from == 'i' and where ~= here)
 local ids = {}
 for b = 1, behind do ids[b] = ARGV[at + 3 * b - 1] end
 local stands = behind > 0 and redis.call('HMGET', accepted, unpack(ids)) or {}
+-- a damaged key of the partition raises here, where nothing has been written (P20)
 redis.call('LLEN', inbox)
+redis.call('XLEN', commands)
+redis.call('ZCARD', ready)
+redis.call('ZCARD', timers)
+redis.call('HLEN', timers_data)
 local cancel = redis.call('HGET', steps, '@cancel')
 redis.call('HGET', instance, 'paused')
 

@@ -436,7 +436,7 @@ class Lane:
 
     def unreadable(self, error: str) -> None:
         """A key of the instance was damaged by hand: what waits for it here is buried with the error, others go on."""
-        self.loading = False
+        self.loading = self.loaded = False
         queued, self.queue = list(self.queue), deque()
         doom = Doomed(f"{self.partition.spec.name}/{self.key} cannot be read: {error}", "damaged", garbage=True)
         for c in queued:

@@ -312,7 +312,10 @@ class Partition:
         over = self.fence.verdict(done)
         if over is None:
             for lane, row in zip(lanes, done.result(), strict=True):
-                lane.took_row(row)
+                try:
+                    lane.took_row(row)
+                except ValueError as error:  # no number, or no UTF-8: written by hand
+                    lane.unreadable(str(error))
         elif isinstance(over, ScriptFailed) and len(lanes) > 1:
             for lane in lanes:  # one key was damaged by hand: it alone must suffer
                 self._send_load([lane])
@@ -498,16 +501,24 @@ class Partition:
             except ScriptFailed as error:
                 self.suspects[c.id] = f"its journal cannot be read: {error}"
                 flat = []
-            c.journal = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
             c.journalled, c.peeked = bool(flat) or c.journalled, True
-            c.attempts = int(c.journal.get("@attempts", b"0"))
-            if c.parked:
-                # P14: a mark says that it was in progress, and in whose hands; without one it slept, whoever died meanwhile
-                worker, _, crashes = c.journal.get("@mark", b"").decode().partition(" ")
-                c.crashes = int(crashes or c.journal.get("@crashes", b"0")) + (worker != "" and worker == self.acquired.dead)
+            try:
+                self._read_journal(c, flat)
+            except ValueError as error:  # no number, or no UTF-8: written by hand
+                self.suspects[c.id] = f"its journal cannot be read: {error}"
+                c.journal = {}
         if accepted is None:
             return list(commands)
         return [c for c, where in zip(commands, accepted, strict=True) if where and where.startswith(b"@" + c.entry.encode() + b" ")]
+
+    def _read_journal(self, c: Queued, flat: list[bytes]) -> None:
+        c.journal = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
+        c.attempts = int(c.journal.get("@attempts", b"0"))
+        int(c.journal.get("@started", b"0"))
+        if c.parked:
+            # P14: a mark says that it was in progress, and in whose hands; without one it slept, whoever died meanwhile
+            worker, _, crashes = c.journal.get("@mark", b"").decode().partition(" ")
+            c.crashes = int(crashes or c.journal.get("@crashes", b"0")) + (worker != "" and worker == self.acquired.dead)
 
     def removed(self, id: str) -> None:
         """Somebody deleted the entry of this accepted command, or of a look, by hand; the sweep has ended it."""
