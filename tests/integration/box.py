@@ -8,10 +8,13 @@ from typing import Any
 
 import msgspec
 
-from statemq import Context, Machine, Retry, transition
+from statemq import Context, Fail, Machine, Retry, transition
 
 ran: Counter[str] = Counter()
-"""What ran, by key and word; a test looks at its own keys only."""
+"""What ran, by key."""
+
+gate = asyncio.Event()
+"""``gated`` waits for it; a test makes its own."""
 
 
 class Data(msgspec.Struct):
@@ -42,6 +45,15 @@ class Box(Machine[Data], initial="shut", retry=Retry(attempts=2, first=0.005, ji
     async def hold(self, ctx: Context) -> None:
         await ctx.step("note", note, ctx.key)
         await asyncio.sleep(3600)
+
+    @transition(source=["shut", "open"], target="open")
+    async def gated(self, ctx: Context, then: str = "") -> None:
+        ran[ctx.key] += 1
+        await gate.wait()
+        if then == "sleep":
+            await ctx.sleep(0.05)
+        if then == "fail":
+            raise Fail("as asked")
 
     @transition(source=["shut", "open"])
     async def result_of(self, ctx: Context, size: int) -> str:
