@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
-from statemq.cli import act, ask, ends, graph, run, see, start
+from statemq.cli import act, ask, bench, ends, graph, run, see, start
 from statemq.errors import Pending, StatemqError
 
-RUN, ASK, SEE, ACT = "Run", "Ask", "See", "Act"
+RUN, ASK, SEE, ACT, CHECK = "Run", "Ask", "See", "Act", "Check"
 
 app = typer.Typer(
     name="statemq",
@@ -82,6 +82,8 @@ app.command(rich_help_panel=ACT)(act.cancel)
 app.command(rich_help_panel=ACT)(act.pause)
 app.command(rich_help_panel=ACT)(act.resume)
 app.add_typer(act.failed, name="failed", rich_help_panel=ACT)
+
+app.command(rich_help_panel=CHECK)(bench.bench)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

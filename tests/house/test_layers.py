@@ -31,7 +31,7 @@ LAYERS = [
     },
     {"store"},
     {"client", "console", "handle", "session", "worker", "server"},
-    {"sync", "doctor"},
+    {"sync", "doctor", "bench"},
     {"http"},
     {"cli"},
     {"__main__"},
@@ -44,13 +44,13 @@ STRANGERS = {frozenset({"worker", "server"})} | {frozenset({way, other}) for way
 
 HOMES = {
     "redis": {"store"},
-    "hiredis": {"store"},
+    "hiredis": {"store", "bench"},
     "typer": {"cli"},
     "rich": {"cli"},
     "click": {"cli"},
     "falcon": {"http"},
     "granian": {"http"},
-    "uvloop": {"cli", "http", "worker"},
+    "uvloop": {"cli", "http", "worker", "bench"},
 }
 """Packages that only these parts import."""
 

@@ -1,0 +1,94 @@
+"""Masses: what a queued command and an idle instance weigh, and whether many of them slow anything down."""
+
+from __future__ import annotations
+
+import time
+
+from statemq.bench.figures import Figure, depth_ratio, middle
+from statemq.bench.jobs import Job
+from statemq.bench.processes import Process, Talker
+from statemq.bench.stage import Stage, middle_rate
+from statemq.bench.works import in_turn
+
+SAMPLE_S = 0.02
+DRAIN_WITHIN_S = 1800.0
+SETTLED_S = 1.0
+"""A death is noticed at once only by who has seen the dead one alive (P5); workers look ten times a second."""
+
+MB = 1e6
+
+
+def scale(stage: Stage, count: int) -> list[Figure]:
+    """``count`` commands wait for a worker; it drains them; then as many idle instances are there."""
+    client = stage.client()
+    stage.tell(f"scale: queueing {count:,} commands")
+    before = stage.probe.used_memory()
+    client.ask(Job(kind="fill", machines=("Pile",), count=count, seconds=DRAIN_WITHIN_S))
+    queued = stage.probe.used_memory() - before
+    stage.tell(f"scale: draining {count:,} commands")
+    worker = stage.worker("Pile", "Twin")
+    samples = drain(stage, worker)
+    rss = worker.most_rss() or 0
+    outcomes, outcome_bytes = stage.probe.drop_history("Pile")
+    kept = stage.probe.used_memory() - before
+    note = f"{count:,} queued"
+    figures = [
+        Figure(name="memory per queued command", value=queued / count, unit="B", note="50 bytes of arguments"),
+        Figure(name="memory per idle instance", value=kept / count, unit="B", note="key of 20, 100 bytes of data, index"),
+        Figure(name="memory per outcome", value=outcome_bytes / max(1, outcomes), unit="B", note="for 60 to 120 s"),
+        Figure(name="worker RSS with a backlog", value=rss / MB, unit="MB", note=note),
+    ]
+    if (deep := depth_ratio(samples)) is not None:
+        figures.append(Figure(name="rate, deep backlog", value=deep, unit="× shallow", note=note))
+    figures.append(many_instances(stage, client, worker, count))
+    stage.end(worker)
+    figures.append(takeovers(stage, client, count))
+    stage.check("scale", client)
+    stage.end(client)
+    return figures
+
+
+def drain(stage: Stage, worker: Process) -> list[tuple[float, int]]:
+    """Time and commands left, until none is."""
+    samples: list[tuple[float, int]] = []
+
+    def look() -> bool:
+        if worker.process.poll() is not None:
+            raise worker.broken("ended")
+        samples.append((time.monotonic(), stage.probe.queued("Pile")))
+        time.sleep(SAMPLE_S)
+        return samples[-1][1] == 0
+
+    stage.until("the backlog to be drained", look, DRAIN_WITHIN_S)
+    return samples
+
+
+def many_instances(stage: Stage, client: Talker, worker: Process, count: int) -> Figure:
+    """The same load on 1,000 keys of a machine with ``count`` other instances, and of its twin without them."""
+    full, empty = in_turn(stage, "scale", [(client, worker, Job(kind="closed", machines=(name,))) for name in ("Pile", "Twin")])
+    note = f"{count:,} instances"
+    return Figure(name="rate, many instances", value=middle_rate(full), unit="/s", base=middle_rate(empty), against="empty", note=note)
+
+
+def takeovers(stage: Stage, client: Talker, count: int) -> Figure:
+    """From kill -9 of one of two workers until 64 commands, spread over all partitions, have been answered."""
+    taken_s: dict[str, list[float]] = {"Pile": [], "Twin": []}
+    for number in range(stage.rounds):
+        stage.tell(f"scale: takeover {number + 1} of {stage.rounds}")
+        for machine, times in taken_s.items():
+            first, second = stage.worker(machine), stage.worker(machine)
+            stage.until("two workers to share the partitions", lambda m=machine: shared(stage, m))  # type: ignore[misc]
+            time.sleep(SETTLED_S)
+            stage.kill(first)
+            killed_s = time.monotonic()
+            times.append(client.ask(Job(kind="burst", machines=(machine,), keys=64)).ended_s - killed_s)
+            stage.end(second)
+    full_ms, empty_ms = (middle(times) * 1000 for times in taken_s.values())
+    note = f"{count:,} instances, to the last of 64 answers"
+    return Figure(name="takeover, many instances", value=full_ms, unit="ms", base=empty_ms, against="empty", note=note)
+
+
+def shared(stage: Stage, machine: str) -> bool:
+    """Whether two workers hold all partitions, half each."""
+    owners = stage.probe.owners(machine)
+    return "" not in owners and len(set(owners)) == 2 and abs(2 * owners.count(owners[0]) - len(owners)) <= 1
