@@ -17,8 +17,13 @@ local now = clock()
 local where = id ~= '' and redis.call('HGET', accepted, id) or false
 local owned = where and where == (from == 'i' and '@' .. entry .. ' ' .. key or entry)
 local there = from == 'i' or #redis.call('XRANGE', commands, entry, entry) > 0
+-- a damaged key raises here, where nothing has been written
 redis.call('XLEN', failed)
 redis.call('XLEN', history)
+redis.call('ZCARD', timers)
+redis.call('HLEN', timers_data)
+redis.call('HLEN', period_key(outcomes, now))
+redis.call('ZCARD', ready)
 
 redis.call('HSET', lease, 'call', number)
 if not owned and not there then return 'gone' end
@@ -39,14 +44,12 @@ keep_outcomes(outcomes, now, { id, outcome })
 redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', key, 'transition', transition,
   'from', '', 'to', '', 'version', '', 'outcome', 'failed', 'attempts', attempts, 'worker', worker,
   'reason', reason)
-if has_once == '1' then
-  redis.call('HSET', once, 'outcome', outcome)
-  redis.call('PEXPIRE', once, once_ttl)
-end
+-- its own record and inbox may be what it is buried for: a damaged one is left as it is
+if has_once == '1' and type(redis.pcall('HSET', once, 'outcome', outcome)) == 'number' then redis.call('PEXPIRE', once, once_ttl) end
 redis.call('UNLINK', steps)
 redis.call('ZREM', timers, id)
 redis.call('HDEL', timers_data, id)
-if from == 'i' then
+if from == 'i' and type(redis.pcall('LLEN', inbox)) == 'number' then
   live_head(inbox, accepted)
   settle_ready(ready, inbox, key, now)
 end

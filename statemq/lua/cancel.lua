@@ -38,6 +38,13 @@ if redis.call('EXISTS', steps) == 1 then
   look(commands, accepted, key)
   return 'asked'
 end
+-- a damaged key raises here, where nothing has been written
+redis.call('XLEN', history)
+redis.call('ZCARD', timers)
+redis.call('HLEN', timers_data)
+redis.call('HLEN', period_key(outcomes, now))
+if once then redis.call('HLEN', once) end
+
 redis.call('HDEL', accepted, id)
 redis.call('ZREM', timers, id)
 redis.call('HDEL', timers_data, id)

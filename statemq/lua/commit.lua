@@ -28,7 +28,10 @@ local where = redis.call('HMGET', accepted, unpack(ids))
 if fault == 'seen' then
   local words = { 'done' }
   for c = 1, n do
-    words[c + 1] = where[c] and 'conflict' or (outcome_of(outcomes, now, ids[c]) and 'applied' or 'gone')
+    -- applied only if the outcome that is kept is the one we brought: it may have been cancelled before
+    local kept, json = outcome_of(outcomes, now, ids[c]), ARGV[base + (c - 1) * width + 11]
+    local ours = kept and string.sub(kept, 1, #json - 1) == string.sub(json, 1, -2)
+    words[c + 1] = where[c] and 'conflict' or (ours and 'applied' or 'gone')
   end
   return words
 end
@@ -53,6 +56,7 @@ for c = 1, n do
       from_inbox = true
       mine.inbox = KEYS[next_key + 1]
       next_key = next_key + 1
+      redis.call('ZCARD', ready)
     end
     if string.find(flags, 'j', 1, true) then
       mine.steps = KEYS[next_key + 1]
@@ -61,8 +65,13 @@ for c = 1, n do
     if string.find(flags, 'o', 1, true) then
       mine.once = KEYS[next_key + 1]
       next_key = next_key + 1
+      redis.call('HLEN', mine.once)
     end
-    mine.timer = string.find(flags, 't', 1, true)
+    if string.find(flags, 't', 1, true) then
+      mine.timer = true
+      redis.call('ZCARD', timers)
+      redis.call('HLEN', timers_data)
+    end
     mine.attempts = string.match(flags, 'a(%d+)')
   end
   mine.writes = string.byte(flags) == 119 -- 'w' comes first
@@ -70,6 +79,7 @@ for c = 1, n do
   local word = 'applied'
   if not where[c] or where[c] ~= (from_inbox and '@' .. entry .. ' ' .. key or entry) then
     word = 'gone'
+    if mine.writes then version_of[key] = '' end
   else
     local stored = version_of[key]
     if not stored then
@@ -107,6 +117,8 @@ for c = 1, n do
     end
     if word == 'applied' and mine.writes then version_of[key] = text(version + 1) end
   end
+  -- what ran after it stood on it: that is not applied either, whatever version somebody may have written by hand
+  if word == 'conflict' then version_of[key] = '' end
   if word ~= 'applied' then all = false end
   words[c] = word
 end

@@ -13,8 +13,11 @@ for c = 1, n do
   local id, entry = ARGV[3 * c + 3], ARGV[3 * c + 4]
   if redis.call('HGET', accepted, id) == entry and #redis.call('XRANGE', commands, entry, entry) == 0 then lost[#lost + 1] = c end
 end
-redis.call('HSET', lease, 'call', number)
 local now = clock()
+redis.call('XLEN', history)
+redis.call('HLEN', period_key(outcomes, now))
+
+redis.call('HSET', lease, 'call', number)
 local answer = { 'done' }
 for _, c in ipairs(lost) do
   local id, entry = ARGV[3 * c + 3], ARGV[3 * c + 4]
