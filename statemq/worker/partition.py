@@ -404,7 +404,12 @@ class Partition:
 
     def _committed(self, batch: list[Ended], reply: list[Any]) -> None:
         self._committing = False
-        for e, word in zip(batch, words(reply, len(batch)), strict=True):
+        answers = list(zip(batch, words(reply, len(batch)), strict=True))
+        if undone := {e.command.key for e, word in answers if word != "applied"}:
+            # what ended meanwhile stood on what was not applied: it is not sent
+            answers += [(e, "conflict") for e in self._ended if e.command.key in undone]
+            self._ended = [e for e in self._ended if e.command.key not in undone]
+        for e, word in answers:
             c = e.command
             attempt = self._ran.pop(c.id, None)
             self.lanes[c.key].committed(c, word)
