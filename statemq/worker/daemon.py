@@ -204,6 +204,11 @@ class Worker:
         if p is not None and p.fence.token == token:
             p.lose(Fenced())
 
+    def heard_renewed(self, partition: PartitionKeys, token: str, asked_s: float) -> None:
+        p = self.partitions.get(partition)
+        if p is not None and p.fence.token == token:
+            p.confirmed_s = max(p.confirmed_s, asked_s)
+
     def heard_paused(self, partition: PartitionKeys, paused: bool) -> None:
         p = self.partitions.get(partition)
         if p is not None and p.paused != paused:

@@ -280,10 +280,12 @@ class Attempt:
         return await result if inspect.isawaitable(result) else result
 
     async def _clear(self) -> None:
-        """Returns when outside effects are allowed: the start is answered (P3) and nothing this stands on can be undone (P13)."""
+        """Returns when outside effects are allowed: the start is answered (P3), nothing this stands on can be undone (P13), and the
+        lease has not run out meanwhile."""
         if (start := self.command.start) is not None and not start.done():
             await asyncio.shield(start)
         await self.lane.settled()
+        await self.lane.partition.confirm()
         self._check_open()
 
     async def _record(self, field: str, value: bytes) -> bytes:

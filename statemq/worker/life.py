@@ -41,6 +41,8 @@ class Hears(Protocol):
 
     def heard_lost(self, partition: PartitionKeys, token: str) -> None: ...
 
+    def heard_renewed(self, partition: PartitionKeys, token: str, asked_s: float) -> None: ...
+
     def heard_paused(self, partition: PartitionKeys, paused: bool) -> None: ...
 
 
@@ -181,12 +183,14 @@ class Life:
             await asyncio.gather(*(self._renew(router, p, token) for p, token in self.tokens.items()))
 
     async def _renew(self, router: Router, p: PartitionKeys, token: str) -> None:
+        asked_s = time.monotonic()
         try:
             ours, paused = await lease.renew(router, p, token, self._settings.lease_ms)
         except ReplyError as error:
             log.error("the lease of %s:%d cannot be renewed: %s", p.machine, p.number, error)
             ours = paused = False
         if ours:
+            self._tell(self._hears.heard_renewed, p, token, asked_s)
             self._tell(self._hears.heard_paused, p, paused)
         else:
             self._tell(self._hears.heard_lost, p, token)

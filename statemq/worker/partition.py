@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -19,12 +20,13 @@ from statemq import events, keys
 from statemq.config import LIMITS, WorkerSettings
 from statemq.keys import PartitionKeys
 from statemq.spec import MachineSpec
-from statemq.store import outcome
+from statemq.store import lease, outcome
 from statemq.store.commands import ByHand, Garbage, Look, Queued, entry_order, flat_fields, read_entry
 from statemq.store.commit import Ended, lay_out, take_batch, words
-from statemq.store.fence import Closed, Fence, ScriptFailed, TenureOver
+from statemq.store.fence import Closed, Fence, Fenced, ScriptFailed, TenureOver
 from statemq.store.lease import Acquired
 from statemq.store.router import Router
+from statemq.store.wire import ReplyError
 from statemq.worker.execute import Attempt
 from statemq.worker.judge import Doomed, Snapshot
 from statemq.worker.lane import Lane
@@ -65,6 +67,8 @@ class Partition:
         self.router = shop.router
         self.fence = Fence(shop.router, partition_keys, acquired.token, shop.worker)
         self.acquired = acquired
+        self.confirmed_s = time.monotonic()
+        """When this tenure was last known to be the partition's."""
         self.suspects = suspects
         """Commands of a batch whose commit raised (P20): each is committed alone; one that raised alone has the error, and is buried."""
         self.position = "0-0"
@@ -540,6 +544,22 @@ class Partition:
         if not await self.ask("HEXISTS", self.keys.accepted, id):
             return "gone"
         return "cancel" if await self.ask("HEXISTS", self.keys.steps(id), "@cancel") else ""
+
+    async def confirm(self) -> None:
+        """Returns when the lease was ours less than its length ago, for code that touches the outside world: a process that was
+        stopped and goes on asks before it does more. Ends the tenure if it is another's."""
+        asked_s = time.monotonic()
+        if asked_s - self.confirmed_s < self.settings.lease_ms / 1000:
+            return
+        try:
+            ours, _ = await lease.renew(self.router, self.keys, self.fence.token, self.settings.lease_ms)
+        except ReplyError as error:
+            self.lose(ScriptFailed(str(error)))
+            return
+        if ours:
+            self.confirmed_s = asked_s
+        else:
+            self.lose(Fenced())
 
     def halt_key(self, lane: Lane) -> None:
         """Three conflicts in a row: somebody changes this key behind our back (P20)."""
