@@ -86,6 +86,7 @@ class Worker:
         self._n = 0
         self._clock_offset_ms = 0.0
         self._replan_due = False
+        self._alarm: asyncio.TimerHandle | None = None
         self._stopping = asyncio.Event()
         self._killed = False
         self._failed: BaseException | None = None
@@ -279,6 +280,22 @@ class Worker:
         if not held.token or held.owner == self.id or silent == held.owner or overdue:
             self._taking.add(keys)
             self._spawn(self._take(served, keys, held, silent))
+        else:
+            self._look_again(held.deadline_ms)
+
+    def _look_again(self, deadline_ms: int) -> None:
+        """A silent host's lease is taken when it ends, not at the next survey."""
+        loop = asyncio.get_running_loop()
+        at_s = loop.time() + max(0.0, deadline_ms - self.now_ms()) / 1000 + 0.01
+        if self._alarm is not None and self._alarm.when() > at_s:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._alarm is None:
+            self._alarm = loop.call_at(at_s, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._replan()
 
     async def _take(self, served: Served, keys: PartitionKeys, held: Held, silent: str) -> None:
         try:
