@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar
 
-from statemq.codec import parse_command_id
 from statemq.errors import Cancelled, CommandError, Failed, Rejected
 from statemq.records import CommandStatus, Outcome
 
@@ -48,7 +47,7 @@ class Handle(Generic[R_co]):
     ) -> None:
         self._client, self._since, self._ended = client, since, ended
         self.id, self.key, self.transition = id, key, transition
-        self.machine = parse_command_id(id)[0]
+        self.machine = id.partition(".")[0]
         self.sent_here = sent_here
         """Its outcome comes on this client's channel."""
 

@@ -19,7 +19,7 @@ from statemq.store.catalog import Catalog
 from statemq.store.draft import Appended, Draft, fail, said, settle
 from statemq.store.durability import Durability, outcomes_settled, settled
 from statemq.store.router import Router
-from statemq.store.wire import ReplyError, Wire, swallow
+from statemq.store.wire import ReplyError, Wire
 
 CONNECT_EVERY_S = 60.0
 """How long one wait for a connection lasts before it is begun anew; who waits has a deadline of their own."""
@@ -70,7 +70,6 @@ class Appender:
         if line is None:
             line = self._lines[where] = _Line(draft.keys)
         answer: asyncio.Future[Appended] = loop.create_future()
-        swallow([answer])
         line.waiting.append((draft, answer))
         if line.task is None:
             line.task = loop.create_task(self._drain(line))

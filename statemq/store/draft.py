@@ -58,31 +58,33 @@ def settle(draft: Draft, answer: asyncio.Future[Appended], text: str) -> None:
     elif word == "attached":
         answer.set_result(Appended(rest, attached=True))
     elif word == "conflict":
-        answer.set_exception(IdempotencyConflict(draft.idempotency_key, rest))
+        fail(answer, IdempotencyConflict(draft.idempotency_key, rest))
     elif word == "full":
-        answer.set_exception(BacklogFull(machine, partition, LIMITS.backlog))
+        fail(answer, BacklogFull(machine, partition, LIMITS.backlog))
     elif word == "exhausted":
-        answer.set_exception(StreamExhausted(machine, partition))
+        fail(answer, StreamExhausted(machine, partition))
     elif word == "large":
         what, size = rest.split()
-        answer.set_exception(TooLarge(what, int(size), LIMITS.key if what == "key" else LIMITS.arguments))
+        fail(answer, TooLarge(what, int(size), LIMITS.key if what == "key" else LIMITS.arguments))
     elif word == "late":
-        answer.set_exception(
+        fail(
+            answer,
             Pending(
                 f"command {draft.id} was sent again too late to tell whether it had been accepted before; look at the instance's history",
                 id=draft.id,
                 machine=machine,
                 key=draft.key,
                 transition=draft.transition,
-            )
+            ),
         )
     else:
-        answer.set_exception(ServerError(f"append answered {text!r}, which this version does not know"))
+        fail(answer, ServerError(f"append answered {text!r}, which this version does not know"))
 
 
 def fail(answer: asyncio.Future[Appended], error: Exception) -> None:
     if not answer.done():
         answer.set_exception(error)
+        answer.exception()  # seen: who sent it may have given up
 
 
 def said(error: StatemqError | ReplyError, keys: PartitionKeys) -> StatemqError:

@@ -42,15 +42,23 @@ _outcome = msgspec.json.Decoder(Outcome).decode
 
 
 class _Wait:
-    """One id that somebody waits for; ``people`` share it."""
+    """One id that somebody waits for. Each of the ``people`` has a future of their own, so that one who gives up cancels no other's."""
 
-    __slots__ = ("answer", "cap_s", "due_s", "heard", "misses", "pace_s", "people")
+    __slots__ = ("cap_s", "due_s", "heard", "misses", "pace_s", "people", "told")
 
-    def __init__(self, answer: asyncio.Future[Outcome | None], heard: bool, due_s: float) -> None:
-        self.answer, self.heard, self.due_s = answer, heard, due_s
+    def __init__(self, heard: bool, due_s: float) -> None:
+        self.heard, self.due_s = heard, due_s
         self.pace_s, self.cap_s = (HEARD_FIRST_S, HEARD_CAP_S) if heard else (UNHEARD_FIRST_S, UNHEARD_CAP_S)
-        self.misses = self.people = 0
-        swallow([answer])
+        self.misses = 0
+        self.told = False
+        self.people: list[asyncio.Future[Outcome | None]] = []
+
+    def tell(self, answer: Outcome | Exception | None) -> None:
+        self.told = True
+        people, self.people = self.people, []
+        for person in people:
+            if not person.done():
+                person.set_exception(answer) if isinstance(answer, Exception) else person.set_result(answer)
 
 
 class Replies:
@@ -89,7 +97,7 @@ class Replies:
         if tasks:
             await asyncio.wait(tasks)
         for wait in self._waits.values():
-            _tell(wait, RedisAway("the client was closed"))
+            wait.tell(RedisAway("the client was closed"))
         if self._wire is not None:
             await self._router.release_wire(self._wire)
 
@@ -106,19 +114,24 @@ class Replies:
         if (early := self._early.pop(id, None)) is not None:
             return early
         wait = self._waits.get(id)
-        if wait is None:
-            parse_command_id(id)
-            at_once = not heard or self.dropped != since
-            wait = _Wait(self._loop.create_future(), heard, self._loop.time() + (0 if at_once else HEARD_FIRST_S))
+        if wait is None or wait.told:
+            if not heard:
+                parse_command_id(id)
+            at_once = not heard or wait is not None or self.dropped != since
+            wait = _Wait(heard, self._loop.time() + (0 if at_once else HEARD_FIRST_S))
             self._waits[id] = wait
             self._plan(wait.due_s)
-        wait.people += 1
+        answer: asyncio.Future[Outcome | None] = self._loop.create_future()
+        wait.people.append(answer)
         try:
-            await asyncio.wait([wait.answer], timeout=timeout_s)
-            return wait.answer.result() if wait.answer.done() else TimeoutError()
+            if timeout_s is None:
+                return await answer
+            await asyncio.wait([answer], timeout=timeout_s)
+            return answer.result() if answer.done() else TimeoutError()
         finally:
-            wait.people -= 1
-            if wait.people == 0 and self._waits.get(id) is wait:
+            if answer in wait.people:
+                wait.people.remove(answer)
+            if not wait.people and self._waits.get(id) is wait:
                 del self._waits[id]
 
     # -- hearing -----------------------------------------------------------------------------------
@@ -145,7 +158,7 @@ class Replies:
         for outcome in outcomes:
             wait = self._waits.get(outcome.id)
             if wait is not None:
-                _tell(wait, outcome)
+                wait.tell(outcome)
                 continue
             self._early[outcome.id] = outcome
             if len(self._early) > EARLY_CAP:
@@ -184,10 +197,10 @@ class Replies:
             await self._ask_partition(part, due)
         except (StatemqError, ReplyError) as error:
             for wait in due.values():
-                _tell(wait, _said(error))
+                wait.tell(_said(error))
         again_s = math.inf
         for wait in due.values():
-            if not wait.answer.done():
+            if wait.people:
                 wait.due_s = self._loop.time() + wait.pace_s
                 wait.pace_s = min(wait.cap_s, wait.pace_s * 2)
                 again_s = min(again_s, wait.due_s)
@@ -207,14 +220,14 @@ class Replies:
             if text is None:
                 wait.misses = 0 if accepted[index] is not None else wait.misses + 1
                 if wait.misses == 2:
-                    _tell(wait, None)
+                    wait.tell(None)
                 continue
             if self._durability is not None and not safe:
                 safe = await outcomes_settled(self._router, part, self._durability)
                 if not safe:
                     return
             outcome = _outcome(text)
-            _tell(wait, outcome)
+            wait.tell(outcome)
             if wait.heard and int(seconds) * 1000 - outcome.at > DEAF_AFTER_MS:
                 self._hear_again()
 
@@ -223,11 +236,6 @@ class Replies:
         if self._wire is not None and now - self._made_anew_s > ANEW_EVERY_S:
             self._made_anew_s = now
             self._wire.drop()
-
-
-def _tell(wait: _Wait, answer: Outcome | Exception | None) -> None:
-    if not wait.answer.done():
-        wait.answer.set_exception(answer) if isinstance(answer, Exception) else wait.answer.set_result(answer)
 
 
 def _said(error: StatemqError | ReplyError) -> StatemqError:
