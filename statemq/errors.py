@@ -224,13 +224,13 @@ class Reject(Exception):
     """Raise in a transition or guard to refuse the command: nothing changes, no retry."""
 
     def __init__(self, reason: str = "rejected", code: str = "rejected") -> None:
-        self.reason, self.code = reason, code
-        super().__init__(reason)
+        self.reason, self.code = str(reason), str(code)
+        super().__init__(self.reason)
 
 
 class Fail(Exception):
     """Raise in a transition to fail the command for good, in a step to end its retries."""
 
     def __init__(self, reason: str = "failed", code: str = "failed") -> None:
-        self.reason, self.code = reason, code
-        super().__init__(reason)
+        self.reason, self.code = str(reason), str(code)
+        super().__init__(self.reason)

@@ -26,7 +26,7 @@ from statemq.context import Context
 from statemq.errors import Fail, StepConflict, StepFailed, TooLarge
 from statemq.retry import Retry, next_ms
 from statemq.store.commands import Queued
-from statemq.worker.judge import Run, describe
+from statemq.worker.judge import Run, describe, text_of
 
 if TYPE_CHECKING:
     from statemq.worker.lane import Lane
@@ -256,7 +256,7 @@ class Attempt:
                     raise TooLarge(f"the result of step {field}", len(raw), LIMITS.step)
                 return StepRecord(result=msgspec.Raw(raw))
             except Fail as error:
-                return StepRecord(error=StepError(type(error).__name__, error.reason[:2000]))
+                return StepRecord(error=StepError("" if type(error) is Fail else type(error).__name__, error.reason[:2000]))
             except TooLarge:
                 raise
             except Exception as error:
@@ -264,7 +264,7 @@ class Attempt:
                     raise
                 wait_ms = next_ms(retry, tries, random.random())  # noqa: S311 - jitter
                 if wait_ms is None:
-                    return StepRecord(error=StepError(type(error).__name__, str(error)[:2000]))
+                    return StepRecord(error=StepError(type(error).__name__, text_of(error)[:2000]))
                 self.lane.partition.step_retried(self.command, field, tries, describe(error), wait_ms)
             await asyncio.sleep(wait_ms / 1000)
 
@@ -272,7 +272,7 @@ class Attempt:
         if _is_async(fn):
             try:
                 return await fn(*args)
-            except (SystemExit, KeyboardInterrupt) as error:
+            except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
                 raise RuntimeError(f"the step's function raised {describe(error)}") from error
         # a blocking function gets a thread, so that this loop and the other keys go on
         call = functools.partial(contextvars.copy_context().run, _in_thread, fn, args)
@@ -342,8 +342,10 @@ class Attempt:
 def _in_thread(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     try:
         return fn(*args)
-    except (StopIteration, SystemExit, KeyboardInterrupt) as error:
-        # a future cannot carry the first (who waits would wait for ever); the others would end the event loop, not the step
+    except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            raise
+        # a future cannot carry these to who waits: they hang it, break its coroutines or end the event loop
         raise RuntimeError(f"the step's function raised {describe(error)}") from error
 
 
@@ -359,12 +361,14 @@ async def _bounded(field: str, work: Coroutine[Any, Any, Any], timeout_ms: int |
         return await work
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.wait([task], timeout=timeout_ms / 1000)
+        ended, _ = await asyncio.wait([task], timeout=timeout_ms / 1000)
     finally:
         if not task.done():
             task.cancel()
-    if task.cancelled() or not task.done():
+    if not ended:
         raise TimeoutError(f"step {field} did not end within {timeout_ms} ms")
+    if task.cancelled():
+        raise RuntimeError(f"step {field} raised CancelledError by itself")
     return task.result()
 
 

@@ -70,7 +70,7 @@ def judge(spec: MachineSpec, snap: Snapshot, c: Queued) -> Run | Ended | Doomed:
     if case.guard is not None:
         try:
             refused = case.refused(instance, arguments)
-        except Exception as error:  # noqa: BLE001 - a guard is the user's code: whatever it raises fails the command, not the worker
+        except BaseException as error:  # noqa: BLE001 - a guard is the user's code: whatever it raises fails the command, not the worker
             return Doomed(f"the guard of {c.transition} raised {describe(error)}", "guard", type(error).__name__, trace_of(error))
         if refused is not None:
             return refusal(spec, snap, c, refused.reason, refused.code)
@@ -133,8 +133,16 @@ def policy(spec: MachineSpec, case: Case) -> Retry:
 
 
 def describe(error: BaseException) -> str:
-    text = str(error)
+    text = text_of(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def text_of(error: BaseException) -> str:
+    """What the error says of itself, if it can."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - its own __str__ is the user's code as well
+        return "it cannot be shown: its __str__ raised"
 
 
 def trace_of(error: BaseException) -> str:

@@ -177,7 +177,7 @@ class Lane:
                     p.crash.ending(c.id)
                 try:
                     ended, snap = self._call(c, verdict)
-                except Exception as error:  # noqa: BLE001 - the user's code: its error is the command's, never the worker's
+                except BaseException as error:  # noqa: BLE001 - the user's code: its error is the command's, never the worker's
                     self._put_back(commands[i + 1 :])
                     self._own(self._undoable(c, self._after_error(c, verdict, error)))
                     return
