@@ -18,6 +18,9 @@ from tests.chaos.ledger import Effect, Link, ends
 CLOCK_MS = 50
 """Two readers of the wall clock, one of whom writes down ms of a moment a little later."""
 
+STRAGGLES_S = 15.0
+"""A process that was stopped may begin a step before it learns that it was fenced; later than this it has learnt it."""
+
 
 class Sent(msgspec.Struct, frozen=True):
     """A command as its client saw it. ``seq`` counts what this client sent; ``again``: the outcome it heard when it asked once more."""
@@ -107,7 +110,6 @@ def _steps(evidence: Evidence, sent: dict[str, Sent]) -> Iterator[str]:
     for e in evidence.effects:
         ran[e.id][e.step].append(e)
     ended_ms = {row.id: row.at for row in evidence.history}
-    stopped = {d.pid for d in evidence.deeds if d.what == "stop"}
     harmed: dict[int, list[float]] = defaultdict(list)
     for d in evidence.deeds:
         if d.what != "cont":
@@ -122,14 +124,19 @@ def _steps(evidence: Evidence, sent: dict[str, Sent]) -> Iterator[str]:
             yield f"3: a step ran of {id}, which nobody sent"
         for step, runs in steps.items():
             for before, after in itertools.pairwise(sorted(runs, key=lambda e: e.at_s)):
-                if before.pid not in evidence.fenced and not any(at_s < after.at_s for at_s in harmed[before.pid]):
+                innocent = before.pid not in evidence.fenced and not any(at_s < after.at_s for at_s in harmed[before.pid])
+                if innocent and not _straggles(after, evidence.deeds):
                     yield f"11: step {step} of {id} ran in {before.pid} and again in {after.pid}, though nothing had happened to the first"
         # the second step begins when the first one's record stands, and the commit when the second one's does
         begun = min((e.wall_ms for e in steps.get("second", [])), default=None)
         for step, until_ms in (("first", begun), ("second", ended_ms.get(id))):
             for e in steps.get(step, []):
-                if until_ms is not None and e.wall_ms > until_ms + CLOCK_MS and e.pid not in stopped:
+                if until_ms is not None and e.wall_ms > until_ms + CLOCK_MS and not _straggles(e, evidence.deeds):
                     yield f"11: step {step} of {id} ran in {e.pid} {e.wall_ms - until_ms} ms after its record stood"
+
+
+def _straggles(e: Effect, deeds: Sequence[Deed]) -> bool:
+    return any(d.pid == e.pid and d.what == "stop" and 0 < e.at_s - d.at_s < STRAGGLES_S for d in deeds)
 
 
 def undrained(redis: Any, namespace: str) -> list[str]:

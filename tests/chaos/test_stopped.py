@@ -69,6 +69,29 @@ async def test_stopped_in_a_blocking_read(client: Client, launch: Launch, report
     report(f"stopped in a blocking read: {rounds} fenced, one commit a command, order kept")
 
 
+@ROUNDS
+async def test_stopped_while_a_handler_sleeps(client: Client, launch: Launch, report: Report, rounds: int) -> None:
+    """Its sleep is over when it goes on; it asks whether the lease is still its own, and does not run the step behind the sleep."""
+    fleet = launch(2, lease_ms=LEASE_MS)
+    sent: list[Sent] = []
+    for number in range(rounds):
+        await fleet.settled()
+        key = f"k{number}"
+        handle = await client.send(Ledger.apply_slowly(key, number, sleep_ms=PAUSE_MS))
+        begun = await fleet.effect(handle.id, "first")
+        owner = fleet.by_pid(begun.pid)
+        token = await _token(client, key)
+        await fleet.until(lambda handle=handle: _sleeps(client, handle.id))  # type: ignore[misc]
+        fleet.stop(owner)
+        sent.append(heard(Sent(0, number, key, "apply_slowly", number, handle.id), await handle.outcome(ANSWERED_WITHIN_S)))
+        fleet.cont(owner)
+        await _fenced(fleet, client, owner.pid, key, token)
+    evidence = await gather(client, fleet, sent)
+    assert not faults(evidence)
+    assert [e.step for e in evidence.effects] == ["first", "second"] * rounds
+    report(f"stopped while a handler sleeps: {rounds} fenced, no step begun by the former owner")
+
+
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
 async def test_stopped_for_about_its_lease(client: Client, launch: Launch, report: Report, seed: int) -> None:
@@ -98,6 +121,11 @@ async def test_stopped_for_about_its_lease(client: Client, launch: Launch, repor
 async def _token(client: Client, key: str) -> str:
     number = partition_of(key, Ledger.spec.partitions)
     return next(p.token for p in await client.partitions(Ledger) if p.number == number)
+
+
+async def _sleeps(client: Client, id: str) -> bool:
+    """The step before the sleep, and the sleep's end, are recorded."""
+    return len((await client.show(id)).steps) == 2
 
 
 async def _fenced(fleet: Fleet, client: Client, pid: int, key: str, token: str) -> None:
