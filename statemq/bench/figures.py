@@ -84,22 +84,13 @@ def middle(values: Iterable[float]) -> float:
     return float(median(found)) if found else 0.0
 
 
-def depth_ratio(samples: Sequence[tuple[float, int]]) -> float | None:
-    """How much faster or slower a backlog drains while it is deep than when it is nearly empty.
+def drain_rate(samples: Sequence[tuple[float, int]]) -> float | None:
+    """Commands a second while a backlog went from four fifths to one fifth: neither beginning nor end counts.
 
-    ``samples``: time in s and commands left. The first fifth is left out (the worker has just begun), then
-    the rate down to a half is divided by the rate from there to a tenth. None if it went too fast to be seen.
+    ``samples``: time in s and commands left. None if it went too fast to be seen.
     """
-    if not samples:
-        return None
-    most = max(left for _, left in samples)
-    deep = _rate(samples, 0.8 * most, 0.5 * most)
-    shallow = _rate(samples, 0.5 * most, 0.1 * most)
-    return deep / shallow if deep and shallow else None
-
-
-def _rate(samples: Sequence[tuple[float, int]], high: float, low: float) -> float | None:
-    within = [(at, left) for at, left in samples if low <= left <= high]
+    most = max((left for _, left in samples), default=0)
+    within = [(at, left) for at, left in samples if 0.2 * most <= left <= 0.8 * most]
     if len(within) < 2 or within[-1][0] <= within[0][0]:
         return None
     return (within[0][1] - within[-1][1]) / (within[-1][0] - within[0][0])

@@ -28,7 +28,7 @@ GOALS: dict[str, Goal] = {
     "three recorded steps": Goal(0.55, 0.8),
     "idle round trip p50, plain": _most(1.6, 1.2),
     "idle round trip p50, 3 steps": _most(1.6, 1.2),
-    "CPU per command, all processes": _most(2.5, 1.6),
+    "CPU per command, all": _most(2.5, 1.6),
     "CPU per command, server": _most(3.0, 1.8),
     "batch drain": Goal(1.2, 2.0),
     "HTTP, 64 connections": Goal(0.2, 0.4),

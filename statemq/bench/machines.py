@@ -113,11 +113,15 @@ class Twin(Pile, initial=Side.OFF):
     """The same with next to no instances, to compare with."""
 
 
+class Few(Pile, initial=Side.OFF):
+    """The same with a small backlog, to compare with."""
+
+
 NOTE = "n" * 39
 """Makes the arguments of ``fill`` 50 bytes and the data 100 as JSON."""
 
 MACHINES: dict[str, type[Any]] = {
-    cls.__name__: cls for cls in (Flip, Wide, Pile, Twin, Ten0, Ten1, Ten2, Ten3, Ten4, Ten5, Ten6, Ten7, Ten8, Ten9)
+    cls.__name__: cls for cls in (Flip, Wide, Pile, Twin, Few, Ten0, Ten1, Ten2, Ten3, Ten4, Ten5, Ten6, Ten7, Ten8, Ten9)
 }
 
 TENS = tuple(name for name in MACHINES if name.startswith("Ten"))

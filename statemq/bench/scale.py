@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import time
 
-from statemq.bench.figures import Figure, depth_ratio, middle
+from statemq.bench.figures import Figure, drain_rate, middle
 from statemq.bench.jobs import Job
 from statemq.bench.processes import Process, Talker
 from statemq.bench.stage import Stage, middle_rate
 from statemq.bench.works import in_turn
 
 SAMPLE_S = 0.02
+FEW = 20_000
+"""A backlog that lies in the worker's windows nearly at once."""
+
+TAKEOVERS = 7
+"""Deaths are looked for ten times a second, so that single takeovers differ by as much."""
+
 DRAIN_WITHIN_S = 1800.0
 SETTLED_S = 1.0
 """A death is noticed at once only by who has seen the dead one alive (P5); workers look ten times a second."""
@@ -21,13 +27,14 @@ MB = 1e6
 def scale(stage: Stage, count: int) -> list[Figure]:
     """``count`` commands wait for a worker; it drains them; then as many idle instances are there."""
     client = stage.client()
+    few = small_backlog(stage, client, min(FEW, count))
     stage.tell(f"scale: queueing {count:,} commands")
     before = stage.probe.used_memory()
     client.ask(Job(kind="fill", machines=("Pile",), count=count, seconds=DRAIN_WITHIN_S))
     queued = stage.probe.used_memory() - before
     stage.tell(f"scale: draining {count:,} commands")
     worker = stage.worker("Pile", "Twin")
-    samples = drain(stage, worker)
+    rate = drain_rate(drain(stage, worker, "Pile"))
     rss = worker.most_rss() or 0
     outcomes, outcome_bytes = stage.probe.drop_history("Pile")
     kept = stage.probe.used_memory() - before
@@ -38,8 +45,8 @@ def scale(stage: Stage, count: int) -> list[Figure]:
         Figure(name="memory per outcome", value=outcome_bytes / max(1, outcomes), unit="B", note="for 60 to 120 s"),
         Figure(name="worker RSS with a backlog", value=rss / MB, unit="MB", note=note),
     ]
-    if (deep := depth_ratio(samples)) is not None:
-        figures.append(Figure(name="rate, deep backlog", value=deep, unit="× shallow", note=note))
+    if rate is not None and few is not None:
+        figures.append(Figure(name="rate, deep backlog", value=rate, unit="/s", base=few, against="a small backlog", note=note))
     figures.append(many_instances(stage, client, worker, count))
     stage.end(worker)
     figures.append(takeovers(stage, client, count))
@@ -48,14 +55,23 @@ def scale(stage: Stage, count: int) -> list[Figure]:
     return figures
 
 
-def drain(stage: Stage, worker: Process) -> list[tuple[float, int]]:
+def small_backlog(stage: Stage, client: Talker, count: int) -> float | None:
+    """The rate at which a fresh worker drains ``count`` commands."""
+    client.ask(Job(kind="fill", machines=("Few",), count=count))
+    worker = stage.worker("Few")
+    rate = drain_rate(drain(stage, worker, "Few"))
+    stage.end(worker)
+    return rate
+
+
+def drain(stage: Stage, worker: Process, machine: str) -> list[tuple[float, int]]:
     """Time and commands left, until none is."""
     samples: list[tuple[float, int]] = []
 
     def look() -> bool:
         if worker.process.poll() is not None:
             raise worker.broken("ended")
-        samples.append((time.monotonic(), stage.probe.queued("Pile")))
+        samples.append((time.monotonic(), stage.probe.queued(machine)))
         time.sleep(SAMPLE_S)
         return samples[-1][1] == 0
 
@@ -73,8 +89,8 @@ def many_instances(stage: Stage, client: Talker, worker: Process, count: int) ->
 def takeovers(stage: Stage, client: Talker, count: int) -> Figure:
     """From kill -9 of one of two workers until 64 commands, spread over all partitions, have been answered."""
     taken_s: dict[str, list[float]] = {"Pile": [], "Twin": []}
-    for number in range(stage.rounds):
-        stage.tell(f"scale: takeover {number + 1} of {stage.rounds}")
+    for number in range(TAKEOVERS):
+        stage.tell(f"scale: takeover {number + 1} of {TAKEOVERS}")
         for machine, times in taken_s.items():
             first, second = stage.worker(machine), stage.worker(machine)
             stage.until("two workers to share the partitions", lambda m=machine: shared(stage, m))  # type: ignore[misc]

@@ -115,7 +115,7 @@ class Stage:
         process.kill()
 
     def _statemq(self, name: str, words: list[str]) -> Process:
-        env = {"STATEMQ_REDIS": self.url, "STATEMQ_NAMESPACE": self.namespace}
+        env = {"STATEMQ_REDIS": self.url, "STATEMQ_NAMESPACE": self.namespace, "STATEMQ_TOKEN": ""}
         return Process(name, ["-m", "statemq", *words], self.folder, env)
 
     def _keep(self, process: P) -> P:

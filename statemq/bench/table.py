@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,12 +12,12 @@ from statemq.bench.runner import Report
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """A line of the table. ``at_least`` and ``aim`` are limits from above where ``less_is_better``."""
+    """A line of the table. ``against``: what ``base`` is. ``at_least`` and ``aim`` are limits from above where ``less_is_better``."""
 
     work: str
     value: float
     unit: str
-    raw: float | None
+    base: float | None
     against: str
     ratio: float | None
     at_least: float | None
@@ -37,7 +36,7 @@ def row(figure: Figure, goal: Goal | None) -> Row:
         work=figure.name,
         value=rounded(figure.value),
         unit=figure.unit,
-        raw=None if figure.base is None else rounded(figure.base),
+        base=None if figure.base is None else rounded(figure.base),
         against=figure.against,
         ratio=None if figure.ratio is None else round(reached(figure), 4),
         at_least=goal.at_least if goal else None,
@@ -53,21 +52,29 @@ def rounded(value: float) -> float:
     return round(value, 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 3)
 
 
-def cells(row: Row) -> Mapping[str, str]:
-    """What is shown of a row, by column."""
+TITLES = ("work", "value", "base", "ratio", "at least", "aim", "")
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """What is shown of a row under TITLES."""
     sign = "≤ " if row.less_is_better else ""
     unit = row.unit if row.unit.startswith("/") else f" {row.unit}"
-    base = "" if row.raw is None else number(row.raw)
-    return {
-        "work": row.work,
-        "value": f"{number(row.value)}{unit}",
-        "raw": base if row.against in ("", "raw") else f"{base} ({row.against})",
-        "ratio": "" if row.ratio is None else f"{row.ratio:.2f}",
-        "at least": "" if row.at_least is None else f"{sign}{row.at_least:g}",
-        "aim": "" if row.aim is None else f"{sign}{row.aim:g}",
-        "": row.verdict,
-        "note": row.note,
-    }
+    return (
+        row.work,
+        f"{number(row.value)}{unit}",
+        "" if row.base is None else number(row.base),
+        "" if row.ratio is None else f"{row.ratio:.2f}",
+        "" if row.at_least is None else f"{sign}{row.at_least:g}",
+        "" if row.aim is None else f"{sign}{row.aim:g}",
+        row.verdict,
+    )
+
+
+def remark(row: Row) -> tuple[str, str] | None:
+    """What else there is to say of a row: what its base is, and its note."""
+    base = f"base: {row.against}" if row.against not in ("", "raw") else ""
+    said = "; ".join(part for part in (base, row.note) if part)
+    return (row.work, said) if said else None
 
 
 def number(value: float) -> str:

@@ -32,7 +32,7 @@ def many_keys(stage: Stage) -> list[Figure]:
     total, raw_total = (middle(r.total_us for r in rounds) for rounds in (ours, raw))
     return [
         rate("many keys", ours, raw),
-        Figure(name="CPU per command, all processes", value=total, unit="µs", base=raw_total, against="raw"),
+        Figure(name="CPU per command, all", value=total, unit="µs", base=raw_total, against="raw"),
         Figure(name="CPU per command, server", value=server, unit="µs", base=raw_server, against="raw"),
         Figure(name="CPU per command, worker", value=worker, unit="µs", base=raw_worker, against="raw"),
         Figure(name="CPU per command, client", value=client, unit="µs", base=raw_client, against="raw"),
@@ -75,7 +75,7 @@ def idle_worker(stage: Stage) -> list[Figure]:
     stage.end(worker)
     note = "" if stage.server else "all commands of this Redis"
     return [
-        Figure(name="idle worker, CPU", value=100 * cpu_s / took_s, unit="% of a core"),
+        Figure(name="idle worker, CPU", value=100 * cpu_s / took_s, unit="%", note="of a core"),
         Figure(name="idle worker, Redis commands", value=commands / took_s, unit="/s", note=note),
     ]
 
@@ -122,7 +122,7 @@ def http(stage: Stage) -> list[Figure]:
     note = f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"
     return [
         Figure(name="HTTP, 64 connections", value=middle_rate(ours), unit="/s", base=middle_rate(base), against="many keys", note=note),
-        Figure(name="CPU per HTTP call, serving process", value=edge_us, unit="µs"),
+        Figure(name="CPU per HTTP call", value=edge_us, unit="µs", note="serving process"),
     ]
 
 

@@ -40,19 +40,13 @@ def bench(
     """
     from statemq.bench.runner import choose
     from statemq.bench.table import as_json as plain
-    from statemq.bench.table import cells, findings, rows
+    from statemq.bench.table import findings
 
     report = _run(redis, choose([name.strip() for name in work.split(",") if name.strip()]), seconds, scale)
     if as_json:
         show.out(json_text(plain(report)))
     else:
-        table = [cells(row) for row in rows(report.figures)]
-        show.rows(table, {title: lambda row, title=title: row[title] for title in table[0]}, False, "")  # type: ignore[misc]
-        loop = "uvloop" if report.uvloop else "asyncio"
-        show.out(
-            f"{report.server}, Python {report.python} with {loop}, {report.cpus} CPUs; one worker and one client process, 16 partitions, "
-            f"128 in flight; medians of {report.rounds} rounds in {report.seconds:g} s a side"
-        )
+        _print(report)
     for finding in findings(report):
         say(finding)
     if not report.even:
@@ -82,6 +76,24 @@ def _run(redis: str | None, names: list[str], seconds: float, scale: int) -> Rep
             tell=lambda text: progress.update(task, description=text),
             finished=lambda: progress.advance(task),
         )
+
+
+def _print(report: Report) -> None:
+    """The table, as wide as a usual terminal, then what there is to say of its rows and of the run."""
+    from statemq.bench.table import TITLES, cells, remark, rows
+
+    table = rows(report.figures)
+    for line in show.align([TITLES, *map(cells, table)]):
+        show.out(line)
+    show.out("")
+    for line in show.align([said for said in map(remark, table) if said] or [("", "")]):
+        show.out(line)
+    loop = "uvloop" if report.uvloop else "asyncio"
+    show.out(
+        f"\nbase: the raw line, unless named. {report.server}, Python {report.python} with {loop}, {report.cpus} CPUs.\n"
+        "One worker and one client process, 16 partitions, 128 in flight; "
+        f"medians of {report.rounds} rounds in {report.seconds:g} s a side."
+    )
 
 
 def _check_http() -> None:

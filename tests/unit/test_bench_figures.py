@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from statemq.bench.figures import Balance, Figure, Ledger, depth_ratio, middle, percentile
+from statemq.bench.figures import Balance, Figure, Ledger, drain_rate, middle, percentile
 
 
 @pytest.mark.parametrize(
@@ -62,16 +62,13 @@ def test_an_error_is_uneven_and_the_first_is_told() -> None:
     assert (balance.errors, balance.first_error, balance.even) == (2, "ValueError: first", False)
 
 
-def test_a_backlog_that_drains_evenly_has_a_depth_ratio_of_one() -> None:
-    assert depth_ratio([(at / 10, 1000 - 10 * at) for at in range(101)]) == pytest.approx(1)
-
-
-def test_a_backlog_that_drains_slowly_while_it_is_deep() -> None:
-    deep = [(at / 10, 1000 - 10 * at) for at in range(50)]
-    shallow = [(5 + at / 10, 500 - 20 * at) for at in range(26)]
-    assert depth_ratio([*deep, *shallow]) == pytest.approx(0.5, rel=0.05)
+def test_neither_beginning_nor_end_of_a_drain_counts() -> None:
+    slow_start = [(at, 1000 - 50 * at) for at in range(4)]
+    steady = [(4 + at / 10, 800 - 10 * at) for at in range(61)]
+    slow_end = [(11 + at, 180 - 20 * at) for at in range(10)]
+    assert drain_rate([*slow_start, *steady, *slow_end]) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("samples", [[], [(0.0, 0)], [(0.0, 1000), (0.1, 0)], [(0.0, 1000), (0.1, 600), (0.2, 0)]])
-def test_what_went_too_fast_to_be_seen_has_none(samples: list[tuple[float, int]]) -> None:
-    assert depth_ratio(samples) is None
+def test_a_drain_too_fast_to_be_seen_has_no_rate(samples: list[tuple[float, int]]) -> None:
+    assert drain_rate(samples) is None

@@ -9,7 +9,7 @@ import pytest
 from statemq.bench.figures import Balance, Figure
 from statemq.bench.goals import GOALS, verdict
 from statemq.bench.runner import NAMES, Report, choose
-from statemq.bench.table import as_json, cells, findings, row, rows
+from statemq.bench.table import TITLES, as_json, cells, findings, number, remark, row, rows
 from statemq.cli.escape import json_text
 from statemq.errors import UsageError
 
@@ -46,12 +46,20 @@ def test_a_row_shows_the_sign_of_its_limit() -> None:
     shown = cells(
         row(Figure(name="idle round trip p50, plain", value=0.3, unit="ms", base=0.25, against="raw"), GOALS["idle round trip p50, plain"])
     )
-    assert list(shown.values()) == ["idle round trip p50, plain", "0.3 ms", "0.25", "1.20", "≤ 1.6", "≤ 1.2", "aim", ""]
+    assert shown == ("idle round trip p50, plain", "0.3 ms", "0.25", "1.20", "≤ 1.6", "≤ 1.2", "aim")
+    assert len(shown) == len(TITLES)
 
 
 def test_what_is_not_compared_with_raw_says_with_what() -> None:
-    [shown] = map(cells, rows([Figure(name="batch drain", value=12_345.6, unit="/s", base=10_000, against="many keys")]))
-    assert (shown["value"], shown["raw"], shown["ratio"]) == ("12,346/s", "10,000 (many keys)", "1.23")
+    [drain, keys] = rows([Figure(name="batch drain", value=12_345.6, unit="/s", base=10_000, against="many keys", note="n"), many_keys(5)])
+    assert cells(drain)[1:4] == ("12,346/s", "10,000", "1.23")
+    assert remark(drain) == ("batch drain", "base: many keys; n")
+    assert remark(keys) is None
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1_234_567.8, "1,234,568"), (100, "100"), (99.5, "99.5"), (0.25, "0.25"), (0, "0")])
+def test_numbers_are_as_short_as_they_can_be(value: float, shown: str) -> None:
+    assert number(value) == shown
 
 
 def report(**balances: Balance) -> Report:
@@ -64,7 +72,7 @@ def test_the_json_has_rows_with_verdicts() -> None:
     said = json.loads(json_text(as_json(report(steps=Balance(answered=7)))))
     assert said["even"] is True
     assert said["balances"]["steps"]["answered"] == 7
-    assert [(r["work"], r["raw"], r["ratio"], r["verdict"]) for r in said["rows"]] == [("many keys", 20_000, 0.8, "aim")]
+    assert [(r["work"], r["base"], r["ratio"], r["verdict"]) for r in said["rows"]] == [("many keys", 20_000, 0.8, "aim")]
 
 
 def test_only_uneven_works_are_told_of() -> None:
