@@ -61,6 +61,7 @@ class Lane:
         "parking",
         "parks",
         "partition",
+        "prepared",
         "queue",
         "redo",
         "settling",
@@ -92,7 +93,8 @@ class Lane:
         """Its task only waits for the next attempt, which any owner can make."""
         self.task: asyncio.Task[None] | None = None
         """The running attempt, its back-off, or the burial of its command."""
-        self.offered = False
+        self.offered = self.prepared = False
+        """Waits for its turn; has a job that is not run yet."""
         self.settling: list[asyncio.Future[None]] = []
 
     # -- what is there to do -----------------------------------------------------------------------
@@ -105,13 +107,21 @@ class Lane:
     def idle(self) -> bool:
         """Nothing of the key is in memory but its instance."""
         return not (
-            self.queue or self.task or self.inflight or self.loading or self.fetching or self.parking or self.redo or self.offered
+            self.queue
+            or self.task
+            or self.prepared
+            or self.inflight
+            or self.loading
+            or self.fetching
+            or self.parking
+            or self.redo
+            or self.offered
         ) and (not self.inbox or self.asleep)
 
     def prepare(self, alone: bool = False, suspect: bool = False) -> Job | None:
         """The next commands to run, their start on its way; or None, and what is missing for it was asked for."""
         p = self.partition
-        if self.task is not None or self.broken or self.loading or self.fetching or not p.starting:
+        if self.task is not None or self.prepared or self.broken or self.loading or self.fetching or not p.starting:
             return None
         if not self.loaded or self.stale:
             if self.inflight == 0:
@@ -139,6 +149,7 @@ class Lane:
         if head.crashes >= 2 and not alone and not kills:
             head.crashes -= 1  # in company: a crash now must not count as a lonely one
         p.start(commands)
+        self.prepared = True
         return Job(self, commands)
 
     def _pure(self, c: Queued) -> bool:
@@ -153,6 +164,7 @@ class Lane:
     def run(self, job: Job) -> None:
         """Runs what ``prepare`` gave: pure handlers here and now, others as a task that keeps the slot."""
         p, commands = self.partition, job.commands
+        self.prepared = False
         for i, c in enumerate(commands):
             if self.broken or not p.starting:
                 self._put_back(commands[i:])
