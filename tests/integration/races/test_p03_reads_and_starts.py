@@ -1,0 +1,99 @@
+"""P3 Stateless reads, fenced starts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from statemq.store import lease
+from tests.faulty import FaultyProxy
+from tests.integration.races.stage import Gate, Held, Stage
+from tests.waiting import wait_until
+
+
+async def test_what_a_zombie_reads_is_not_lost(play: Stage) -> None:
+    """P3: w1's blocked read returns entries after w2 took over; w1 does nothing with them. w2 reads from the beginning and
+    gets them all: a read changes nothing on the server. (XREADGROUP would have given them to w1 only.)"""
+    zombie = asyncio.ensure_future(
+        play.router.own_wire(play.part.commands, timeout_s=10).call("XREAD", "BLOCK", 5000, "STREAMS", play.part.commands, "0-0")
+    )
+    await play.own("w1")
+    new = await play.take_over("w2")
+    await play.send("a", 1)
+    assert len((await zombie)[0][1]) == 1
+    await play.send("a", 2)
+    for version, c in enumerate(play.queued()):
+        assert await play.committed(new, play.ended(c, version, log=[version])) == ["applied"]
+
+
+async def test_a_read_whose_reply_was_lost_is_read_again(play: Stage, proxy: FaultyProxy) -> None:
+    """P3: the connection is cut in place of the blocking read's reply: the same position is read again, nothing is left out."""
+    async with play.worker(proxy.url):
+        first = (await play.send("a", 1))[0]
+        assert await play.outcome(first) == "completed"
+        proxy.lose_reply("XREAD")
+        await play.send("a", 2, 3)
+        await wait_until(lambda: play.log("a") == [1, 2, 3])
+
+
+async def test_pending_are_exactly_the_commands_in_progress(play: Stage) -> None:
+    """P3: three commands were read, one was started: it alone is pending, under its worker; its commit takes it off."""
+    await play.send("a", 1, 2, 3)
+    fence = await play.own("w1")
+    first, *others = play.queued()
+    await fence.answer(fence.start([first]))
+    assert play.pending() == {first.entry: ("w1", 0)}
+    assert await play.committed(fence, play.ended(first, 0, log=[1])) == ["applied"]
+    assert play.pending() == {}
+    for version, c in enumerate(others, 1):
+        assert await play.committed(fence, play.ended(c, version, log=[1])) == ["applied"]
+
+
+async def test_a_group_that_somebody_destroyed_is_made_anew(play: Stage) -> None:
+    """P3: XGROUP DESTROY between two starts: the second one makes the group again; what the first one claimed still commits."""
+    await play.send("a", 1, 2)
+    one, two = play.queued()
+    fence = await play.own("w1")
+    await fence.answer(fence.start([one]))
+    play.redis.xgroup_destroy(play.part.commands, "workers")
+    await fence.answer(fence.start([two]))
+    assert play.pending() == {two.entry: ("w1", 0)}
+    assert await play.committed(fence, play.ended(one, 0, log=[1]), play.ended(two, 1, log=[1, 2])) == ["applied", "applied"]
+
+
+async def test_no_step_runs_before_its_start_is_answered(play: Stage, hooks: dict) -> None:
+    """P3: the start's answer is held back: code up to the first step may run, the step, which touches the world, may not.
+    The owner is fenced meanwhile: the step never runs here."""
+    gate, ran = Gate(), []
+
+    async def work(self: object, ctx: object, n: int) -> None:
+        gate.came.append(n)
+        await ctx.step("touch", ran.append, n)  # type: ignore[attr-defined]
+
+    hooks["work"] = work
+
+    async with play.worker(lease_ms=600) as worker:
+        held = Held(worker._router, "start")
+        [id] = await play.send("a", 1, transition="work")
+        await wait_until(lambda: held.answered and gate.came)
+        assert ran == []
+        [partition] = worker.partitions.values()
+        other = await play.take_over("w9")
+        await wait_until(lambda: partition.closed)
+        await held.release()
+        assert ran == []
+        assert await lease.release(play.router, play.part, other.token)
+        assert await play.outcome(id) == "completed"
+        assert ran == [1]
+
+
+@pytest.mark.leaves_work
+async def test_a_start_of_a_cancelled_command_says_so(play: Stage) -> None:
+    """P3: between the read and the start the command was cancelled: the start claims the others and names the one that is gone."""
+    ids = await play.send("a", 1, 2)
+    one, two = play.queued()
+    fence = await play.own("w1")
+    assert await play.client.cancel(ids[0]) == "cancelled"
+    assert await fence.answer(fence.start([one, two])) == [b"done", 1]
+    assert play.pending() == {two.entry: ("w1", 0)}

@@ -1,0 +1,217 @@
+"""P8 Entry-id order: a key's commands run in the order of their entry ids, wherever they lie. P9 T:ready."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.integration.races.stage import NEVER, Gate, Held, Stage, wake
+from tests.waiting import wait_until
+
+
+async def test_postpone_takes_the_read_ahead_to_the_left_of_what_was_parked(play: Stage) -> None:
+    """P8: e1 runs, e2 e3 were read ahead, e4 was parked behind the busy key. e1 goes to sleep: e1 e2 e3 must lie in front of e4.
+    (Appending behind the inbox ran e4 e1 e2 e3 after a takeover.)"""
+    ids = await play.send("a", 1, 2, 3, 4)
+    e1, e2, e3, e4 = play.queued()
+    fence = await play.own()
+    await fence.answer(fence.start([e1]))
+    await fence.answer(fence.park({"a": [e4]}, {"a": True}))
+    assert await fence.answer(fence.postpone(e1, [("@attempts", b"1")], [e2, e3], due_ms=1, wake_data=wake("a"))) == b"asleep"
+    assert play.inbox("a") == ids
+    assert play.queued() == []
+    play.abandon()
+    async with play.worker():
+        assert await play.outcome(ids[3]) == "completed"
+        assert play.log("a") == [1, 2, 3, 4]
+
+
+async def test_older_entries_in_the_stream_run_before_a_parked_head(play: Stage) -> None:
+    """P8: the owner had read e1..e3 of a busy key and parked e3, then died. e1 e2 are still in the stream, e3 is the inbox's head
+    and ready. The next owner runs e1 e2 e3."""
+    await play.send("a", 1, 2, 3)
+    e3 = play.queued()[2]
+    fence = await play.own()
+    await fence.answer(fence.park({"a": [e3]}, {"a": True}))
+    play.abandon()
+    async with play.worker():
+        await wait_until(lambda: len(play.log("a")) == 3)
+    assert play.log("a") == [1, 2, 3]
+
+
+async def test_younger_entries_go_behind_a_parked_head(play: Stage) -> None:
+    """P8: e1 sleeps in the inbox, e2 came afterwards and lies in the stream when another owner loads the key: e2 waits behind e1."""
+    [first] = await play.send("a", 1)
+    [e1] = play.queued()
+    fence = await play.own()
+    assert await fence.answer(fence.postpone(e1, [("@attempts", b"1")], [], due_ms=NEVER, wake_data=wake("a"))) == b"asleep"
+    [second] = await play.send("a", 2)
+    play.abandon()
+    async with play.worker():
+        await wait_until(lambda: play.inbox("a") == [first, second])
+        play.redis.zadd(play.part.timers, {first: 1})
+        await play.send("b", 1, delay=0)  # a look at the timers
+        assert await play.outcome(second) == "completed"
+    assert play.log("a") == [1, 2]
+
+
+async def test_a_pause_keeps_the_order_of_what_was_read_ahead_and_what_was_parked(play: Stage, hooks: dict) -> None:
+    """P8: e1 runs, e2 e3 are read ahead in memory, e4 e5 were parked. The instance is paused and e1 ends: e2 e3 leave memory, and
+    go in front of e4 e5, not behind. After the resume all run in order."""
+    gate = Gate()
+    hooks["work"] = lambda self, ctx, n: gate(n)
+    async with play.worker(read_ahead=2) as worker:
+        ids = await play.send("a", 1, transition="work")
+        await wait_until(lambda: gate.came)
+        ids += await play.send("a", 2, 3, 4, 5, transition="work")
+        await wait_until(lambda: play.inbox("a") == ids[3:])
+        await play.client.pause("probe", "a")
+        [partition] = worker.partitions.values()
+        await wait_until(lambda: partition.lanes["a"].stale)
+        gate.let_all()
+        await wait_until(lambda: len(play.inbox("a")) == 4)
+        assert play.inbox("a") == ids[1:]
+        await play.client.resume("probe", "a")
+        assert await play.outcome(ids[4]) == "completed"
+    assert play.log("a") == gate.came == [1, 2, 3, 4, 5]
+
+
+async def test_a_halted_key_keeps_its_order(play: Stage, hooks: dict) -> None:
+    """P8, P20: three conflicts in a row halt a key whose later commands were parked: what ran and did not commit goes in front."""
+    gate = Gate()
+    hooks["work"] = lambda self, ctx, n: meddle(n)
+    times = 0
+
+    async def meddle(n: int) -> None:
+        nonlocal times
+        times += n == 1
+        if times == 1:
+            await gate(n)
+        if n == 1 and times <= 3:
+            play.redis.hset(play.part.instance("a"), mapping={"state": "IDLE", "version": 100 + times, "data": '{"log":[]}', "entered": 1})
+
+    async with play.worker(read_ahead=1):
+        ids = await play.send("a", 1, transition="work")
+        await wait_until(lambda: gate.came)
+        ids += await play.send("a", 2, 3, 4, transition="work")
+        await wait_until(lambda: play.inbox("a") == ids[2:])
+        gate.let_all()
+        await wait_until(lambda: play.inbox("a") == ids)
+        await play.client.resume("probe", "a")
+        assert await play.outcome(ids[3]) == "completed"
+    assert play.log("a") == [1, 2, 3, 4]
+
+
+async def test_a_command_that_is_parked_while_the_inbox_is_found_empty_is_not_forgotten(play: Stage, hooks: dict) -> None:
+    """P8: the owner has emptied a key's inbox and asks for more; the answer, nothing, is on its way when e3 is read, and parked, and
+    that is answered, too. Then the older answer is handled: e3 must not be overlooked, and e4 not overtake it."""
+    gate = Gate()
+    hooks["work"] = lambda self, ctx, n: gate(n)
+    async with play.worker(read_ahead=0) as worker:
+        [one] = await play.send("a", 1, transition="work")
+        await wait_until(lambda: gate.came)
+        [two] = await play.send("a", 2, transition="work")
+        await wait_until(lambda: play.inbox("a") == [two])
+        gate.let(1)
+        await wait_until(lambda: gate.came == [1, 2])
+        held = Held(worker._router, "LRANGE")
+        gate.let(2)
+        await wait_until(lambda: held.answered)
+        assert await play.outcome(two) == "completed"
+        [three] = await play.send("a", 3, transition="work")
+        [partition] = worker.partitions.values()
+        await wait_until(lambda: play.inbox("a") == [three] and not partition.lanes["a"].parking)
+        gate.let_all()
+        await held.release()
+        [four] = await play.send("a", 4, transition="work")
+        assert [await play.outcome(id) for id in (three, four)] == ["completed", "completed"]
+    assert play.log("a") == [1, 2, 3, 4]
+    assert await play.outcome(one) == "completed"
+
+
+async def test_a_few_busy_keys_do_not_hold_up_the_others(play: Stage, hooks: dict) -> None:
+    """I2: two keys run for long, and more commands come for them than the partition's window holds. What waits behind them is
+    parked, and a third key's command runs."""
+    gate = Gate()
+    hooks["work"] = lambda self, ctx, n: gate(n)
+    async with play.worker(window=16, read_ahead=8):
+        busy = [await play.send(key, *range(30), transition="work") for key in ("a", "b")]
+        [other] = await play.send("c", 1)
+        assert await play.outcome(other) == "completed"
+        gate.let_all()
+        for ids in busy:
+            assert await play.outcome(ids[-1]) == "completed"
+    assert play.log("a") == play.log("b") == list(range(30))
+
+
+async def test_ready_keys_wait_until_all_that_is_older_was_read(play: Stage, hooks: dict) -> None:
+    """P9: an owner died with e1 of key K at the end of a long stream and e2 parked, ready. The next owner's window is full before it
+    has read so far: a read that got all it asked for does not mean that nothing is left. K's e1 runs before its e2."""
+    for n in range(7):
+        await play.client.send_many([play.machine.note(f"f{n}-{i}", n=1) for i in range(100)])
+    await play.send("K", 1, 2)
+    *_, e2 = play.queued("K")
+    fence = await play.own()
+    await fence.answer(fence.park({"K": [e2]}, {"K": True}))
+    play.abandon()
+    async with play.worker(window=200):
+        await wait_until(lambda: len(play.log("K")) == 2)
+    assert play.log("K") == [1, 2]
+
+
+async def test_ready_says_which_inbox_heads_may_run(play: Stage) -> None:
+    """P9: parking a runnable command adds its key, suspending removes it, the wake-up adds it, the commit that empties the inbox
+    removes it; and a commit that leaves a runnable head keeps it."""
+    ids = await play.send("a", 1, 2)
+    e1, e2 = play.queued()
+    fence = await play.own()
+
+    def ready() -> bool:
+        return play.redis.zscore(play.part.ready, "a") is not None
+
+    await fence.answer(fence.park({"a": [e1, e2]}, {"a": True}))
+    assert ready()
+    e1.parked = e2.parked = True
+    await fence.answer(fence.postpone(e1, [("@attempts", b"1")], [], due_ms=1, wake_data=wake("a")))
+    assert not ready()
+    assert await fence.answer(fence.wake([("wake", ids[0], "a", ())])) == [b"done", b"ready"]
+    assert ready()
+    e1.journalled = e1.timed = True
+    assert await play.committed(fence, play.ended(e1, 0, log=[1])) == ["applied"]
+    assert ready()
+    assert await play.committed(fence, play.ended(e2, 1, log=[1, 2])) == ["applied"]
+    assert not ready()
+
+
+async def test_a_takeover_after_each_park_and_postpone_leaves_the_order(play: Stage, hooks: dict) -> None:
+    """P8: the owner changes after each of ten commands that retry once and are parked meanwhile: they still run in order."""
+    failed: set[int] = set()
+
+    async def once_more(self: object, ctx: object, n: int) -> None:
+        if n not in failed:
+            failed.add(n)
+            raise RuntimeError("once more")
+
+    hooks["work"] = once_more
+    ids = await play.send("a", *range(10), transition="work")
+    for round in range(3):
+        async with play.worker(suspend_after_s=0.0, read_ahead=1):
+            await wait_until(lambda: len(play.log("a")) >= 3 * round + 1)
+    async with play.worker():
+        assert await play.outcome(ids[-1]) == "completed"
+    await asyncio.sleep(0)
+    assert play.log("a") == list(range(10))
+
+
+@pytest.mark.leaves_work
+async def test_a_commit_from_the_middle_of_an_inbox_is_a_conflict(play: Stage) -> None:
+    """P8: whatever a confused owner believes, a command that is not its inbox's head is not committed."""
+    await play.send("a", 1, 2)
+    e1, e2 = play.queued()
+    fence = await play.own()
+    await fence.answer(fence.park({"a": [e1, e2]}, {"a": True}))
+    e1.parked = e2.parked = True
+    assert await play.committed(fence, play.ended(e2, 0, log=[2])) == ["conflict"]
+    assert play.inbox("a") == [e1.id, e2.id]
+    assert play.log("a") == []
