@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from statemq.cli import act, ask, bench, ends, graph, run, see, start
-from statemq.errors import Pending, StatemqError
+from statemq.cli.escape import clean
+from statemq.errors import Pending, StatemqError, UsageError
 
 RUN, ASK, SEE, ACT, CHECK = "Run", "Ask", "See", "Act", "Check"
 
@@ -94,8 +95,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):  # a test's stream may not know how
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = app(args=list(sys.argv[1:] if argv is None else argv), prog_name="statemq", standalone_mode=False)
+        _check_text(words)
+        code = app(args=words, prog_name="statemq", standalone_mode=False)
         sys.stdout.flush()
         return int(code or 0)
     except StatemqError as error:
@@ -116,6 +119,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         ends.say(f"unexpected {type(error).__name__}: {error} (STATEMQ_TRACEBACK=1 shows where)")
         return ends.ENDED_BADLY
+
+
+def _check_text(words: Sequence[str]) -> None:
+    """Raises UsageError for bytes that are no text: nothing of statemq's is named by such."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f'"{clean(word)}" is not valid UTF-8') from None
 
 
 def _usage(error: typer.TyperException) -> str:

@@ -14,7 +14,6 @@ from statemq.cli.classes import class_of, classes
 from statemq.cli.connect import ask
 from statemq.cli.ends import ENDED_BADLY, INTERRUPTED, hint_result, say
 from statemq.cli.escape import json_text
-from statemq.cli.follow import wait
 
 if TYPE_CHECKING:
     from statemq.client import Client, Handle
@@ -39,6 +38,7 @@ def call(
 
     Example: statemq call resource a setUp size=2
     """
+    from statemq.cli.follow import wait
 
     async def question(client: Client) -> Outcome:
         graph = await client.graph(machine)
@@ -153,6 +153,7 @@ def result(
 
     Example: statemq result resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12 --timeout 30s
     """
+    from statemq.cli.follow import wait
 
     async def question(client: Client) -> Outcome:
         return await wait(client, client.handle(id), timeout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +19,8 @@ SILENT_S = 1.0
 
 def ask(redis: str | None, namespace: str | None, question: Callable[[Client], Awaitable[R]], machines: Sequence[type[Any]] = ()) -> R:
     """The answer to ``question``. Raises what the client raises; KeyboardInterrupt after Ctrl-C, the connection closed."""
+    import asyncio
+
     place = find(redis, namespace)
 
     async def run() -> R:

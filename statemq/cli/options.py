@@ -37,7 +37,7 @@ Namespace = Annotated[
     str | None, typer.Option("--namespace", metavar="NAME", help="Default: STATEMQ_NAMESPACE, statemq.", show_default=False)
 ]
 Json = Annotated[bool, typer.Option("--json", help="One compact JSON object a line.")]
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, metavar="N", help="At most so many lines.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000_000, metavar="N", help="At most so many lines.")]
 Target = Annotated[
     str | None,
     typer.Option("--target", metavar="TARGET", help="Where the class is. Default: STATEMQ_TARGET, the running dev's.", show_default=False),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -21,6 +20,8 @@ from statemq.cli.find import Place, find
 from statemq.errors import UsageError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from statemq.config import WorkerSettings
 
 
@@ -152,6 +153,8 @@ def _supervise(processes: int, place: Place) -> int:
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
     """With uvloop where it is installed."""
+    import asyncio
+
     make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):
         from uvloop import new_event_loop as make_loop
@@ -160,6 +163,8 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def _work(machines: list[type[Any]], place: Place, settings: WorkerSettings) -> int:
+    import asyncio
+
     from statemq.log import listen
     from statemq.worker.crash import crash_from
     from statemq.worker.daemon import Worker

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+LONGEST = 300
+"""Digits of an integer; what has more was not written by hand, and Python refuses to read it at some length."""
 _ORDER = ("null", "boolean", "integer", "number", "string")
 """What is tried first when a value may be of several types: the narrow ones."""
 _CALLED = {"null": "null", "boolean": "true or false", "integer": "an integer", "number": "a number", "string": "text"}
@@ -70,10 +73,10 @@ def _read(kind: str, text: str) -> tuple[Any] | None:
         return (None,)
     if kind == "boolean" and text in ("true", "false"):
         return (text == "true",)
-    if kind == "integer" and _INTEGER.fullmatch(text):
+    if kind == "integer" and len(text) <= LONGEST and _INTEGER.fullmatch(text):
         return (int(text),)
-    if kind == "number" and _NUMBER.fullmatch(text):
-        return (float(text),)
+    if kind == "number" and _NUMBER.fullmatch(text) and math.isfinite(number := float(text)):
+        return (number,)
     return (text,) if kind == "string" else None
 
 

@@ -219,6 +219,8 @@ def test_no_redis_is_exit_code_3_for_every_command_that_asks(run: Run) -> None:
         ("query order o-1 summary --target no.such.module", 'there is no module "no"'),
         ("query switch s flips --target statemq.examples.order", 'the target has no machine "switch"; it has: order'),
         ("graph statemq.examples.nothing", "there is no module"),
+        ("get order \udcff", '"\\udcff" is not valid UTF-8'),
+        ("history order --limit 0", "greater than or equal to 1"),
         ("worker no_such_module", 'there is no module "no_such_module"'),
     ],
 )
