@@ -45,6 +45,9 @@ SURVEY_S = 3.0
 CONFIRM_S = 0.025
 """Between two looks at a silent owner (P5): enough for a living one to subscribe anew."""
 
+LATE_MS = 500
+"""Whose lease was over for so long, after a survey had the time to see it renewed, gets no share."""
+
 TROUBLE_S = 5.0
 """How long a damaged or wiped partition is left alone before it is tried again."""
 
@@ -227,9 +230,16 @@ class Worker:
 
     async def _survey_often(self) -> None:
         while True:
-            await asyncio.sleep(SURVEY_S)
+            await asyncio.sleep(self._until_survey_s())
             await self._set_clock()
             await self._survey()
+
+    def _until_survey_s(self) -> float:
+        """Until just after the next deadline of another's lease as last seen: who was never seen alive is found out by that alone (P5)."""
+        now_ms = self.now_ms()
+        others = [h.deadline_ms for s in self._served.values() for h in s.view if h.token and h.owner != self.id]
+        next_ms = min((d for d in others if d >= now_ms), default=now_ms + SURVEY_S * 1000)
+        return min(SURVEY_S, max(SURVEY_S / 10, (next_ms - now_ms) / 1000 + 0.02))
 
     async def _survey(self) -> None:
         for served in self._served.values():
@@ -258,7 +268,8 @@ class Worker:
         if self._stopping.is_set():
             return
         for served in self._served.values():
-            live = sorted({*served.live, self.id})
+            late = {held.owner for held in served.view if held.token and held.deadline_ms + LATE_MS < self.now_ms()}
+            live = sorted({*served.live, self.id} - (late - {self.id}))
             owners = [self.id if keys in self.partitions else served.view[keys.number].owner or None for keys in served.keys]
             for keys, wanted in zip(served.keys, plan(live, owners), strict=True):
                 mine = self.partitions.get(keys)
