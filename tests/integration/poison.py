@@ -1,0 +1,62 @@
+"""A machine whose bodies end their process, and a worker for it: ``python -m tests.integration.poison URL NAMESPACE SETTINGS-JSON``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from statemq import Context, Machine, log, transition
+from statemq.config import WorkerSettings
+from statemq.worker.daemon import Worker
+
+FOLDER = "POISON_FOLDER"
+"""Environment: where ``log`` is written and ``hold`` is looked for."""
+
+
+def note(line: str) -> None:
+    with (Path(os.environ[FOLDER]) / "log").open("a") as file:
+        file.write(line + "\n")
+
+
+class Poison(Machine[None], initial="idle", partitions=1):
+    @transition(source="idle")
+    async def good(self, ctx: Context, n: int) -> int:
+        await ctx.step("note", note, f"good {n}")
+        await asyncio.sleep(0)
+        return n
+
+    @transition(source="idle")
+    async def ends_the_process(self) -> None:
+        note("poison")
+        os._exit(9)
+
+    @transition(source="idle")
+    async def never_returns(self) -> None:
+        note("loop")
+        while True:
+            pass
+
+    @transition(source="idle")
+    async def holds(self, ctx: Context) -> str:
+        await ctx.step("begin", note, "step")
+        note("begin")
+        while (Path(os.environ[FOLDER]) / "hold").exists():
+            await asyncio.sleep(0.01)
+        note("end")
+        return "done"
+
+
+async def main(url: str, namespace: str, settings: bytes) -> None:
+    log.listen()
+    worker = Worker([Poison], url, namespace=namespace, settings=msgspec.json.decode(settings, type=WorkerSettings))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
+    await worker.run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3].encode()))
