@@ -92,9 +92,9 @@ class Stage:
 
     # -- processes -------------------------------------------------------------------------------------
 
-    def worker(self, *machines: str) -> Process:
-        """A ``statemq worker`` with its default settings, as a user starts it."""
-        return self._keep(self._statemq(f"worker {'+'.join(machines)[:40]}", ["worker", *map(target, machines)]))
+    def worker(self, *machines: str, options: tuple[str, ...] = ()) -> Process:
+        """A ``statemq worker`` as a user starts it: with its default settings unless ``options`` says otherwise."""
+        return self._keep(self._statemq(f"worker {'+'.join(machines)[:40]}", ["worker", *map(target, machines), *options]))
 
     def http(self, port: int, *machines: str) -> Process:
         return self._keep(self._statemq("http", ["serve", *map(target, machines), "--port", str(port)]))

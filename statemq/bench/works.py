@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import msgspec
+
 from statemq.bench.figures import Figure, middle
 from statemq.bench.http import CONNECTIONS
 from statemq.bench.jobs import Job
@@ -25,13 +27,17 @@ Pair = tuple[Talker, Process, Job]
 
 
 def many_keys(stage: Stage) -> list[Figure]:
-    ours, raw = against_raw(stage, "many-keys", MANY_KEYS)
+    """With the defaults; beside it, for their price, a worker that does not log each transition."""
+    quiet = stage.worker("Quiet", options=("--log-level", "warning"))
+    ours, raw, unlogged = against_raw(stage, "many-keys", MANY_KEYS, (quiet, msgspec.structs.replace(MANY_KEYS, machines=("Quiet",))))
+    stage.end(quiet)
     server, raw_server = (middle(r.us(r.server_s) for r in rounds) for rounds in (ours, raw))
     worker, raw_worker = (middle(r.us(r.worker_s) for r in rounds) for rounds in (ours, raw))
     client, raw_client = (middle(r.us(r.client_s) for r in rounds) for rounds in (ours, raw))
     total, raw_total = (middle(r.total_us for r in rounds) for rounds in (ours, raw))
     return [
         rate("many keys", ours, raw),
+        rate("many keys, logging warnings", unlogged, raw),
         Figure(name="CPU per command, all", value=total, unit="µs", base=raw_total, against="raw"),
         Figure(name="CPU per command, server", value=server, unit="µs", base=raw_server, against="raw"),
         Figure(name="CPU per command, worker", value=worker, unit="µs", base=raw_worker, against="raw"),
@@ -40,12 +46,12 @@ def many_keys(stage: Stage) -> list[Figure]:
 
 
 def hot_key(stage: Stage) -> list[Figure]:
-    ours, raw = against_raw(stage, "hot-key", Job(kind="closed", keys=1))
+    ours, raw, *_ = against_raw(stage, "hot-key", Job(kind="closed", keys=1))
     return [rate("hot key", ours, raw)]
 
 
 def steps(stage: Stage) -> list[Figure]:
-    ours, raw = against_raw(stage, "steps", Job(kind="closed", transition="work"))
+    ours, raw, *_ = against_raw(stage, "steps", Job(kind="closed", transition="work"))
     return [rate("three recorded steps", ours, raw)]
 
 
@@ -53,7 +59,7 @@ def idle(stage: Stage) -> list[Figure]:
     """One command at a time; then nothing at all, to see what a worker does when there is nothing to do."""
     figures = []
     for name, transition in (("plain", "flip"), ("3 steps", "work")):
-        ours, raw = against_raw(stage, "idle", Job(kind="closed", transition=transition, inflight=1))
+        ours, raw, *_ = against_raw(stage, "idle", Job(kind="closed", transition=transition, inflight=1))
         p50, raw_p50 = (middle(r.done.p50_ms for r in rounds) for rounds in (ours, raw))
         p99, raw_p99 = (middle(r.done.p99_ms for r in rounds) for rounds in (ours, raw))
         figures += [
@@ -146,12 +152,13 @@ def partitions(stage: Stage) -> list[Figure]:
 # -- how ----------------------------------------------------------------------------------------------------
 
 
-def against_raw(stage: Stage, work: str, job: Job) -> tuple[list[Round], list[Round]]:
-    """Rounds of statemq and of the raw line, each with one worker and one client process."""
+def against_raw(stage: Stage, work: str, job: Job, *more: tuple[Process, Job]) -> list[list[Round]]:
+    """Rounds of statemq and of the raw line, each with one worker and one client process; and of ``more`` workers."""
     worker, client, bare, bare_client = stage.worker("Flip"), stage.client(), stage.bare_worker(), stage.client("raw")
-    ours, raw = in_turn(stage, work, [(client, worker, job), (bare_client, bare, job)])
+    sides: list[Pair] = [(client, worker, job), (bare_client, bare, job), *((client, *other) for other in more)]
+    found = in_turn(stage, work, sides)
     stage.end(bare_client, bare, client, worker)
-    return ours, raw
+    return found
 
 
 def in_turn(stage: Stage, work: str, sides: list[Pair]) -> list[list[Round]]:
