@@ -67,7 +67,16 @@ def worker(
     logs.set_up(log_format, log_level)
     machines = _machines(targets)
     if processes > 1:
-        raise typer.Exit(_supervise(processes, place))
+        passed = {
+            "--concurrency": concurrency,
+            "--lease-ms": lease_ms,
+            "--grace": grace,
+            "--on-wipe": on_wipe.value,
+            "--log-format": log_format.value,
+            "--log-level": log_level.value,
+        }
+        words = [str(word) for option, value in passed.items() if value is not None for word in (option, value)]
+        raise typer.Exit(_supervise(processes, ["worker", *words, "--", *targets], place))
     given = {
         "concurrency": concurrency,
         "lease_ms": lease_ms,
@@ -142,11 +151,11 @@ def _settings(given: dict[str, Any]) -> WorkerSettings:
     return WorkerSettings(**{name: value for name, value in given.items() if value is not None})
 
 
-def _supervise(processes: int, place: Place) -> int:
-    """This command line again, once for each process, with the Redis found here."""
+def _supervise(processes: int, words: list[str], place: Place) -> int:
+    """This command line, once for each process, with the Redis found here (not in its words: they are for all to see)."""
     from statemq.worker.supervise import Child, supervise
 
-    words = [sys.executable, "-m", "statemq", *sys.argv[1:], "--processes", "1"]
+    words = [sys.executable, "-m", "statemq", *words]
     env = {**os.environ, "STATEMQ_REDIS": place.url, "STATEMQ_NAMESPACE": place.namespace}
     return supervise([Child(f"worker {number}", words, env=env) for number in range(1, processes + 1)], say=log.warning)
 

@@ -251,8 +251,9 @@ def test_on_a_terminal_the_steps_are_shown_while_it_runs(cli: Cli) -> None:
 
 
 def test_several_processes_share_the_work_and_end_together(cli: Cli) -> None:
-    worker = cli.worker("--processes", "2", count=2)
+    worker = cli.worker("--processes", "2", "--concurrency", "7", "--grace", "1500ms", count=2)
     assert cli.run("call", "gate", "a", "open").stdout
+    assert {row["concurrency"] for row in cli.live()} == {7}
     pids = [row["pid"] for row in cli.live()]
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(WITHIN_S) == 0
