@@ -75,6 +75,8 @@ class Replies:
         self._opening: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._look_s = 0.0
+        """When the timer rings; its own ``when`` is not there in every loop."""
         self._asking: set[asyncio.Task[None]] = set()
         self._made_anew_s = -ANEW_EVERY_S
 
@@ -169,9 +171,10 @@ class Replies:
 
     def _plan(self, due_s: float) -> None:
         """The next look is at ``due_s`` or before."""
-        if self._timer is None or due_s < self._timer.when():
+        if self._timer is None or due_s < self._look_s:
             if self._timer is not None:
                 self._timer.cancel()
+            self._look_s = due_s
             self._timer = self._loop.call_at(due_s, self._look)
 
     def _look(self) -> None:
