@@ -90,6 +90,7 @@ class Worker:
         self._clock_offset_ms = 0.0
         self._replan_due = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_s = 0.0
         self._stopping = asyncio.Event()
         self._killed = False
         self._failed: BaseException | None = None
@@ -298,11 +299,11 @@ class Worker:
         """A silent host's lease is taken when it ends, not at the next survey."""
         loop = asyncio.get_running_loop()
         at_s = loop.time() + max(0.0, deadline_ms - self.now_ms()) / 1000 + 0.01
-        if self._alarm is not None and self._alarm.when() > at_s:
+        if self._alarm is not None and self._alarm_s > at_s:
             self._alarm.cancel()
             self._alarm = None
         if self._alarm is None:
-            self._alarm = loop.call_at(at_s, self._ring)
+            self._alarm, self._alarm_s = loop.call_at(at_s, self._ring), at_s
 
     def _ring(self) -> None:
         self._alarm = None
