@@ -15,7 +15,7 @@ from statemq.codec import encode
 from statemq.config import WorkerSettings
 from statemq.keys import PartitionKeys
 from statemq.store import lease, outcome
-from statemq.store.commands import Queued, read_entry
+from statemq.store.commands import ByHand, Queued, read_entry
 from statemq.store.commit import Ended, lay_out, words
 from statemq.store.declare import Config, declare
 from statemq.store.fence import Fence
@@ -72,13 +72,19 @@ class Stage:
         return [h.id for h in handles]
 
     def queued(self, key: str | None = None) -> list[Queued]:
-        """What lies in the stream, in order; looks and garbage aside."""
+        """What lies in the stream, in order; looks, garbage and what has no id aside."""
+        return [c for c in self._read() if isinstance(c, Queued) and key in (None, c.key)]
+
+    def queued_by_hand(self) -> list[Queued]:
+        """What lies in the stream without an id, as its owner will call it."""
+        return [found.command for found in self._read() if isinstance(found, ByHand)]
+
+    def _read(self) -> list[Any]:
         raw = redis_py.Redis.from_url(self.url)
         with contextlib.closing(raw):
             rows = raw.xrange(self.part.commands)
         prefix = keys.reply_channel(self.namespace, "")
-        found = [read_entry(e, [x for pair in f.items() for x in pair], self.part, self.config.partitions, prefix) for e, f in rows]
-        return [c for c in found if isinstance(c, Queued) and key in (None, c.key)]
+        return [read_entry(e, [x for pair in f.items() for x in pair], self.part, self.config.partitions, prefix) for e, f in rows]
 
     def inbox(self, key: str) -> list[str]:
         """The command ids of a key's inbox."""
