@@ -6,7 +6,7 @@
 --      then for each command: instance, and as its flags say inbox(i) steps(j) once(o)
 -- ARGV token number worker history_cap once_ttl_ms states [state …] n, then n times:
 --      entry flags id key transition version from to data entered outcome_json outcome reply
---      flags: w writes the instance, i lies in the inbox, j has a journal, t has a timer, o has an idempotency key,
+--      flags: w writes the instance, i lies in the inbox, p may be pending in the group, j has a journal, t has a timer, o has an idempotency key,
 --      a<n> took n attempts; from, to: positions in the list of states, 0 for none; data: the instance's, or the reason of one that does
 --      not write; entered: the version at which the state was entered, '' if it stays
 -- RETURNS done [applied|gone|conflict …] (the words only if one is not applied) | fenced | rewound
@@ -72,6 +72,7 @@ for c = 1, n do
       redis.call('ZCARD', timers)
       redis.call('HLEN', timers_data)
     end
+    mine.pending = string.find(flags, 'p', 1, true)
     mine.attempts = string.match(flags, 'a(%d+)')
   end
   mine.writes = string.byte(flags) == 119 -- 'w' comes first
@@ -125,7 +126,7 @@ end
 
 -- the writes -------------------------------------------------------------------------------------
 redis.call('HSET', lease, 'call', number)
-local entries, ended, kept, dead_timers, journals = {}, {}, {}, {}, {}
+local entries, pending, ended, kept, dead_timers, journals = {}, {}, {}, {}, {}, {}
 local last, order, leaves, enters = {}, {}, {}, {}
 local first_from, last_to, entered_of = {}, {}, {}
 local replies, channels = {}, {}
@@ -140,7 +141,10 @@ for c = 1, n do
     ended[#ended + 1] = id
     kept[#kept + 1] = id
     kept[#kept + 1] = outcome
-    if not mine.inbox then entries[#entries + 1] = entry end
+    if not mine.inbox then
+      entries[#entries + 1] = entry
+      if mine.pending then pending[#pending + 1] = entry end
+    end
     if mine.steps then journals[#journals + 1] = mine.steps end
     if mine.timer then dead_timers[#dead_timers + 1] = id end
     if mine.once then
@@ -211,8 +215,8 @@ for key, queue in pairs(inbox_of) do
   end
 end
 for _, head in ipairs(dead) do forget_once(head) end
+if #pending > 0 then redis.pcall('XACK', commands, 'workers', unpack(pending)) end
 if #entries > 0 then
-  redis.pcall('XACK', commands, 'workers', unpack(entries))
   redis.call('XDEL', commands, unpack(entries))
 end
 if #ended > 0 then

@@ -43,6 +43,8 @@ class Queued(msgspec.Struct):
     journal: dict[str, bytes] = {}
     attempts: int = 0
     """Attempts that have failed."""
+    claimed: bool = False
+    """It is pending in the group."""
     start: Any = None
     """The future of its start's answer."""
     timed: bool = False

@@ -60,6 +60,8 @@ def lay_out(batch: Sequence[Ended], keys: PartitionKeys) -> tuple[list[str], lis
         if c.parked:
             flags += "i"
             names.append(keys.inbox_ + c.key)
+        if c.claimed or c.journalled:
+            flags += "p"
         if c.journalled:
             flags += "j"
             names.append(keys.steps_ + c.id)

@@ -83,6 +83,7 @@ class Fence:
             if c.parked:
                 names.append(keys.steps(c.id))
             args += ("i" if c.parked else "s", c.entry, c.id, c.key, c.crashes)
+            c.claimed = True
         return self._send("start", names, self.worker, len(commands), *args)
 
     def record(self, records: Sequence[tuple[str, str, bytes]]) -> asyncio.Future[Any]:

@@ -143,21 +143,17 @@ class Lane:
             p.slots.suspect(self)
             return None
         commands = [self.queue.popleft()]
-        if self._pure(head) and not suspect:
+        if head.transition in p.pure and not suspect:
             while self.queue and len(commands) < CHAIN and self._chains(self.queue[0]):
                 commands.append(self.queue.popleft())
         if head.crashes >= 2 and not alone and not kills:
             head.crashes -= 1  # in company: a crash now must not count as a lonely one
-        p.start(commands)
+        p.start([c for c in commands if c.journalled or c.transition not in p.pure])
         self.prepared = True
         return Job(self, commands)
 
-    def _pure(self, c: Queued) -> bool:
-        transition = self.partition.spec.transitions.get(c.transition)
-        return transition is None or all(case.pure for case in transition.cases)
-
     def _chains(self, c: Queued) -> bool:
-        return c.crashes < 2 and (c.peeked or not c.journalled) and self._pure(c)
+        return c.crashes < 2 and (c.peeked or not c.journalled) and c.transition in self.partition.pure
 
     # -- running -----------------------------------------------------------------------------------
 

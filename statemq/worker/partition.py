@@ -84,8 +84,13 @@ class Partition:
         self.lanes: dict[str, Lane] = {}
         self.next_due_ms = acquired.next_due_ms
         self.on_due: Callable[[], None] = lambda: None
+        self.pure = frozenset(name for name, t in spec.transitions.items() if all(case.pure for case in t.cases))
+        """Transitions that only compute. A fresh command of one is not started: it ends within the loop's turn in which it runs,
+        and if the process dies meanwhile, all such commands that were there count as in progress once (P3, P14)."""
         self._channel_prefix = keys.reply_channel(partition_keys.namespace, "")
         self._last_entry = entry_order(acquired.last_entry or "0-0")
+        self._past = False
+        """Everything that was there before this tenure has been read."""
         self._ended: list[Ended] = []
         self._ran: dict[str, Attempt] = {}
         self._committing = False
@@ -187,11 +192,15 @@ class Partition:
             self.spawn(self._forward())
 
     def _arrived(self, c: Queued) -> None:
-        if entry_order(c.entry) <= self._last_entry:
+        if not self._past and entry_order(c.entry) <= self._last_entry:
             # it was there before this tenure: a former owner may have begun it, whatever the group says
             c.journalled = c.timed = True
             if (before := self.acquired.pending.get(c.entry)) is not None:
                 c.crashes = before
+            elif c.transition in self.pure:
+                c.crashes = int(self.acquired.crashed)
+        else:
+            self._past = True
         self.hold(c)
         self.lane(c.key).arrived(c)
 
