@@ -1,6 +1,6 @@
 -- After it a command that waits in a queue or for its time has ended as cancelled; one that has begun is asked to, and its owner hears of it (P28).
 --
--- KEYS commands accepted outcomes(stem) history timers timers:data steps ready
+-- KEYS commands accepted outcomes(stem) history timers timers:data steps ready inbox
 -- ARGV id outcome_json history_cap
 -- RETURNS cancelled | asked | unknown (not accepted here: ended, or never was)
 local commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -21,6 +21,13 @@ if not parked_entry and where ~= 'timer' then
       if name == 'reply' then reply = value end
       if name == 'once' then once = value end
     end
+  end
+elseif parked_entry then
+  -- a bounded look for who waits; an element that lies deeper says it when its turn comes
+  for _, text in ipairs(redis.call('LRANGE', KEYS[9], 0, 199)) do
+    local _, found = element(text)
+    local ok, fields = pcall(cjson.decode, found == id and string.match(text, '^%S+ %S+ (.*)$') or '')
+    if ok then transition, reply, once = fields.transition or '', fields.reply, fields.once end
   end
 elseif where == 'timer' then
   local fields = cjson.decode(redis.call('HGET', timers_data, id) or '[]')

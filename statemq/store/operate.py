@@ -33,6 +33,7 @@ async def cancel(router: Router, namespace: str, id: str) -> str:
     before = await show(router, namespace, id)
     outcome = Outcome(id, "cancelled", before.key, before.transition, reason="cancelled on request", code="cancelled", attempts=0)
     keys = [part.commands, part.accepted, part.outcomes_, part.history, part.timers, part.timers_data, part.steps(id), part.ready]
+    keys.append(part.inbox(before.key))
     word = text(await router.run("cancel", keys, id, _encode(outcome), HISTORY_CAP))
     if word != "unknown":
         return word
