@@ -51,14 +51,15 @@ async def test_a_call_whose_answer_was_lost_is_applied_once(play: Stage, proxy: 
         await shaky.close()
 
 
-async def test_what_was_sent_after_the_lost_answer_keeps_its_place(play: Stage, proxy: FaultyProxy) -> None:
-    """P2: three commits are on the wire when the first one's answer is lost. All three are sent again, in order:
-    the first is seen, none is applied twice or left out."""
+@pytest.mark.parametrize("fault", ["lose_reply", "lose_request"])
+async def test_what_was_sent_after_the_lost_answer_keeps_its_place(play: Stage, proxy: FaultyProxy, fault: str) -> None:
+    """P2: three commits are on the wire when the connection is cut, before or after they were executed. All three are sent again,
+    in order: none is applied twice or left out."""
     await play.send("a", 1, 2, 3)
     shaky = await Router(proxy.url).open()
     try:
         fence = Fence(shaky, play.part, (await play.own()).token, "w1")
-        proxy.lose_reply("commit")
+        getattr(proxy, fault)("commit")
         log: list[int] = []
         sent = []
         for version, c in enumerate(play.queued()):

@@ -145,6 +145,8 @@ async def test_a_cancelled_command_leaves_its_idempotency_record_a_ttl(play: Sta
     assert await play.client.cancel(id) == "cancelled"
     await fence.answer(fence.skip("a"))
     assert 0 < play.redis.ttl(record) <= 24 * 3600
+    again = command_id("probe", 0, await redis_now_ms(play.router))
+    assert (await append(play, again, once="order-7", digest="d1")).startswith("ended ")
     assert play.inbox("a") == []
     play.abandon()
     async with play.worker():

@@ -148,8 +148,7 @@ async def test_a_failed_command_stays_its_paused_key_s_head(strict: Stage, hooks
     hooks["work"] = work
     async with strict.worker():
         [one, two] = await strict.send("a", 1, 2, transition="work")
-        await wait_until(lambda: strict.redis.hget(strict.part.instance("a"), "paused"))
-        assert strict.inbox("a") == [one, two]
+        await wait_until(lambda: strict.redis.hget(strict.part.instance("a"), "paused") and strict.inbox("a") == [one, two])
         assert "no power" in strict.redis.hget(strict.part.steps(one), "@error")
         assert strict.redis.zscore(strict.part.ready, "a") is None
         assert strict.redis.xlen(strict.part.failed) == 0
