@@ -4,7 +4,7 @@
 -- ARGV id outcome_json history_cap
 -- RETURNS cancelled | asked | unknown (not accepted here: ended, or never was)
 local commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local timers, timers_data, steps, ready = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local timers, timers_data, steps, ready, inbox = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local id, json, history_cap = ARGV[1], ARGV[2], ARGV[3]
 
 local where = redis.call('HGET', accepted, id)
@@ -24,7 +24,7 @@ if not parked_entry and where ~= 'timer' then
   end
 elseif parked_entry then
   -- a bounded look for who waits; an element that lies deeper says it when its turn comes
-  for _, text in ipairs(redis.call('LRANGE', KEYS[9], 0, 199)) do
+  for _, text in ipairs(redis.call('LRANGE', inbox, 0, 199)) do
     local _, found = element(text)
     local ok, fields = pcall(cjson.decode, found == id and string.match(text, '^%S+ %S+ (.*)$') or '')
     if ok then transition, reply, once = fields.transition or '', fields.reply, fields.once end
