@@ -425,6 +425,8 @@ class Partition:
         for e, word in answers:
             c = e.command
             attempt = self._ran.pop(c.id, None)
+            if self.suspects and word == "applied":
+                self.suspects.pop(c.id, None)
             self.lanes[c.key].committed(c, word)
             if word == "applied" and events.listeners:
                 self._tell_end(e, attempt)

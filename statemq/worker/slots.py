@@ -116,7 +116,7 @@ class Slots:
 
     def _run_suspect(self, jobs: list[Job]) -> None:
         company = self.running > 0
-        if company and self._loop.time() - self._suspect_since < ALONE_WITHIN_S:
+        if company and (self.free <= 0 or self._loop.time() - self._suspect_since < ALONE_WITHIN_S):
             return
         lane = self._suspects.popleft()
         if self._suspects:
