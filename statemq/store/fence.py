@@ -167,10 +167,10 @@ class Fence:
         return self._send("skip", [self._keys.accepted, self._keys.ready, self._keys.inbox(key)], key)
 
     def sweep(self, lost: Sequence[tuple[str, str, bytes]]) -> asyncio.Future[Any]:
-        """``lost``: command id, the entry it should be, the outcome if it is not there."""
+        """``lost``: command id, where it should be as ``T:accepted`` says it, the outcome if it is not there."""
         keys = self._keys
-        args: list[Arg] = []
-        for row in lost:
-            args += row
-        names = [keys.commands, keys.accepted, keys.outcomes_, keys.history, *(keys.steps(row[0]) for row in lost)]
+        names, args = [keys.commands, keys.accepted, keys.outcomes_, keys.history, keys.timers], list[Arg]()
+        for id, where, json in lost:
+            names += (keys.steps(id), keys.inbox(where.partition(" ")[2]))
+            args += (id, where, json)
         return self._send("sweep", names, self.worker, HISTORY_CAP, len(lost), *args)

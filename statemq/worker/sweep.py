@@ -36,17 +36,30 @@ async def _forget_outcomes(p: Partition) -> None:
 
 
 async def _find_removed(p: Partition, cursor: str) -> str:
-    """P27: an accepted command that is nowhere in the stream any more ends as failed, so that its client gets an answer."""
+    """P27: an accepted command whose entry, inbox or timer is gone ends as failed, so that its client gets an answer."""
     k = p.keys
     raw_cursor, flat = await p.ask("HSCAN", k.accepted, cursor, "COUNT", SLICE)
-    rows = [(flat[i].decode(), flat[i + 1].decode()) for i in range(0, len(flat), 2)]
-    streamed = [(id, entry) for id, entry in rows if not entry.startswith("@") and entry != "timer"][:SLICE]
-    found = await asyncio.gather(*(p.ask("XRANGE", k.commands, entry, entry) for _, entry in streamed))
-    lost = [(id, entry) for (id, entry), there in zip(streamed, found, strict=True) if not there]
+    rows = [(flat[i].decode(), flat[i + 1].decode()) for i in range(0, len(flat), 2)][:SLICE]
+    found = await asyncio.gather(*(_there(p, id, where) for id, where in rows))
+    lost = [row for row, there in zip(rows, found, strict=True) if not there]
     if lost:
-        reason = "its entry was removed from the stream by hand"
-        ends = [(id, entry, outcome.failed(id, "", "", "", reason, "removed", "", 0)) for id, entry in lost]
+        ends = [(id, where, outcome.failed(id, where.partition(" ")[2], "", "", _reason(where), "removed", "", 0)) for id, where in lost]
         reply = await p.answer(p.fence.sweep(ends))
         for id in reply[1:] if isinstance(reply, list) else []:
             p.removed(id.decode())
     return str(raw_cursor.decode())
+
+
+def _reason(where: str) -> str:
+    if where == "timer":
+        return "its timer was removed by hand"
+    return "its inbox was removed by hand" if where.startswith("@") else "its entry was removed from the stream by hand"
+
+
+async def _there(p: Partition, id: str, where: str) -> bool:
+    k = p.keys
+    if where == "timer":
+        return await p.ask("ZSCORE", k.timers, id) is not None
+    if where.startswith("@"):
+        return bool(await p.ask("EXISTS", k.inbox(where.partition(" ")[2])))
+    return bool(await p.ask("XRANGE", k.commands, where, where))
