@@ -13,7 +13,7 @@ from statemq.config import LIMITS, OUTCOME_PERIOD_MS, RESEND_WITHIN_MS
 from statemq.store.lease import redis_now_ms
 from tests.faulty import FaultyProxy
 from tests.integration.races.probe import Probe
-from tests.integration.races.stage import Stage
+from tests.integration.races.stage import Held, Stage
 from tests.waiting import wait_until
 
 
@@ -44,6 +44,23 @@ async def test_a_later_batch_does_not_overtake_one_that_is_sent_again(play: Stag
         handles = await asyncio.gather(first, *others)
         assert [c.id for c in play.queued("a")] == [h.id for h in handles]
     assert proxy.seen["append"] == 3
+
+
+@pytest.mark.leaves_work
+async def test_one_append_of_a_partition_is_unanswered_at_most(play: Stage) -> None:
+    """P10: e1's answer is on its way while e2 e3 are sent in two turns: they wait, and go together. (In a cluster, after MOVED, a second
+    call in flight would overtake the first.)"""
+    held = Held(play.client._router, "append")
+    first = asyncio.ensure_future(play.send("a", 1))
+    await wait_until(lambda: held.answered)
+    others = [asyncio.ensure_future(play.send("a", n)) for n in (2, 3)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(held.held) == 1
+    assert len(play.queued("a")) == 1
+    await held.release()
+    ids = [id for ids in await asyncio.gather(first, *others) for id in ids]
+    assert [c.id for c in play.queued("a")] == ids
 
 
 @pytest.mark.leaves_work

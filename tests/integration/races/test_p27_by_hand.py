@@ -77,6 +77,21 @@ async def test_a_command_whose_entry_was_deleted_ends_as_failed(play: Stage) -> 
     assert "by hand" in outcome.reason
 
 
+async def test_a_command_whose_inbox_or_timer_was_deleted_ends_as_failed(play: Stage, hooks: dict[str, Any]) -> None:
+    """P27: DEL by hand of an inbox with a sleeping command and one behind it, and of the timers with a delayed one."""
+    hooks["work"] = lambda self, ctx, n: ctx.sleep(NEVER / 1000)
+    async with play.worker() as worker:
+        [later] = await play.send("b", 1, delay=10_000)
+        ids = await play.send("a", 1, 2, transition="work")
+        await wait_until(lambda: play.inbox("a") == ids and play.redis.zscore(play.part.timers, ids[0]))
+        [partition] = worker.partitions.values()
+        await sweep._find_removed(partition, "0")
+        assert play.redis.hlen(play.part.accepted) == 3
+        play.redis.delete(play.part.inbox("a"), play.part.timers, play.part.timers_data)
+        await sweep._find_removed(partition, "0")
+        assert [await play.outcome(id) for id in (later, *ids)] == ["failed"] * 3
+
+
 @pytest.mark.leaves_work
 async def test_the_sweep_looks_again_before_it_ends_a_command(play: Stage) -> None:
     """P27: the sweep saw the field, then did not find the entry, because it was parked (or committed) in between: the script checks
