@@ -27,7 +27,11 @@ async def gather(client: Client, fleet: Fleet, sent: Iterable[Sent]) -> Evidence
     """The evidence. Raises AssertionError when something does not drain (check 12)."""
     sent = list(sent)
     with redis_py.Redis.from_url(client.url, decode_responses=True) as redis:
-        await fleet.until(lambda: not undrained(redis, client.namespace), DRAINED_WITHIN_S)
+        try:
+            await fleet.until(lambda: not undrained(redis, client.namespace), DRAINED_WITHIN_S)
+        except AssertionError as error:
+            left = undrained(redis, client.namespace)
+            raise AssertionError(f"12: {len(left)} keys are not drained: {left[:20]}\n{error}") from None
     finals = {}
     for key in dict.fromkeys(s.key for s in sent):
         instance = await client.get(Ledger, key)
