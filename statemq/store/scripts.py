@@ -66,7 +66,9 @@ class Scripts:
     async def greet(self, wire: Wire) -> None:
         """Loads what is missing; part of each new connection, so a wiped or new node never lacks it."""
         listed, info = await wire.hello(("FUNCTION", "LIST", "LIBRARYNAME", self._library.name), ("INFO", "memory"))
-        if isinstance(listed, ReplyError) or not listed:
+        if self.by_hash:
+            await self._load_scripts(wire, ReplyError("functions were refused before"))  # calls by hash may wait to be sent again
+        elif isinstance(listed, ReplyError) or not listed:
             (loaded,) = await wire.hello(("FUNCTION", "LOAD", self._library.source))
             self.by_hash = False
             if isinstance(loaded, ReplyError) and "already exists" not in loaded.message:
@@ -91,7 +93,18 @@ class Scripts:
             if isinstance(reply, BaseException):
                 raise reply
             self._shas[name] = reply.decode()
-        self.by_hash = True
+        if not self.by_hash:
+            self.by_hash = True
+            wire.reword(self._by_hash)
+
+    def _by_hash(self, packed: bytes) -> bytes:
+        """A packed FCALL as the EVALSHA of the same script, for a call that waits while its function was lost and cannot be loaded."""
+        count, _, rest = packed.partition(b"\r\n")
+        for name, function in self._names.items():
+            head = b"$5\r\nFCALL\r\n$%d\r\n%b\r\n" % (len(function), function.encode())
+            if rest.startswith(head):
+                return b"%b\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n%b" % (count, self._shas[name].encode(), rest[len(head) :])
+        return packed
 
     def command(self, name: str) -> tuple[str, str]:
         return ("EVALSHA", self._shas[name]) if self.by_hash else ("FCALL", self._names[name])

@@ -32,7 +32,7 @@ class ReplyError(ServerError):
         super().__init__(message)
 
 
-AGAIN = frozenset({"LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF", "UNBLOCKED"})
+AGAIN = frozenset({"NOSCRIPT", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF", "UNBLOCKED"})
 """Not executed: the connection is made anew, which also finds the new primary, and the call is sent again."""
 
 DENIED = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})
@@ -148,6 +148,11 @@ class Wire(asyncio.Protocol):
             return None
         return RedisAway("the connection was closed") if self._task.cancelled() else self._task.exception()
 
+    def reword(self, how: Callable[[bytes], bytes]) -> None:
+        """For ``greet``: calls that wait to be sent again are worded anew; what they do is the same."""
+        for call in self._unanswered:
+            call.packed = how(call.packed)
+
     @property
     def idle(self) -> bool:
         return not self._unanswered
@@ -186,6 +191,8 @@ class Wire(asyncio.Protocol):
                     await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                     wait_s = min(BACKOFF_CAP_S, wait_s * 2)
                     continue
+                if self._closed:
+                    return  # closed at this very moment: wait_for may keep the cancellation for itself
                 up_since = self._loop.time()
                 await self._lost.wait()
                 # connections that end at once, again and again, are paced like refused ones; the first time nothing may wait:
