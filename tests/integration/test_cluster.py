@@ -76,7 +76,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
         def whole() -> bool:
             said = [str(client.execute_command("CLUSTER INFO")) for client in clients]
-            return all("cluster_state" in text and "'ok'" in text or "cluster_state:ok" in text for text in said) and all(
+            return all(("cluster_state" in text and "'ok'" in text) or "cluster_state:ok" in text for text in said) and all(
                 f"cluster_known_nodes:{NODES}" in text or f"'cluster_known_nodes': '{NODES}'" in text for text in said
             )
 
