@@ -191,8 +191,8 @@ class Wire(asyncio.Protocol):
                     await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                     wait_s = min(BACKOFF_CAP_S, wait_s * 2)
                     continue
-                if self._closed:
-                    return  # closed at this very moment: wait_for may keep the cancellation for itself
+                if self._task is not None and self._task.cancelling():
+                    return  # closed at this very moment: wait_for kept the cancellation for itself
                 up_since = self._loop.time()
                 await self._lost.wait()
                 # connections that end at once, again and again, are paced like refused ones; the first time nothing may wait:
