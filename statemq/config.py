@@ -86,8 +86,6 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     """What to do when a partition was wiped: "halt" says it and waits; "reinit" makes it anew."""
 
 
-
-
 def check_namespace(namespace: str) -> str:
     """The namespace itself, if it is one: letters, digits, ``_`` and ``-``, at most 64."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", namespace):

@@ -105,9 +105,7 @@ class PartitionMismatch(UsageError):
 
     def __init__(self, machine: str, declared: int, stored: int) -> None:
         self.machine, self.declared, self.stored = machine, declared, stored
-        super().__init__(
-            f"{machine} is declared with {declared} partitions but was created with {stored}; declare partitions={stored}"
-        )
+        super().__init__(f"{machine} is declared with {declared} partitions but was created with {stored}; declare partitions={stored}")
 
 
 class Refused(StatemqError):

@@ -1,6 +1,7 @@
 """The one observability hook: the flow emits events, listeners turn them into log lines, metrics, spans.
 
-``emit`` costs one test of an empty list when nobody listens; hot places test ``listeners`` before they build an event.
+Two kinds of ears: ``listeners`` hear what is out of the ordinary (recoveries, retries, failures, takeovers), ``followers``
+the ordinary course of each command. Hot places test the list before they build an event, so an event that nobody hears costs nothing.
 """
 
 from __future__ import annotations
@@ -94,8 +95,16 @@ class Failing(Event, frozen=True, kw_only=True):
 
 
 listeners: list[Callable[[Event], None]] = []
+followers: list[Callable[[Event], None]] = []
 
 
 def emit(event: Event) -> None:
+    """Something out of the ordinary."""
     for listen in listeners:
+        listen(event)
+
+
+def follow(event: Event) -> None:
+    """The ordinary course of a command."""
+    for listen in followers:
         listen(event)

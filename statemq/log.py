@@ -12,10 +12,12 @@ worker = logging.getLogger("statemq.worker")
 transition = logging.getLogger("statemq.transition")
 
 
-def listen() -> None:
-    """From now on events are logged. A second call changes nothing."""
+def listen(*, transitions: bool = False) -> None:
+    """From now on events are logged; with ``transitions`` a line for each command, too. A second call changes nothing."""
     if tell not in events.listeners:
         events.listeners.append(tell)
+    if transitions and tell not in events.followers:
+        events.followers.append(tell)
 
 
 def tell(event: Event) -> None:

@@ -107,7 +107,9 @@ class Client:
     ) -> None:
         classes = tuple(machines)
         self.url, self.namespace = url, check_namespace(namespace)
-        self._make: Callable[[], asynchronous.Client] = lambda: asynchronous.Client(url, namespace=namespace, machines=classes, durability=durability)
+        self._make: Callable[[], asynchronous.Client] = lambda: asynchronous.Client(
+            url, namespace=namespace, machines=classes, durability=durability
+        )
         self._make()  # what is wrong with the settings is said here
         self._connections: dict[_Process, _Connection] = {}
         self._closed = False

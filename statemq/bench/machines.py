@@ -51,8 +51,8 @@ class Flip(Machine[Count, Side], initial=Side.OFF):
         return self.data.count
 
 
-class Quiet(Flip, initial=Side.OFF):
-    """For a worker that does not log transitions."""
+class Told(Flip, initial=Side.OFF):
+    """For a worker that logs each transition."""
 
 
 class Wide(Flip, initial=Side.OFF, partitions=64): ...
@@ -125,7 +125,7 @@ NOTE = "n" * 39
 """Makes the arguments of ``fill`` 50 bytes and the data 100 as JSON."""
 
 MACHINES: dict[str, type[Any]] = {
-    cls.__name__: cls for cls in (Flip, Quiet, Wide, Pile, Twin, Few, Ten0, Ten1, Ten2, Ten3, Ten4, Ten5, Ten6, Ten7, Ten8, Ten9)
+    cls.__name__: cls for cls in (Flip, Told, Wide, Pile, Twin, Few, Ten0, Ten1, Ten2, Ten3, Ten4, Ten5, Ten6, Ten7, Ten8, Ten9)
 }
 
 TENS = tuple(name for name in MACHINES if name.startswith("Ten"))

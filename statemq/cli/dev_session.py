@@ -73,7 +73,15 @@ class Session:
         command = [sys.executable, "-m", "statemq"]
         crash = {CRASH_VARIABLE: str(wanted.crash)} if wanted.crash else {}
         # The worker loses its Redis together with this process, so nothing is left for it to end in good order.
-        work = [*command, "worker", wanted.target, "--grace", WORKER_GRACE, *(["--lease-ms", LEASE_MS] if server else [])]
+        work = [
+            *command,
+            "worker",
+            wanted.target,
+            "--log-transitions",
+            "--grace",
+            WORKER_GRACE,
+            *(["--lease-ms", LEASE_MS] if server else []),
+        ]
         self.worker = Child("worker", work, env=env | crash, on_parent_death=signal.SIGKILL)
         serve = Child("HTTP", [*command, "serve", wanted.target, "--port", str(wanted.port)], env=env)
         self.supervisor = Supervisor([self.worker, serve], say=say, grace_s=GRACE_S)

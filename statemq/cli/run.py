@@ -35,6 +35,7 @@ class OnWipe(StrEnum):
 
 LogFormat = Annotated[logs.Format, typer.Option("--log-format", help="One readable line, or one JSON object, for each event.")]
 LogLevel = Annotated[logs.Level, typer.Option("--log-level", help="The least that is worth a line.")]
+LogTransitions = Annotated[bool, typer.Option("--log-transitions", help="A line for each transition, not only for what goes wrong.")]
 
 
 def worker(
@@ -53,6 +54,7 @@ def worker(
     on_wipe: Annotated[OnWipe, typer.Option("--on-wipe", help="When Redis was wiped: say it and wait, or begin anew.")] = OnWipe.halt,
     log_format: LogFormat = logs.Format.text,
     log_level: LogLevel = logs.Level.info,
+    log_transitions: LogTransitions = False,
     redis: options.Redis = None,
     namespace: options.Namespace = None,
 ) -> None:
@@ -76,6 +78,7 @@ def worker(
             "--log-level": log_level.value,
         }
         words = [str(word) for option, value in passed.items() if value is not None for word in (option, value)]
+        words += ["--log-transitions"] if log_transitions else []
         raise typer.Exit(_supervise(processes, ["worker", *words, "--", *targets], place))
     given = {
         "concurrency": concurrency,
@@ -83,7 +86,7 @@ def worker(
         "grace_s": grace,
         "on_wipe": on_wipe.value,
     }
-    raise typer.Exit(_run(_work(machines, place, _settings(given))))
+    raise typer.Exit(_run(_work(machines, place, _settings(given), log_transitions)))
 
 
 def serve(
@@ -171,14 +174,14 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
         return runner.run(work)
 
 
-async def _work(machines: list[type[Any]], place: Place, settings: WorkerSettings) -> int:
+async def _work(machines: list[type[Any]], place: Place, settings: WorkerSettings, log_transitions: bool) -> int:
     import asyncio
 
     from statemq.log import listen
     from statemq.worker.crash import crash_from
     from statemq.worker.daemon import Worker
 
-    listen()
+    listen(transitions=log_transitions)
     worker = Worker(machines, place.url, namespace=place.namespace, settings=settings, crash=crash_from(os.environ))
     log.info("worker %s runs %s at %s", worker.id, ", ".join(cls.spec.name for cls in machines), place.url.rpartition("@")[2])
     received: list[signal.Signals] = []

@@ -32,7 +32,9 @@ class ReplyError(ServerError):
         super().__init__(message)
 
 
-AGAIN = frozenset({"NOSCRIPT", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF", "UNBLOCKED"})
+AGAIN = frozenset(
+    {"NOSCRIPT", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF", "UNBLOCKED"}
+)
 """Not executed: the connection is made anew, which also finds the new primary, and the call is sent again."""
 
 DENIED = frozenset({"NOAUTH", "WRONGPASS", "NOPERM"})

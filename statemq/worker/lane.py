@@ -231,8 +231,9 @@ class Lane:
 
     async def _run_attempt(self, attempt: Attempt, c: Queued, run: Run) -> None:
         p = self.partition
-        if events.listeners:
-            events.emit(
+        again = c.attempts or c.crashes or attempt.recorded
+        if events.listeners if again else events.followers:
+            (events.emit if again else events.follow)(
                 events.Started(
                     machine=p.spec.name, partition=p.keys.number, id=c.id, key=c.key, transition=c.transition,
                     attempt=c.attempts + 1, crashes=c.crashes, recorded=attempt.recorded,
@@ -345,8 +346,8 @@ class Lane:
         answer = await p.postpone(c, fields, behind, due_ms=due_ms, wake_data=wake, paused=paused)
         if answer != b"asleep":
             self.asleep, self.loaded = False, False
-        if events.listeners and not paused:
-            events.emit(
+        if events.followers and not paused:
+            events.follow(
                 events.Waits(
                     machine=p.spec.name, partition=p.keys.number, id=c.id, key=c.key, transition=c.transition, until_ms=due_ms, left=True
                 )

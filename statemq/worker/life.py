@@ -171,7 +171,11 @@ class Life:
         except ReplyError as error:
             if machine not in self._unheard:
                 self._unheard.add(machine)
-                log.error("the registry of %s's workers cannot be written (%s): this worker does not see its peers", machine, error)
+                log.error(  # noqa: TRY400 - one line: the error is in it
+                    "the registry of %s's workers cannot be written (%s): this worker does not see its peers",
+                    machine,
+                    error,
+                )
             return
         self._unheard.discard(machine)
         self._tell(self._hears.heard_live, machine, live)
@@ -187,7 +191,7 @@ class Life:
         try:
             ours, paused = await lease.renew(router, p, token, self._settings.lease_ms)
         except ReplyError as error:
-            log.error("the lease of %s:%d cannot be renewed: %s", p.machine, p.number, error)
+            log.error("the lease of %s:%d cannot be renewed: %s", p.machine, p.number, error)  # noqa: TRY400 - one line
             ours = paused = False
         if ours:
             self._tell(self._hears.heard_renewed, p, token, asked_s)

@@ -428,7 +428,7 @@ class Partition:
             if self.suspects and word == "applied":
                 self.suspects.pop(c.id, None)
             self.lanes[c.key].committed(c, word)
-            if word == "applied" and events.listeners:
+            if word == "applied" and (events.followers or (events.listeners and (e.attempts > 1 or c.crashes))):
                 self._tell_end(e, attempt)
         if self._ended:
             self._commit()
@@ -437,7 +437,7 @@ class Partition:
         c = e.command
         steps, took = ((), 0) if attempt is None else (tuple(attempt.ran), self.now_ms() - attempt.began_ms)
         reason = msgspec.json.decode(e.json).get("reason", "") if e.outcome != "completed" else ""
-        events.emit(
+        (events.emit if e.attempts > 1 or c.crashes else events.follow)(
             events.Ended(
                 machine=self.spec.name, partition=self.keys.number, id=c.id, key=c.key, transition=c.transition, outcome=e.outcome,
                 source=e.source or self.spec.initial, target=e.target, reason=reason, attempts=e.attempts, took_ms=took, steps=steps,
@@ -595,8 +595,8 @@ class Partition:
     # -- telling -----------------------------------------------------------------------------------
 
     def recorded(self, c: Queued, step: str, took_ms: int) -> None:
-        if events.listeners:
-            events.emit(
+        if events.followers:
+            events.follow(
                 events.Recorded(
                     machine=self.spec.name,
                     partition=self.keys.number,
@@ -620,8 +620,8 @@ class Partition:
     def waits(self, c: Queued, until_ms: int) -> None:
         if self.crash is not None:
             self.crash.passed(c.id)
-        if events.listeners:
-            events.emit(
+        if events.followers:
+            events.follow(
                 events.Waits(
                     machine=self.spec.name,
                     partition=self.keys.number,

@@ -71,7 +71,7 @@ class Fleet:
 
     def start(self) -> Member:
         log = self.folder / f"worker-{len(self.members) + 1}.log"
-        words = ["worker", "tests.chaos.ledger", "--redis", self.client.url, "--namespace", self.client.namespace]
+        words = ["worker", "tests.chaos.ledger", "--log-transitions", "--redis", self.client.url, "--namespace", self.client.namespace]
         env = {name: value for name, value in os.environ.items() if not name.startswith("STATEMQ_")}
         env |= {"PYTHONPATH": str(ROOT), EFFECTS: str(self.effects_file)}
         with log.open("wb") as file:

@@ -110,7 +110,7 @@ class Cli:
     def worker(self, *words: str, count: int = 1) -> subprocess.Popen[str]:
         """A worker that has said it lives; its log is worker.log."""
         with (self.folder / "worker.log").open("w") as log:
-            process = self.start("worker", "gate.py", *words, stdout=log, stderr=log)
+            process = self.start("worker", "gate.py", "--log-transitions", *words, stdout=log, stderr=log)
         block_until(lambda: process.poll() is not None or len(self.live()) == count, WITHIN_S)
         assert process.poll() is None, self.log()
         return process
