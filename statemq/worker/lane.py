@@ -132,10 +132,12 @@ class Lane:
             return None
         if not self.queue:
             if self.inbox and self.inflight == 0 and self.parking == 0:
-                p.spawn(self._fetch())
+                self.fetching = True
+                p.spawn(self._fetch(self.parks))
             return None
         head = self.queue[0]
         if head.journalled and not head.peeked:
+            self.fetching = True
             p.spawn(self._peek())
             return None
         kills = head.crashes - 2 >= p.settings.max_crashes
@@ -499,10 +501,9 @@ class Lane:
 
     # -- asking ------------------------------------------------------------------------------------
 
-    async def _fetch(self) -> None:
-        """Takes the next commands of the inbox into memory; they stay in the inbox until their commit."""
-        self.fetching = True
-        p, parks = self.partition, self.parks
+    async def _fetch(self, parks: int) -> None:
+        """Takes the next commands of the inbox into memory; they stay in the inbox until their commit. ``parks``: all that were answered."""
+        p = self.partition
         try:
             found = [from_element(raw) for raw in await p.inbox_head(self.key, CHAIN)]
             commands = [c for c in found if c is not None]
@@ -520,7 +521,6 @@ class Lane:
 
     async def _peek(self) -> None:
         """Reads the journals of the next commands: attempts, a request to cancel, recorded steps (I4)."""
-        self.fetching = True
         try:
             await self.partition.peek([c for c in list(self.queue)[:CHAIN] if c.journalled and not c.peeked])
         finally:
