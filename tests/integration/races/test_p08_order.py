@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -128,6 +129,44 @@ async def test_a_command_that_is_parked_while_the_inbox_is_found_empty_is_not_fo
         assert [await play.outcome(id) for id in (three, four)] == ["completed", "completed"]
     assert play.log("a") == [1, 2, 3, 4]
     assert await play.outcome(one) == "completed"
+
+
+async def test_a_command_that_arrives_before_the_inbox_is_asked_is_not_forgotten(
+    play: Stage, hooks: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P8: the owner has decided to ask for the inbox; e3 arrives before the question is written, is to be parked, and that is written
+    after it. The answer, nothing, is older than e3, which must not be overlooked."""
+    gate = Gate()
+    hooks["work"] = lambda self, ctx, n: gate(n)
+    async with play.worker(read_ahead=0) as worker:
+        [partition] = worker.partitions.values()
+        [one] = await play.send("a", 1, transition="work")
+        await wait_until(lambda: gate.came)
+        [two] = await play.send("a", 2, transition="work")
+        await wait_until(lambda: play.inbox("a") == [two])
+        gate.let(1)
+        await wait_until(lambda: gate.came == [1, 2])
+        spawn, take, entry = partition.spawn, partition.take, ""
+
+        def spawned(work: Any) -> Any:
+            nonlocal entry
+            task = spawn(work)
+            if work.__name__ == "_fetch" and not entry:
+                fields = {"id": "probe.0.three", "key": "a", "transition": "work", "args": '{"n":3}'}
+                entry = play.redis.xadd(play.part.commands, fields)
+                play.redis.hset(play.part.accepted, "probe.0.three", entry)
+                take([(entry.encode(), [x.encode() for pair in fields.items() for x in pair])])
+            return task
+
+        monkeypatch.setattr(partition, "spawn", spawned)
+        # the reader comes with it once more
+        monkeypatch.setattr(partition, "take", lambda entries: take(rest) if (rest := [e for e in entries if e[0] != entry.encode()]) else None)
+        gate.let_all()
+        assert await play.outcome("probe.0.three") == "completed"
+        [four] = await play.send("a", 4, transition="work")
+        assert await play.outcome(four) == "completed"
+    assert play.log("a") == [1, 2, 3, 4]
+    assert one
 
 
 async def test_a_few_busy_keys_do_not_hold_up_the_others(play: Stage, hooks: dict) -> None:
