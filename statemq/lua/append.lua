@@ -67,6 +67,21 @@ for c = 1, n do
     end
   end
   if not answer and waiting >= backlog then answer = 'full' end
+  if not answer and extras == 0 and not once and delay == '' and reply ~= '' then
+    -- the plain command, which most are
+    local entry = redis.pcall('XADD', commands, '*', 'id', id, 'key', key, 'transition', transition, 'args', args, 'reply', reply)
+    if type(entry) == 'string' then
+      fresh[#fresh + 1] = id
+      fresh[#fresh + 1] = entry
+      here[id] = true
+      waiting = waiting + 1
+      answer = 'accepted ' .. entry
+    elseif string.find(entry.err, 'exhausted') then
+      answer = 'exhausted'
+    else
+      return entry
+    end
+  end
   if not answer then
     local fields = { 'id', id, 'key', key, 'transition', transition, 'args', args }
     if reply ~= '' then
