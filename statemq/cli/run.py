@@ -51,6 +51,10 @@ def worker(
         float | None,
         typer.Option("--grace", parser=options.seconds, metavar="TIME", help="After SIGTERM, what runs may end within this time. [10s]"),
     ] = None,
+    stuck_after: Annotated[
+        float | None,
+        typer.Option("--stuck-after", parser=options.seconds, metavar="TIME", help="A process whose handler blocks so long ends. [30s]"),
+    ] = None,
     on_wipe: Annotated[OnWipe, typer.Option("--on-wipe", help="When Redis was wiped: say it and wait, or begin anew.")] = OnWipe.halt,
     log_format: LogFormat = logs.Format.text,
     log_level: LogLevel = logs.Level.info,
@@ -73,6 +77,7 @@ def worker(
             "--concurrency": concurrency,
             "--lease-ms": lease_ms,
             "--grace": grace,
+            "--stuck-after": stuck_after,
             "--on-wipe": on_wipe.value,
             "--log-format": log_format.value,
             "--log-level": log_level.value,
@@ -84,6 +89,7 @@ def worker(
         "concurrency": concurrency,
         "lease_ms": lease_ms,
         "grace_s": grace,
+        "stuck_after_s": stuck_after,
         "on_wipe": on_wipe.value,
     }
     raise typer.Exit(_run(_work(machines, place, _settings(given), log_transitions)))

@@ -41,7 +41,12 @@ for t, p in ipairs(plans) do
   if plan == 'ready' then
     redis.call('ZADD', ready, 'NX', now, p[3])
   elseif plan == 'queued' then
-    redis.call('HSET', accepted, id, redis.call('XADD', commands, '*', unpack(ARGV, p[4], p[5])))
+    local entry = redis.pcall('XADD', commands, '*', unpack(ARGV, p[4], p[5]))
+    if type(entry) == 'string' then
+      redis.call('HSET', accepted, id, entry)
+    else
+      plan = 'early' -- the stream has used up its ids: it waits until that is mended
+    end
   end
   if plan ~= 'early' then
     redis.call('ZREM', timers, id)

@@ -7,6 +7,7 @@ Where a server refuses functions (an ACL, a full memory at load), the same sourc
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from functools import cache
 from importlib import resources
@@ -21,6 +22,12 @@ READS = frozenset({"load"})
 
 GROWS = frozenset({"append"})
 """Scripts that a full server must refuse; all others drain it, so they carry allow-oom."""
+
+
+log = logging.getLogger("statemq.store")
+
+_UNSEEN: set[str] = set()
+"""Servers of which this was said."""
 
 
 class Library(msgspec.Struct, frozen=True):
@@ -113,6 +120,9 @@ class Scripts:
 def _refuse_eviction(wire: Wire, info: object) -> None:
     """A server that evicts keys tears queues and states apart; INFO tells without CONFIG. Where INFO is denied it cannot be seen."""
     if not isinstance(info, bytes):
+        if str(wire.address) not in _UNSEEN:
+            _UNSEEN.add(str(wire.address))
+            log.warning("%s does not tell its maxmemory-policy (INFO is denied): make sure that it is noeviction", wire.address)
         return
     found = re.search(rb"maxmemory_policy:(\S+)", info)
     if found and found[1] != b"noeviction":

@@ -20,12 +20,12 @@ import msgspec
 from statemq import events
 from statemq.codec import encode, short_id
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, WorkerSettings, check_namespace
-from statemq.errors import RedisAway
+from statemq.errors import RedisAway, UnknownMachine
 from statemq.keys import PartitionKeys
 from statemq.spec import MachineSpec
 from statemq.store import lease
 from statemq.store.damage import find_damage
-from statemq.store.declare import Config, declare
+from statemq.store.declare import Config, declare, read_config
 from statemq.store.fence import Closed, Fenced, ScriptFailed, TenureOver
 from statemq.store.lease import Acquired, Held, NotAcquired
 from statemq.store.router import Router
@@ -361,6 +361,8 @@ class Worker:
         elif got.word == "alive":
             self._silent.pop(keys, None)
             served.view[keys.number] = (await lease.survey(self._router, [keys]))[0]
+        elif got.word == "foreign" and await self._made_anew(served):
+            self._replan()
         elif self.settings.on_wipe == "reinit":
             events.emit(
                 events.Failing(machine=served.spec.name, partition=keys.number, text=f"{name} was {_WIPED[got.word]}; it is made anew")
@@ -373,6 +375,22 @@ class Worker:
                 f"{name} was {_WIPED[got.word]}, so its commands and states are not what this namespace had; "
                 "nothing is made anew silently: start a worker with --on-wipe reinit to allow it",
             )
+
+    async def _made_anew(self, served: Served) -> bool:
+        """Whether somebody who was allowed to has made the machine anew; then it is served as it is now."""
+        try:
+            config = await read_config(self._router, self._namespace, served.spec.name)
+        except UnknownMachine:
+            return False
+        if config.incarnation == served.config.incarnation or config.partitions != served.config.partitions:
+            return False
+        served.config = config
+        events.emit(
+            events.Warned(
+                machine=served.spec.name, text=f"{served.spec.name} was made anew by another process; this worker goes on with it"
+            )
+        )
+        return True
 
     def _trouble(self, keys: PartitionKeys, text: str) -> None:
         events.emit(events.Failing(machine=keys.machine, partition=keys.number, text=text))
