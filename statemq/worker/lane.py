@@ -199,6 +199,7 @@ class Lane:
                 return
             self.end(verdict, self.snap)
         p.slots.end(self)
+        self._rebuild()
         self.offer()
 
     def _call(self, c: Queued, run: Run) -> tuple[Ended, Snapshot]:
@@ -403,15 +404,14 @@ class Lane:
 
     def _rebuild(self) -> None:
         """All answers are in and nothing runs: what was not applied runs again, in order, on what is stored."""
-        if (self.broken or self.redo) and self.inflight == 0 and self.task is None:
+        if (self.broken or self.redo) and self.inflight == 0 and self.task is None and not self.prepared:
             self.broken = self.loaded = False
-            again = sorted(self.redo, key=lambda c: c.order)
-            self.redo = []
+            again, self.redo = self.redo, []
             for c in again:
                 c.peeked, c.journalled = False, True
             if again:
                 self.conflicts += 1
-            self.queue.extendleft(reversed(again))
+            self.queue = deque(sorted([*again, *self.queue], key=lambda c: c.order))
             if self.conflicts >= CONFLICTS:
                 self.partition.halt_key(self)
 
