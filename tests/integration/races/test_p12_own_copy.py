@@ -113,6 +113,36 @@ async def test_a_chain_whose_first_commit_was_not_applied_runs_again(play: Stage
     assert play.log("a") == [2, 3]
 
 
+async def test_a_job_in_hand_does_not_overtake_the_chain_that_runs_again(play: Stage, hooks: dict[str, Any]) -> None:
+    """P13: e1 was removed while it ran, e2 stands on it, and e3 has been given its slot when the answer, gone, comes, but does not run
+    yet: it must go back behind e2, which is to run again; neither run before it nor on what was not applied."""
+    bodies: list[int] = []
+
+    def remove_itself(self: Any, ctx: Any, n: int) -> None:
+        bodies.append(n)
+        if n == 1:
+            play.redis.hdel(play.part.accepted, ctx.command_id)
+            play.redis.xdel(play.part.commands, play.redis.xrange(play.part.commands)[0][0])
+
+    hooks["pure"] = remove_itself
+    async with play.worker() as worker:
+        held, slots = Held(worker._router, "commit"), worker._shop.slots
+        await play.send("a", 1, 2, transition="pure")
+        await wait_until(lambda: bodies == [1, 2] and held.answered)
+        jobs: list[Any] = []
+        slots._run = jobs.extend
+        [three] = await play.send("a", 3, transition="pure")
+        await wait_until(lambda: jobs)
+        [partition] = worker.partitions.values()
+        del slots._run
+        await held.release()
+        await wait_until(lambda: partition.lanes["a"].inflight == 0)
+        slots._run(jobs)
+        assert await play.outcome(three) == "completed"
+    assert bodies == [1, 2, 2, 3]
+    assert play.log("a") == [2, 3]
+
+
 async def test_an_instance_with_a_commit_in_flight_is_not_forgotten(play: Stage, hooks: dict[str, Any]) -> None:
     """P13: the cache holds two instances. a's commit is in flight when others come: loading a again, before the commit, would
     give the next command an old state."""
