@@ -160,7 +160,9 @@ async def test_a_command_that_arrives_before_the_inbox_is_asked_is_not_forgotten
 
         monkeypatch.setattr(partition, "spawn", spawned)
         # the reader comes with it once more
-        monkeypatch.setattr(partition, "take", lambda entries: take(rest) if (rest := [e for e in entries if e[0] != entry.encode()]) else None)
+        monkeypatch.setattr(
+            partition, "take", lambda entries: take(rest) if (rest := [e for e in entries if e[0] != entry.encode()]) else None
+        )
         gate.let_all()
         assert await play.outcome("probe.0.three") == "completed"
         [four] = await play.send("a", 4, transition="work")
