@@ -502,7 +502,10 @@ class Lane:
     # -- asking ------------------------------------------------------------------------------------
 
     async def _fetch(self, parks: int) -> None:
-        """Takes the next commands of the inbox into memory; they stay in the inbox until their commit. ``parks``: all that were answered."""
+        """Takes the next commands of the inbox into memory; they stay in the inbox until their commit.
+
+        ``parks``: how many there were when this was decided, all of them answered.
+        """
         p = self.partition
         try:
             found = [from_element(raw) for raw in await p.inbox_head(self.key, CHAIN)]
