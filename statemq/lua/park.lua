@@ -1,12 +1,12 @@
--- After it the commands lie in their keys' inboxes and no longer in the stream. RPUSH: the youngest that were read of their keys, at the
--- end, in entry order. LPUSH: older ones than those that lie there, in front, given the youngest first (P8). With may_run the key is in
+-- After it the commands lie in their keys' inboxes and no longer in the stream. An inbox is in entry order (P8): most commands are
+-- younger than what lies there, and go behind it; after a takeover, or a pause, older ones may come. With may_run the key is in
 -- T:ready (P9).
 --
 -- KEYS lease commands accepted ready, then one inbox for each key
--- ARGV token number push(RPUSH|LPUSH) keys, then for each key: key may_run n, then n times: entry id element
+-- ARGV token number keys, then for each key: key may_run n, then n times (in entry order): entry id element
 -- RETURNS done [entry that is not an accepted command's …] | fenced | rewound | seen
 local lease, commands, accepted, ready = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local token, number, side, keys = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local token, number, keys = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local fault = fence(lease, token, number)
 if fault then return { fault } end
 
@@ -15,7 +15,7 @@ redis.call('XLEN', commands)
 redis.call('ZCARD', ready)
 local now = clock()
 local answer, drop, moved, pushes = { 'done' }, {}, {}, {}
-local at = 5
+local at = 4
 for k = 1, keys do
   local key, may_run, n = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local ids = {}
@@ -38,10 +38,38 @@ for k = 1, keys do
   at = at + 3 + 3 * n
 end
 
+-- Whether entry id a is older than b.
+local function older(a, b)
+  local a_ms, a_n = string.match(a, '^(%d+)-(%d+)$')
+  local b_ms, b_n = string.match(b or '', '^(%d+)-(%d+)$')
+  if not b_ms then return false end -- somebody pushed it by hand
+  a_ms, a_n, b_ms, b_n = tonumber(a_ms), tonumber(a_n), tonumber(b_ms), tonumber(b_n)
+  return a_ms < b_ms or (a_ms == b_ms and a_n < b_n)
+end
+
+-- Puts the elements, which are in order, between those that lie there, from the left; returns those that are younger than all.
+local function insert(inbox, elements)
+  local place = 0
+  for i, text in ipairs(elements) do
+    local entry, stands = element(text), redis.call('LINDEX', inbox, place)
+    while stands and not older(entry, (element(stands))) do
+      place = place + 1
+      stands = redis.call('LINDEX', inbox, place)
+    end
+    if not stands then return { unpack(elements, i) } end
+    redis.call('LINSERT', inbox, 'BEFORE', stands, text)
+    place = place + 1
+  end
+  return {}
+end
+
 redis.call('HSET', lease, 'call', number)
 for k, p in ipairs(pushes) do
   if #p[3] > 0 then
-    redis.call(side, KEYS[4 + k], unpack(p[3]))
+    local inbox, push = KEYS[4 + k], p[3]
+    local tail = redis.call('LINDEX', inbox, -1)
+    if tail and older((element(push[1])), (element(tail))) then push = insert(inbox, push) end
+    if #push > 0 then redis.call('RPUSH', inbox, unpack(push)) end
     if p[2] == '1' then redis.call('ZADD', ready, 'NX', now, p[1]) end
   end
 end

@@ -94,8 +94,8 @@ class Fence:
             args += record
         return self._send("record", [keys.accepted, *(keys.steps(r[0]) for r in records)], len(records), *args)
 
-    def park(self, by_key: dict[str, list[Queued]], may_run: dict[str, bool], *, front: bool = False) -> asyncio.Future[Any]:
-        """Behind what lies in the inboxes, in order; or in ``front`` of it, the youngest first."""
+    def park(self, by_key: dict[str, list[Queued]], may_run: dict[str, bool]) -> asyncio.Future[Any]:
+        """Into the inboxes. Each key's commands in entry order."""
         keys = self._keys
         args: list[Arg] = []
         for key, commands in by_key.items():
@@ -103,7 +103,7 @@ class Fence:
             for c in commands:
                 args += (c.entry, c.id, to_element(c))
         names = [keys.commands, keys.accepted, keys.ready, *(keys.inbox(key) for key in by_key)]
-        return self._send("park", names, "LPUSH" if front else "RPUSH", len(by_key), *args)
+        return self._send("park", names, len(by_key), *args)
 
     def postpone(
         self,

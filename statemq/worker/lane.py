@@ -131,7 +131,8 @@ class Lane:
             self.park_all()
             return None
         if not self.queue:
-            if self.inbox and self.inflight == 0 and self.parking == 0:
+            # P9: an older one may still come from the stream
+            if self.inbox and self.inflight == 0 and self.parking == 0 and p.caught_up:
                 self.fetching = True
                 p.spawn(self._fetch(self.parks))
             return None
@@ -213,6 +214,8 @@ class Lane:
 
     def _attempt(self, c: Queued, run: Run) -> None:
         self.attempt = Attempt(self, c, run)
+        if self.partition.crowded:
+            self._park_unparked()
         self._own(self._undoable(c, self._run_attempt(self.attempt, c, run)))
 
     def _own(self, work: Any) -> None:
@@ -476,13 +479,15 @@ class Lane:
         self.offer()
 
     def park_all(self) -> None:
-        """An asleep key keeps nothing in memory. What was not parked is older than what was (P8): it goes in front."""
-        queued, self.queue = list(self.queue), deque()
-        for c in queued:
-            if c.parked:
-                self.partition.let_go(c)
-        if rest := [c for c in queued if not c.parked]:
-            self.partition.park(self, rest, front=True)
+        """An asleep key keeps nothing in memory."""
+        self._park_unparked()
+        for c in self.queue:
+            self.partition.let_go(c)
+        self.queue.clear()
+
+    def _park_unparked(self) -> None:
+        self.partition.park(self, [c for c in self.queue if not c.parked])
+        self.queue = deque(c for c in self.queue if c.parked)
 
     def offer(self) -> None:
         if not self.partition.closed:
@@ -508,7 +513,7 @@ class Lane:
         """
         p = self.partition
         try:
-            found = [from_element(raw) for raw in await p.inbox_head(self.key, CHAIN)]
+            found = [from_element(raw) for raw in await p.inbox_head(self.key, 1 if p.crowded else CHAIN)]
             commands = [c for c in found if c is not None]
             live = await p.peek(commands, check_accepted=True)
             if found and not live:

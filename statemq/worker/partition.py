@@ -97,7 +97,6 @@ class Partition:
         self._starts: list[Queued] = []
         self._loads: list[Lane] = []
         self._parks: dict[str, list[Queued]] = {}
-        self._fronts: dict[str, list[Queued]] = {}
         self._records: list[tuple[str, str, bytes]] = []
         self._record_answers: list[asyncio.Future[bytes | None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,7 +120,6 @@ class Partition:
             self._ended
             or self._committing
             or self._parks
-            or self._fronts
             or self._records
             or any(lane.task and not lane.backing_off for lane in self.lanes.values())
         )
@@ -134,8 +132,8 @@ class Partition:
 
     @property
     def crowded(self) -> bool:
-        """Half the window is taken: a busy key keeps none waiting in it, so that a few cannot hold up all others (I2)."""
-        return self.held * 2 >= self.settings.window or self.held_bytes * 2 >= self.settings.window_bytes
+        """Most of the window is taken: busy keys keep nothing waiting in it, so that a few cannot hold up all others (I2)."""
+        return self.held * 4 >= self.settings.window * 3 or self.held_bytes * 4 >= self.settings.window_bytes * 3
 
     async def roomy(self) -> None:
         """Returns when something has left the window."""
@@ -157,6 +155,12 @@ class Partition:
         self.caught_up = True
         self.on_caught_up()
         self.on_due()
+        self.resume()
+
+    @property
+    def read_past(self) -> bool:
+        """Everything that lay in the stream when this tenure began has been read."""
+        return entry_order(self.position) >= self._last_entry
 
     async def ask(self, command: str, key: str, *args: bytes | str | int) -> Any:
         """A plain read of one of this partition's keys."""
@@ -260,16 +264,14 @@ class Partition:
         self._loads.append(lane)
         self._touch()
 
-    def park(self, lane: Lane, commands: Sequence[Queued], *, front: bool = False) -> None:
-        """Into the inbox: behind what is there, or in front of it."""
+    def park(self, lane: Lane, commands: Sequence[Queued]) -> None:
         if commands:
             lane.inbox = True
             lane.parks += 1
-            gathered = self._fronts if front else self._parks
-            if lane.key not in gathered:
-                gathered[lane.key] = []
+            if lane.key not in self._parks:
+                self._parks[lane.key] = []
                 lane.parking += 1
-            gathered[lane.key] += commands
+            self._parks[lane.key] += commands
             self._touch()
 
     def record(self, c: Queued, field: str, value: bytes) -> asyncio.Future[bytes | None]:
@@ -300,7 +302,7 @@ class Partition:
             return
         if self._loads:
             self._flush_loads()
-        if self._parks or self._fronts:
+        if self._parks:
             self._flush_parks()
         if self._records:
             self._flush_records()
@@ -345,12 +347,7 @@ class Partition:
 
     def _flush_parks(self) -> None:
         parks, self._parks = self._parks, {}
-        fronts, self._fronts = self._fronts, {}
-        self._send_parks([(key, c) for key, commands in parks.items() for c in commands], list(parks), front=False)
-        # each goes to the left of those before it
-        self._send_parks([(key, c) for key, commands in fronts.items() for c in reversed(commands)], list(fronts), front=True)
-
-    def _send_parks(self, commands: list[tuple[str, Queued]], all_keys: list[str], *, front: bool) -> None:
+        commands = [(key, c) for key, gathered in parks.items() for c in sorted(gathered, key=lambda c: c.order)]
         at = 0
         while at < len(commands):
             batch: dict[str, list[Queued]] = {}
@@ -361,9 +358,8 @@ class Partition:
                 self.let_go(c)
                 at, n, size = at + 1, n + 1, size + c.size
             may_run = {key: not self.lane(key).asleep for key in batch}
-            answered = all_keys if at == len(commands) else []
-            sent = self.fence.park(batch, may_run, front=front)
-            self._then(sent, functools.partial(self._parked, batch, answered))
+            answered = list(parks) if at == len(commands) else []
+            self._then(self.fence.park(batch, may_run), functools.partial(self._parked, batch, answered))
 
     def _parked(self, batch: dict[str, list[Queued]], answered: list[str], reply: list[Any]) -> None:
         if len(reply) > 1:

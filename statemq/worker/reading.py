@@ -67,7 +67,7 @@ class Reading:
             self._waiting.discard(p)  # never pulled and read at one time: an entry would be taken twice
             asked = min(COUNT, p.room())
             got = await self._pull(p, asked)
-            if got < asked and not p.caught_up:
+            if not p.caught_up and (got < asked or p.read_past):
                 p.catch_up()
             if got == 0:
                 self._offer(p)
