@@ -41,6 +41,53 @@ async def test_older_entries_in_the_stream_run_before_a_parked_head(play: Stage)
     assert play.log("a") == [1, 2, 3]
 
 
+async def test_older_entries_that_are_read_late_go_before_what_was_parked(play: Stage, hooks: dict) -> None:
+    """P8: an owner died with e1..e20 of a key in memory and e21..e30 parked. The next one has read e1 and runs it, for long, when e2..
+    come from the stream: they are to be parked, and their place is before e21, not at the end."""
+    gate = Gate()
+    hooks["work"] = lambda self, ctx, n: gate(n)
+    ids = await play.send("a", *range(1, 31), transition="work")
+    fence = await play.own()
+    await fence.answer(fence.park({"a": play.queued()[20:]}, {"a": True}))
+    play.abandon()
+    async with play.worker(window=3, read_ahead=0, wait=False):
+        await wait_until(lambda: len(play.inbox("a")) >= 27)
+        assert play.inbox("a") == ids[-len(play.inbox("a")) :]
+        gate.let_all()
+        assert await play.outcome(ids[-1]) == "completed"
+    assert play.log("a") == list(range(1, 31))
+
+
+async def test_an_inbox_waits_until_all_that_is_older_was_read(play: Stage) -> None:
+    """P9: e1 is read after a takeover and ends; e4 lies in the inbox; e2 e3 are at the end of a long stream. The lane has nothing more in
+    memory, but must not go on with e4."""
+    await play.send("K", 1)
+    await play.client.send_many([play.machine.note(f"f{i}", n=1) for i in range(300)])
+    await play.send("K", 2, 3, 4)
+    *_, e4 = play.queued("K")
+    fence = await play.own()
+    await fence.answer(fence.park({"K": [e4]}, {"K": True}))
+    play.abandon()
+    async with play.worker(window=16):
+        await wait_until(lambda: len(play.log("K")) == 4)
+    assert play.log("K") == [1, 2, 3, 4]
+
+
+@pytest.mark.leaves_work
+async def test_an_inbox_is_in_entry_order_whatever_is_parked_when(play: Stage) -> None:
+    """P8: parked in any order, with an element in between that somebody pushed by hand."""
+    ids = await play.send("a", *range(12))
+    commands = play.queued()
+    fence = await play.own()
+    for some in ([6, 7], [10], [2, 3, 8], [0, 4, 5, 9, 11], [1]):
+        await fence.answer(fence.park({"a": [commands[i] for i in some]}, {"a": True}))
+    assert play.inbox("a") == ids
+    play.redis.rpush(play.part.inbox("b"), "oops")
+    [late] = await play.send("b", 1)
+    await fence.answer(fence.park({"b": play.queued("b")}, {"b": True}))
+    assert play.redis.lrange(play.part.inbox("b"), 0, -1)[1].split(" ")[1] == late
+
+
 async def test_younger_entries_go_behind_a_parked_head(play: Stage) -> None:
     """P8: e1 sleeps in the inbox, e2 came afterwards and lies in the stream when another owner loads the key: e2 waits behind e1."""
     [first] = await play.send("a", 1)
