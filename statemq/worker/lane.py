@@ -201,7 +201,7 @@ class Lane:
             self.end(verdict, self.snap)
         p.slots.end(self)
         self._rebuild()
-        self.offer()
+        self._offer_if_more()
 
     def _call(self, c: Queued, run: Run) -> tuple[Ended, Snapshot]:
         case, spec = run.case, self.partition.spec
@@ -397,7 +397,7 @@ class Lane:
         if self.inflight == 0:
             self._settle()
             self._rebuild()
-            self.offer()
+            self._offer_if_more()
 
     def _settle(self) -> None:
         for waiter in self.settling:
@@ -492,6 +492,11 @@ class Lane:
     def offer(self) -> None:
         if not self.partition.closed:
             self.partition.slots.offer(self)
+
+    def _offer_if_more(self) -> None:
+        """After each command: most lanes have nothing more to do."""
+        if self.queue or self.inbox or self.stale:
+            self.offer()
 
     def drop(self) -> None:
         """The tenure is over."""
