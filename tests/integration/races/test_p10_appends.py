@@ -170,6 +170,18 @@ async def test_a_cancelled_command_leaves_its_idempotency_record_a_ttl(play: Sta
         await wait_until(lambda: play.redis.xlen(play.part.commands) == 0)  # the look
 
 
+async def test_a_record_gets_its_ttl_with_the_element_that_names_it(play: Stage) -> None:
+    """P29: a parked command that was ended without anybody seeing its element (too deep in the list, or by hand): the record gets the
+    24 hours when the element is reached."""
+    id = command_id("probe", 0, await redis_now_ms(play.router))
+    await append(play, id, once="order-7", digest="d1")
+    fence = await play.own()
+    await fence.answer(fence.park({"a": play.queued()}, {"a": True}))
+    play.redis.hdel(play.part.accepted, id)
+    await fence.answer(fence.skip("a"))
+    assert 0 < play.redis.ttl(play.part.once("a", "order-7")) <= 24 * 3600
+
+
 async def test_two_texts_in_a_record_s_name_are_kept_apart(play: Stage) -> None:
     """P29: key "a:b" with "c" and key "a" with "b:c" are two requests."""
     now = await redis_now_ms(play.router)

@@ -113,6 +113,22 @@ async def test_a_chain_whose_first_commit_was_not_applied_runs_again(play: Stage
     assert play.log("a") == [2, 3]
 
 
+async def test_an_instance_with_a_job_in_hand_is_not_forgotten(play: Stage) -> None:
+    """P13: a's command has been given its slot, and does not run yet, when b comes and the cache, of one, is full."""
+    async with play.worker(cache=1) as worker:
+        slots, jobs = worker._shop.slots, list[Any]()
+        [partition] = worker.partitions.values()
+        slots._run = jobs.extend
+        [one] = await play.send("a", 1)
+        await wait_until(lambda: jobs)
+        [two] = await play.send("b", 1)
+        await wait_until(lambda: "b" in partition.lanes)
+        assert "a" in partition.lanes
+        del slots._run
+        slots._run(jobs)
+        assert await play.outcome(one) == await play.outcome(two) == "completed"
+
+
 async def test_a_job_in_hand_does_not_overtake_the_chain_that_runs_again(play: Stage, hooks: dict[str, Any]) -> None:
     """P13: e1 was removed while it ran, e2 stands on it, and e3 has been given its slot when the answer, gone, comes, but does not run
     yet: it must go back behind e2, which is to run again; neither run before it nor on what was not applied."""

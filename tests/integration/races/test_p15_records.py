@@ -69,6 +69,24 @@ async def test_a_straggling_thread_does_not_change_what_the_next_attempt_recorde
     assert seen == [2, 2]
 
 
+async def test_the_code_goes_on_with_the_record_that_stands(play: Stage, hooks: dict[str, Any]) -> None:
+    """P15: while a step runs, another attempt's record of it gets into the journal: this one's result is not what the code sees."""
+    seen = []
+
+    async def work(self: Any, ctx: Any, n: int) -> None:
+        def touch() -> int:
+            play.redis.hset(play.part.steps(ctx.command_id), "touch", '{"result":7}')
+            return 1
+
+        seen.append(await ctx.step("touch", touch))
+
+    hooks["work"] = work
+    async with play.worker():
+        [id] = await play.send("a", 1, transition="work")
+        assert await play.outcome(id) == "completed"
+    assert seen == [7]
+
+
 async def test_a_cancel_that_comes_before_the_postpone_is_found_by_it(play: Stage) -> None:
     """P16: a command is asked to cancel while its postpone is on its way: it must not fall asleep on that, its key is ready at once."""
     [id] = await play.send("a", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from statemq.store.commit import words
 from statemq.store.fence import Fence, ScriptFailed
 from statemq.store.router import Router
 from tests.faulty import FaultyProxy
-from tests.integration.races.stage import NEVER, Stage, wake
+from tests.integration.races.stage import NEVER, Held, Stage, wake
 from tests.waiting import wait_until
 
 
@@ -149,6 +150,29 @@ async def test_one_damaged_instance_costs_its_own_command_only(play: Stage) -> N
     assert (play.log("a"), play.log("c")) == ([1, 2], [1, 2])
 
 
+async def test_a_batch_that_raises_is_halved_until_one_is_alone(play: Stage, hooks: dict[str, Any]) -> None:
+    """P20: what makes the commit raise is found by the commit only (here: an idempotency record that was set to a text while its
+    command ran). Of one batch of three, that one is buried with the error, the others are applied, once."""
+
+    def damage(self: Any, ctx: Any, n: int) -> None:
+        if n == 2:
+            play.redis.set(play.part.once("b", "k"), "oops")
+
+    hooks["pure"] = damage
+    async with play.worker() as worker:
+        held = Held(worker._router, "load")
+        sent = [play.send(key, n, transition="pure", idempotency_key="k" if key == "b" else None) for n, key in enumerate("abc", 1)]
+        [[a], [b], [c]] = await asyncio.gather(*sent)
+        await wait_until(lambda: held.answered)
+        await held.release()
+        assert [await play.outcome(id) for id in (a, b, c)] == ["completed", "failed", "completed"]
+        [letter] = await play.client.failed("probe")
+        assert letter.id == b
+        assert "WRONGTYPE" in letter.reason
+        play.redis.delete(play.part.once("b", "k"))
+    assert (play.log("a"), play.log("b"), play.log("c")) == ([1], [], [3])
+
+
 async def test_a_damaged_journal_costs_its_own_command_only(play: Stage, hooks: dict[str, Any]) -> None:
     """P20: a waiting command's journal was set to a text. It is buried when its turn comes; the partition and its key go on."""
     hooks["work"] = lambda self, ctx, n: ctx.sleep(NEVER / 1000) if n == 1 else ctx.sleep(0)
@@ -158,9 +182,11 @@ async def test_a_damaged_journal_costs_its_own_command_only(play: Stage, hooks: 
         play.redis.set(play.part.steps(one), "oops")
         play.redis.zadd(play.part.timers, {one: 1})
         [partition] = worker.partitions.values()
+        token = play.token
         partition._look("")
         assert await play.outcome(one) == "failed"
         assert await play.outcome(two) == "completed"
+        assert play.token == token
 
 
 @pytest.mark.leaves_work

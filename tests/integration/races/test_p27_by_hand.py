@@ -54,6 +54,11 @@ async def test_no_script_removes_an_accepted_field_that_is_not_its_entry_s(play:
     fence = await play.own()
     fake = play.queued()[1]
     assert fake.entry == forged
+    other = play.redis.xadd(play.part.commands, {"id": id, "key": "a", "transition": "note"})
+    copy = play.queued()[2]
+    assert copy.entry == other
+    assert await fence.answer(fence.bury(copy, b"{}", 1, "", ["id", id])) == b"garbage"
+    assert play.redis.hget(play.part.accepted, id) == real.entry
     assert await play.committed(fence, play.ended(fake, 0, log=[2])) == ["gone"]
     assert await fence.answer(fence.park({"a": [fake]}, {"a": True})) == [b"done", forged.encode()]
     assert await fence.answer(fence.postpone(fake, [], [], due_ms=1, wake_data=b"{}")) == b"gone"
@@ -185,6 +190,7 @@ async def test_a_due_delayed_command_is_queued_once(play: Stage) -> None:
     play.redis.zadd(play.part.timers, {one: 1})
     fields = ["id", one, "key", "a", "transition", "note", "args", '{"n":1}']
     calls = [("command", one, "a", fields), ("command", two, "a", fields)]
+    play.redis.zadd(play.part.timers, {two: 1})  # a timer that outlived its command, by whatever hand
     assert await fence.answer(fence.wake(calls)) == [b"done", b"queued", b"gone"]
     assert await fence.answer(fence.wake(calls)) == [b"done", b"gone", b"gone"]
     assert data[one]
