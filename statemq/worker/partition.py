@@ -244,13 +244,17 @@ class Partition:
     def start(self, commands: list[Queued]) -> None:
         self._starts += commands
 
-    def flush_starts(self) -> None:
+    def flush_starts(self) -> bool:
+        """What is about to start is claimed; whether there was anything to claim."""
+        any_sent = False
         while self._starts and not self.closed:
             batch, self._starts = self._starts[: LIMITS.batch], self._starts[LIMITS.batch :]
             answer = self.fence.start(batch)
             for c in batch:
                 c.start = answer
             self._then(answer, functools.partial(self._started, batch))
+            any_sent = True
+        return any_sent
 
     def _started(self, batch: list[Queued], reply: list[Any]) -> None:
         for index in reply[1:]:
