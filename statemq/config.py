@@ -78,8 +78,8 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     window: int = 1024
     """Commands of one partition kept in memory."""
     window_bytes: int = 4 * 1024 * 1024
-    cache: int = 100_000
-    """Instances whose last state a worker keeps in memory."""
+    cache: int = 32_768
+    """Instances of a machine whose last state a process keeps in memory, if it owns all of its partitions."""
     max_crashes: int = 3
     """A command is buried when it has killed its worker so often while it ran alone."""
     on_wipe: str = "halt"

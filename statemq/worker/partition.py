@@ -89,6 +89,7 @@ class Partition:
         and if the process dies meanwhile, all such commands that were there count as in progress once (P3, P14)."""
         self._channel_prefix = keys.reply_channel(partition_keys.namespace, "")
         self._last_entry = entry_order(acquired.last_entry or "0-0")
+        self._cache = max(1, self.settings.cache // spec.partitions)
         self._past = False
         """Everything that was there before this tenure has been read."""
         self._ended: list[Ended] = []
@@ -211,14 +212,14 @@ class Partition:
     def lane(self, key: str) -> Lane:
         lane = self.lanes.get(key)
         if lane is None:
-            if len(self.lanes) >= self.settings.cache:
+            if len(self.lanes) >= self._cache:
                 self._evict()
             lane = self.lanes[key] = Lane(self, key)
         return lane
 
     def _evict(self) -> None:
         """Forgets the longest known of the idle instances."""
-        for key in [k for k, lane in self.lanes.items() if lane.idle][: max(1, self.settings.cache // 10)]:
+        for key in [k for k, lane in self.lanes.items() if lane.idle][: max(1, self._cache // 10)]:
             del self.lanes[key]
 
     def _look(self, key: str) -> None:
