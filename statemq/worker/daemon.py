@@ -459,7 +459,10 @@ class Worker:
         served = self._served[p.keys.machine]
         served.view[p.keys.number] = Held()
         self._tell_life()
-        await lease.release(self._router, p.keys, p.fence.token)
+        try:
+            await lease.release(self._router, p.keys, p.fence.token)
+        except ReplyError as error:  # damaged by hand: nobody has it, and who tries to take it says so
+            events.emit(events.Warned(machine=p.spec.name, partition=p.keys.number, text=f"{p} could not be released: {error}"))
         if events.listeners:
             events.emit(events.Released(machine=p.spec.name, partition=p.keys.number))
         asyncio.get_running_loop().call_later(0.5, self._replan)

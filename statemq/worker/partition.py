@@ -701,7 +701,10 @@ class Partition:
                 lane.attempt.drain()
 
     def undrain(self) -> None:
+        """The partition stays: it is read again, its timers ring again."""
         self.draining = False
+        self._roomy.set()
+        self.on_due()
         self.resume()
 
     def lose(self, over: TenureOver) -> None:

@@ -74,11 +74,13 @@ class Timers:
         rows = await p.ask("ZRANGEBYSCORE", k.timers, "-inf", now, "LIMIT", 0, AT_ONCE)
         if rows:
             data = await p.ask("HMGET", k.timers_data, *rows)
-            reply = await p.answer(p.fence.wake([_timer(id, text) for id, text in zip(rows, data, strict=True)]))
-            if isinstance(reply, list) and reply[0] == b"done":
-                for text, word in zip(data, reply[1:], strict=True):
-                    if word == b"ready":
-                        p.lane(msgspec.json.decode(text)["key"]).woken()
+            timers = [_timer(id, text) for id, text in zip(rows, data, strict=True)]
+            reply = await p.answer(p.fence.wake(timers))
+            # a resend is only told "seen": who is woken for nothing reads its inbox's head and sees that it waits
+            words = reply[1:] if reply[0] == b"done" else [b"ready"] * len(rows)
+            for timer, word in zip(timers, words, strict=True):
+                if word == b"ready" and timer[0] == "wake" and timer[2]:
+                    p.lane(timer[2]).woken()
         told = self._told
         first = await p.ask("ZRANGE", k.timers, 0, 0, "WITHSCORES")
         if told != self._told:
