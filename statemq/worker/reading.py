@@ -113,8 +113,7 @@ class Reading:
                 continue
             if wire is None:
                 wire = self._own_wire(mine[0])
-            while mine:
-                await self._read(wire, mine)
+            while mine and await self._read(wire, mine):
                 for p in mine:
                     if p.closed or p.room() == 0 or after_s:
                         self._leave(p)
@@ -124,26 +123,37 @@ class Reading:
                     mine += self._claim(0.0)
 
     async def _read_alone(self, p: Partition) -> None:
-        wire = self._own_wire(p)
+        wire, fine = self._own_wire(p), True
         try:
             while not p.closed:
                 if p in self._waiting:
                     self._take_up(p)
-                    while p.room() > 0:
-                        await self._read(wire, [p])
+                    while p.room() > 0 and (fine := await self._read(wire, [p])):
+                        pass
                     self._leave(p)
+                    if not fine:  # its slot may have moved to another node
+                        await self._release(wire)
+                        wire = self._own_wire(p)
                 else:
                     await asyncio.sleep(PULL_S)
         finally:
-            self._wires.remove(wire)
-            await self._router.release_wire(wire)
+            self._waiting.discard(p)
+            self._since.pop(p, None)
+            await self._release(wire)
+
+    async def _release(self, wire: Wire) -> None:
+        self._wires.remove(wire)
+        await self._router.release_wire(wire)
 
     def _leave(self, p: Partition) -> None:
         p.in_read = False
         p.left_read()
 
-    async def _read(self, wire: Wire, mine: list[Partition]) -> None:
-        """One blocking read for these partitions; a reply for a tenure that has ended meanwhile is dropped (P3)."""
+    async def _read(self, wire: Wire, mine: list[Partition]) -> bool:
+        """One blocking read for these partitions; a reply for a tenure that has ended meanwhile is dropped (P3).
+
+        False: it failed, and has left them all; another reader may have them by now.
+        """
         count = max(1, min(COUNT, *(p.room() for p in mine), COUNT))
         names = [p.keys.commands for p in mine]
         try:
@@ -154,17 +164,18 @@ class Reading:
                 self._leave(p)
             events.emit(events.Warned(text=f"a read of {', '.join(names)} failed: {error}"))
             await asyncio.sleep(0.5)
-            return
+            return False
         except RedisAway:
             for p in mine:
                 self._leave(p)
-            return
+            return False
         if reply:
             by_name = {p.keys.commands.encode(): p for p in mine}
             for name, entries in reply:
                 p = by_name[name]
                 if not p.closed:
                     p.take(entries)
+        return True
 
     def _own_wire(self, p: Partition) -> Wire:
         wire = self._router.own_wire(p.keys.commands, timeout_s=BLOCK_MS / 1000 + 3)
