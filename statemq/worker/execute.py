@@ -134,6 +134,7 @@ class Attempt:
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._has_slot = True
+        self._ended = False
         self._regaining = asyncio.Lock()
         self._body: asyncio.Task[Any] | None = None
         self.context = Context(self, command.key, command.id, command.attempts + 1)
@@ -148,6 +149,8 @@ class Attempt:
 
     async def body(self) -> Any:
         """What the body returns or raises. Must run in a task of its own, which ``stop`` cancels."""
+        if self.stopped is not None:  # before it began
+            raise Closing
         self._body = asyncio.current_task()
         case = self.run.case
         ctx = (self.context,) if case.has_ctx else ()
@@ -158,16 +161,17 @@ class Attempt:
                 raise RuntimeError("the body raised CancelledError by itself") from None
             raise
         finally:
-            self._body = None
+            self._body, self._ended = None, True
             if not self._has_slot:
                 self.lane.partition.slots.free -= 1  # the lane gives it back
                 self._has_slot = True
 
     def stop(self, reason: str, due_ms: int = 0) -> None:
         """Closes the body; its ``finally`` blocks run, what it calls on ``ctx`` then raises. No effect once the body has ended."""
-        if self._body is not None and self.stopped is None:
+        if not self._ended and self.stopped is None:
             self.stopped, self.due_ms = reason, due_ms
-            self._body.cancel()
+            if self._body is not None:
+                self._body.cancel()
 
     def drain(self) -> None:
         """The worker is leaving: a command that only sleeps leaves memory now, so that the next owner need not wait for it."""

@@ -20,6 +20,7 @@ from statemq.errors import Reject
 from statemq.retry import next_ms
 from statemq.store.commands import Queued, from_element
 from statemq.store.commit import Ended
+from statemq.store.fence import Closed, TenureOver
 from statemq.worker.execute import Attempt, Pure
 from statemq.worker.judge import Doomed, Run, Snapshot, cancelled, conclude, describe, ends, judge, policy, refusal, trace_of
 
@@ -368,8 +369,10 @@ class Lane:
     async def settled(self) -> None:
         """Waits until what this lane has ended is committed (P13): effects and ends must not stand on what may be undone.
 
-        Raises Undone when it was not applied.
+        Raises Undone when it was not applied, Closed when the tenure is over and nobody will tell.
         """
+        if self.partition.closed:
+            raise Closed
         if self.inflight and not self.broken:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.settling.append(waiter)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 
 from statemq.store import lease
+from statemq.store.fence import Rewound
 from tests.faulty import FaultyProxy
 from tests.integration.races.stage import Gate, Held, Stage
 from tests.waiting import wait_until
@@ -86,6 +89,43 @@ async def test_no_step_runs_before_its_start_is_answered(play: Stage, hooks: dic
         assert await lease.release(play.router, play.part, other.token)
         assert await play.outcome(id) == "completed"
         assert ran == [1]
+
+
+async def test_an_attempt_whose_tenure_ends_before_it_begins_does_nothing(
+    play: Stage, hooks: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P3, I1: the attempt's task was made, the tenure is lost in the same turn, then the task gets its turn: the body must not begin,
+    its step not run, and its slot must come back, though a commit before it is never answered."""
+    ran: list[int] = []
+
+    async def work(self: object, ctx: object, n: int) -> None:
+        await ctx.step("touch", ran.append, n)  # type: ignore[attr-defined]
+
+    hooks["work"] = work
+    async with play.worker() as worker:
+        [partition] = worker.partitions.values()
+        held = Held(worker._router, "commit")
+        spawn, made = partition.spawn, []
+
+        def spawned(work: Coroutine[Any, Any, None]) -> object:
+            task = spawn(work)
+            if work.__name__ == "_undoable":
+                made.append(task)
+                partition.lose(Rewound())
+            return task
+
+        monkeypatch.setattr(partition, "spawn", spawned)
+        await play.send("a", 1)
+        await wait_until(lambda: held.answered)
+        [id] = await play.send("a", 2, transition="work")
+        await wait_until(lambda: made)
+        await asyncio.wait(made, timeout=10)
+        assert made[0].done()
+        await held.release()
+        assert await play.outcome(id) == "completed"
+        assert worker._shop.slots.free == worker.settings.concurrency
+    assert ran == [2]
+    assert play.log("a") == [1, 2]
 
 
 @pytest.mark.leaves_work
