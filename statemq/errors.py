@@ -218,11 +218,16 @@ class StepConflict(StatemqError):
         super().__init__(f"step {step} was recorded for other arguments; give concurrent steps their own names")
 
 
+def unicode(text: str) -> str:
+    """The text with a question mark in place of each lone surrogate, which no JSON and no Redis call can carry."""
+    return text.encode(errors="replace").decode()
+
+
 class Reject(Exception):
     """Raise in a transition or guard to refuse the command: nothing changes, no retry."""
 
     def __init__(self, reason: str = "rejected", code: str = "rejected") -> None:
-        self.reason, self.code = str(reason), str(code)
+        self.reason, self.code = unicode(str(reason)), unicode(str(code))
         super().__init__(self.reason)
 
 
@@ -230,5 +235,5 @@ class Fail(Exception):
     """Raise in a transition to fail the command for good, in a step to end its retries."""
 
     def __init__(self, reason: str = "failed", code: str = "failed") -> None:
-        self.reason, self.code = str(reason), str(code)
+        self.reason, self.code = unicode(str(reason)), unicode(str(code))
         super().__init__(self.reason)

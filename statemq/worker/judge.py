@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from statemq.config import LIMITS
-from statemq.errors import Cancelled, Fail, Failed, InvalidArguments, Reject, Rejected, StepConflict, StepFailed, TooLarge
+from statemq.errors import Cancelled, Fail, Failed, InvalidArguments, Reject, Rejected, StepConflict, StepFailed, TooLarge, unicode
 from statemq.retry import Retry
 from statemq.spec import Case, MachineSpec
 from statemq.store import outcome
@@ -140,7 +140,7 @@ def describe(error: BaseException) -> str:
 def text_of(error: BaseException) -> str:
     """What the error says of itself, if it can."""
     try:
-        return str(error)
+        return unicode(str(error))
     except Exception:  # noqa: BLE001 - its own __str__ is the user's code as well
         return "it cannot be shown: its __str__ raised"
 
@@ -148,4 +148,4 @@ def text_of(error: BaseException) -> str:
 def trace_of(error: BaseException) -> str:
     """The traceback's text from the user's first frame on, cut to what a dead letter keeps."""
     lines: Sequence[str] = traceback.format_exception(error)
-    return "".join(lines)[-LIMITS.buried_field :]
+    return unicode("".join(lines))[-LIMITS.buried_field :]

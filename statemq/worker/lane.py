@@ -20,6 +20,7 @@ from statemq.errors import Reject
 from statemq.retry import next_ms
 from statemq.store.commands import Queued, from_element
 from statemq.store.commit import Ended
+from statemq.store.fence import TenureOver
 from statemq.store.fence import Closed, TenureOver
 from statemq.worker.execute import Attempt, Pure
 from statemq.worker.judge import Doomed, Run, Snapshot, cancelled, conclude, describe, ends, judge, policy, refusal, trace_of
@@ -178,7 +179,10 @@ class Lane:
             elif c.crashes - 2 >= p.settings.max_crashes:
                 verdict = _killer(c)
             else:
-                verdict = judge(p.spec, self.snap, c)
+                try:
+                    verdict = judge(p.spec, self.snap, c)
+                except Exception as error:  # noqa: BLE001 - a type of the user's raised when it was made of what is stored, or was sent
+                    verdict = Doomed(describe(error)[:2000], "internal", type(error).__name__, trace_of(error), garbage=True)
             if isinstance(verdict, Run) and not verdict.case.pure:
                 self._put_back(commands[i + 1 :])
                 self._attempt(c, verdict)
@@ -215,6 +219,8 @@ class Lane:
 
     def _attempt(self, c: Queued, run: Run) -> None:
         self.attempt = Attempt(self, c, run)
+        if self.stale:  # a look came when its journal had been read
+            self.partition.spawn(self._ask_cancel(self.attempt))
         if self.partition.crowded:
             self._park_unparked()
         self._own(self._undoable(c, self._run_attempt(self.attempt, c, run)))
@@ -235,6 +241,11 @@ class Lane:
             await work
         except Undone:
             self.redo.append(c)
+        except TenureOver:
+            raise
+        except Exception as error:  # noqa: BLE001 - what the user's code gave cannot be carried out: its command ends all the same (I6)
+            doom = Doomed(f"how it went cannot be stored: {describe(error)}"[:2000], "internal", type(error).__name__, trace_of(error))
+            await self.partition.bury(c, doom, self.snap)
 
     async def _run_attempt(self, attempt: Attempt, c: Queued, run: Run) -> None:
         p = self.partition
@@ -477,6 +488,8 @@ class Lane:
     def look(self) -> None:
         """Somebody changed the instance or its queue: it is read anew."""
         self.stale = True
+        for c in self.queue:
+            c.peeked = False  # it may be asked to cancel
         if self.attempt is not None:
             self.partition.spawn(self._ask_cancel(self.attempt))
         self.offer()

@@ -305,10 +305,10 @@ class Partition:
                 answer.cancel()
             self._record_answers.clear()
             return
-        if self._loads:
-            self._flush_loads()
         if self._parks:
             self._flush_parks()
+        if self._loads:  # after the parks, so that they see them (P8)
+            self._flush_loads()
         if self._records:
             self._flush_records()
         if self._ended and not self._committing:
