@@ -20,7 +20,6 @@ from statemq.errors import Reject
 from statemq.retry import next_ms
 from statemq.store.commands import Queued, from_element
 from statemq.store.commit import Ended
-from statemq.store.fence import TenureOver
 from statemq.store.fence import Closed, TenureOver
 from statemq.worker.execute import Attempt, Pure
 from statemq.worker.judge import Doomed, Run, Snapshot, cancelled, conclude, describe, ends, judge, policy, refusal, trace_of
