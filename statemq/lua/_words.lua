@@ -84,12 +84,13 @@ local function settle_ready(ready, inbox, key, now)
   end
 end
 
--- P11: tells the owner, by the one stream it reads, that a key needs a look. One waiting look a key is enough.
+-- P11: tells the owner, by the one stream it reads, that a key needs a look. One waiting look a key is enough. It comes last in a script:
+-- a stream that takes no entry (used up, damaged) must not tear what was written before; its owner does not hear of it then.
 local function look(commands, accepted, key)
   local name = '@look:' .. key
   if redis.call('HEXISTS', accepted, name) == 0 then
-    local entry = redis.call('XADD', commands, '*', 'transition', '@look', 'key', key)
-    redis.call('HSET', accepted, name, entry)
+    local entry = redis.pcall('XADD', commands, '*', 'transition', '@look', 'key', key)
+    if type(entry) == 'string' then redis.call('HSET', accepted, name, entry) end
   end
 end
 

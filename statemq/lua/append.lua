@@ -24,9 +24,14 @@ do
   local i = at
   for c = 1, n do
     ids[c] = ARGV[i]
+    if ARGV[i + 4] ~= '' then -- damaged timers raise here, where nothing has been written
+      redis.call('ZCARD', timers)
+      redis.call('HLEN', timers_data)
+    end
     i = i + 7 + 2 * tonumber(ARGV[i + 6])
   end
 end
+for k = 7, #KEYS do redis.call('HLEN', KEYS[k]) end -- and damaged idempotency records
 local known = redis.call('HMGET', accepted, unpack(ids))
 local ended = redis.call('HMGET', period_key(outcomes, now), unpack(ids))
 local ended_before = redis.call('HMGET', period_key(outcomes, now - PERIOD_MS), unpack(ids))
