@@ -138,11 +138,17 @@ class Wire(asyncio.Protocol):
 
     async def hello(self, *commands: tuple[bytes | str | int, ...]) -> list[Reply]:
         """For ``greet``: sends before everything that waits; error replies are returned as ReplyError values."""
+        transport = self._greeting()
         answers = [self._loop.create_future() for _ in commands]
         self._hello.extend(answers)
-        assert self._transport is not None
-        self._transport.write(b"".join(_pack(c) for c in commands))
+        transport.write(b"".join(_pack(c) for c in commands))
         return list(await asyncio.gather(*answers, return_exceptions=True))
+
+    def _greeting(self) -> asyncio.Transport:
+        """The connection that greets; its loss may be known before the greeting has heard its last answer."""
+        if self._transport is None:
+            raise EOFError("the server closed the connection")
+        return self._transport
 
     def _gave_up(self) -> BaseException | None:
         """Why this wire connects no more: the server cannot be used, or the wire was closed."""
@@ -217,6 +223,7 @@ class Wire(asyncio.Protocol):
         await self._log_in()
         if self._greet is not None:
             await self._greet(self)
+        self._greeting()
         self.generation += 1
         self.up, self.trouble = True, None
         self._heard_s = self._loop.time()
