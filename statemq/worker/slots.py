@@ -27,6 +27,7 @@ class Slots:
         self._returning: deque[asyncio.Future[None]] = deque()
         self._suspects: deque[Lane] = deque()
         self._suspect_since = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
         self._alone: Lane | None = None
         self._loop = asyncio.get_running_loop()
         self._due = False
@@ -47,7 +48,6 @@ class Slots:
         if lane not in self._suspects:
             if not self._suspects:
                 self._suspect_since = self._loop.time()
-                self._loop.call_later(ALONE_WITHIN_S, self._wake)
             self._suspects.append(lane)
             self._wake()
 
@@ -93,6 +93,8 @@ class Slots:
         if self.closed or self._alone is not None:
             return
         jobs: list[Job] = []
+        while self._suspects and not self._suspects[0].partition.starting:
+            self._suspects.popleft()  # its partition was lost, or holds back: nobody waits for it
         if self._suspects:
             self._run_suspect(jobs)
         else:
@@ -118,19 +120,26 @@ class Slots:
 
     def _run_suspect(self, jobs: list[Job]) -> None:
         company = self.running > 0
-        if company and (self.free <= 0 or self._loop.time() - self._suspect_since < ALONE_WITHIN_S):
+        left_s = self._suspect_since + ALONE_WITHIN_S - self._loop.time()
+        if company and left_s > 0 and self._alarm is None:
+            self._alarm = self._loop.call_later(left_s, self._ring)
+        if company and (self.free <= 0 or left_s > 0):
             return
         lane = self._suspects.popleft()
-        if self._suspects:
-            self._loop.call_later(ALONE_WITHIN_S, self._wake)
         job = lane.prepare(alone=not company, suspect=True)
         if job is None:
             self._wake()
             return
         self.free -= 1
-        if not company:
+        if company:
+            self._wake()  # others need not wait for its end
+        else:
             self._alone = lane
         jobs.append(job)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._wake()
 
     def _run(self, jobs: list[Job]) -> None:
         for job in jobs:
