@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, Self
 
 from statemq import keys as names
 from statemq.config import WorkerSettings
@@ -44,6 +45,31 @@ class Hears(Protocol):
     def heard_renewed(self, partition: PartitionKeys, token: str, asked_s: float) -> None: ...
 
     def heard_paused(self, partition: PartitionKeys, paused: bool) -> None: ...
+
+
+class Errands:
+    """Calls that are made again and again, each by one task at a time: one that waits for its node (in a cluster) holds up no other.
+
+    Their errors are raised by the next ``begin``.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[Any, asyncio.Task[None]] = {}
+
+    def begin(self, name: Any, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """No effect while the last one of this name is under way."""
+        last = self._tasks.get(name)
+        if last is None or last.done():
+            if last is not None:
+                last.result()
+            self._tasks[name] = asyncio.ensure_future(work())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for task in self._tasks.values():
+            task.cancel()
 
 
 class Life:
@@ -74,7 +100,7 @@ class Life:
         self._failed: BaseException | None = None
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._seen_alive: dict[tuple[PartitionKeys, str], int] = {}
+        self._seen_alive: dict[tuple[PartitionKeys, str], tuple[Wire, int]] = {}
         self._unheard: set[str] = set()
         """Machines whose registry is damaged, so that it is said once."""
         self._all = [p for ps in partitions.values() for p in ps]
@@ -160,10 +186,11 @@ class Life:
             self._main.call_soon_threadsafe(what, *args)
 
     async def _beats(self, router: Router) -> None:
-        while True:
-            await asyncio.sleep(self._settings.beat_s)
-            for machine in self._partitions:
-                await self._beat(router, machine)
+        with Errands() as errands:
+            while True:
+                await asyncio.sleep(self._settings.beat_s)
+                for machine in self._partitions:
+                    errands.begin(machine, functools.partial(self._beat, router, machine))
 
     async def _beat(self, router: Router, machine: str) -> None:
         try:
@@ -182,9 +209,11 @@ class Life:
 
     async def _renewals(self, router: Router) -> None:
         """Renews at a third of the lease; what takes long is tried again soon, one answer does not wait for another."""
-        while True:
-            await asyncio.sleep(self._settings.lease_ms / 3000)
-            await asyncio.gather(*(self._renew(router, p, token) for p, token in self.tokens.items()))
+        with Errands() as errands:
+            while True:
+                await asyncio.sleep(self._settings.lease_ms / 3000)
+                for p, token in self.tokens.items():
+                    errands.begin(p, functools.partial(self._renew, router, p, token))
 
     async def _renew(self, router: Router, p: PartitionKeys, token: str) -> None:
         asked_s = time.monotonic()
@@ -200,14 +229,15 @@ class Life:
             self._tell(self._hears.heard_lost, p, token)
 
     async def _looks(self, router: Router) -> None:
-        while True:
-            await asyncio.sleep(self._settings.look_s)
-            by_node: dict[Wire, list[tuple[PartitionKeys, str]]] = {}
-            for p, owner in self.owners.items():
-                if owner and owner != self._worker:
-                    by_node.setdefault(router.wire_for(p.lease), []).append((p, owner))
-            for wire, pairs in by_node.items():
-                await self._look(router, wire, pairs)
+        with Errands() as errands:
+            while True:
+                await asyncio.sleep(self._settings.look_s)
+                by_node: dict[Wire, list[tuple[PartitionKeys, str]]] = {}
+                for p, owner in self.owners.items():
+                    if owner and owner != self._worker:
+                        by_node.setdefault(router.wire_for(p.lease), []).append((p, owner))
+                for wire, pairs in by_node.items():
+                    errands.begin(wire, functools.partial(self._look, router, wire, pairs))
 
     async def _look(self, router: Router, wire: Wire, pairs: list[tuple[PartitionKeys, str]]) -> None:
         """P5: silent is who was seen subscribed over this very connection, and is not any more."""
@@ -226,8 +256,8 @@ class Life:
                 return
             for pair, n in zip(group, counts[1::2], strict=True):
                 if n:
-                    self._seen_alive[pair] = generation
-                elif self._seen_alive.get(pair) == generation:
+                    self._seen_alive[pair] = (wire, generation)
+                elif self._seen_alive.get(pair) == (wire, generation):
                     del self._seen_alive[pair]
                     self._tell(self._hears.heard_silent, *pair)
         if len(self._seen_alive) > 4 * len(self._all):
