@@ -469,6 +469,7 @@ class Partition:
         if len(c.args) > LIMITS.buried_field:
             letter += ["args_cut", args]
         await self.answer(self.fence.bury(c, json, c.attempts + 1, c.reply, letter))
+        self.suspects.pop(c.id, None)
         self.let_go(c)
         if events.listeners:
             events.emit(

@@ -113,3 +113,17 @@ async def test_a_type_that_raises_costs_its_own_command_only(url: str, namespace
             play.redis.xadd(play.part.commands, {"key": key, "transition": "prick", "args": f'{{"thorn": {{"n": {n}}}}}'})
         await wait_until(lambda: (play.log("a"), play.log("b")) == ([2], [1]))
         assert play.redis.xlen(play.part.failed) == 1
+
+
+@pytest.mark.leaves_work
+async def test_a_suspect_that_was_buried_is_suspected_no_more(play: Stage) -> None:
+    """P20: as long as there are suspects each commit looks for them; one that has ended is forgotten, or they grow with each burial."""
+    [id] = await play.send("a", 1)
+    fence = await play.own()
+    play.redis.set(play.part.steps(id), "by hand")
+    assert fence
+    play.abandon()
+    async with play.worker() as worker:
+        assert await play.outcome(id) == "failed"
+        [suspects] = worker._suspects.values()
+        await wait_until(lambda: not suspects)
