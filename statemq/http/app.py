@@ -10,7 +10,6 @@ import falcon
 import falcon.asgi
 
 from statemq.client import Client
-from statemq.codec import encode
 from statemq.command import Declared
 from statemq.errors import StatemqError
 from statemq.http.access import Access, Tokens
@@ -29,6 +28,7 @@ from statemq.http.status import (
     ReadyResource,
     ResultResource,
 )
+from statemq.http.views import answer_json
 
 log = logging.getLogger("statemq.http")
 
@@ -98,7 +98,7 @@ def routes(service: Service) -> dict[str, Any]:
 async def on_refusal(req: Request, resp: falcon.asgi.Response, error: Refusal, params: dict[str, Any]) -> None:
     resp.status = error.problem.status
     resp.content_type = PROBLEM_JSON
-    resp.data = encode(error.problem)
+    answer_json(resp, error.problem)
     resp.set_headers(error.headers)
     if error.problem.id:
         resp.set_header("Statemq-Id", error.problem.id)

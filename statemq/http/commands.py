@@ -16,7 +16,7 @@ from statemq.http.paths import join_path
 from statemq.http.problems import Refusal, refusal_of_outcome
 from statemq.http.request import Request, read_duration_s
 from statemq.http.service import Service
-from statemq.http.views import Accepted, answer_json
+from statemq.http.views import Accepted, answer_json, answer_line
 from statemq.records import Outcome
 
 
@@ -109,7 +109,7 @@ async def no_worker(service: Service, machine: str) -> str:
 def answer_result(resp: falcon.asgi.Response, machine: str, outcome: Outcome) -> None:
     if outcome.outcome != "completed":
         raise refusal_of_outcome(machine, outcome)
-    resp.data = bytes(outcome.result)
+    answer_line(resp, bytes(outcome.result))
 
 
 def name_command(req: Request, resp: falcon.asgi.Response, id: str) -> None:

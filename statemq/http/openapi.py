@@ -15,7 +15,7 @@ from statemq.http.access import SUBMIT
 from statemq.http.problems import ERRORS, PROBLEM_JSON, Problem
 from statemq.http.request import Request
 from statemq.http.service import Service
-from statemq.http.views import Accepted, CancelView, CommandView, HealthView, InstanceView, MachineView
+from statemq.http.views import Accepted, CancelView, CommandView, HealthView, InstanceView, MachineView, answer_line
 from statemq.operation import Operation
 from statemq.spec import MachineSpec, QuerySpec, TransitionSpec
 
@@ -41,7 +41,7 @@ class OpenApiResource:
         self.document = encode(document(service.specs.values(), service.settings.wait_s))
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
-        resp.data = self.document
+        answer_line(resp, self.document)
 
 
 def document(specs: Iterable[MachineSpec], wait_s: float) -> Schema:

@@ -115,8 +115,13 @@ class MachineView(msgspec.Struct, frozen=True):
     in_state: dict[str, int]
 
 
+def answer_line(resp: falcon.asgi.Response, body: bytes) -> None:
+    """The JSON ends with a newline, so that curl's answers stand on lines of their own."""
+    resp.data = body + b"\n"
+
+
 def answer_json(resp: falcon.asgi.Response, value: Any) -> None:
-    resp.data = encode(value)
+    answer_line(resp, encode(value))
 
 
 def time_of(at_ms: int) -> Time:

@@ -126,11 +126,11 @@ def worker(url: str, namespace: str) -> Iterator[Worker]:
 
 def test_the_seed_s_curl(edge: Edge, worker: Worker) -> None:
     answer = edge.post("/gate/my-machine/setUp")
-    assert (answer.status, answer.text) == (200, '"my-machine is now UP"')
+    assert (answer.status, answer.text) == (200, '"my-machine is now UP"\n')
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["statemq-id"].startswith("gate.")
-    assert edge.post("/gate/my-machine/setUp").text == '"my-machine is already UP"'
-    assert edge.ask("POST", "/gate/my-machine/tearDown").text == '"my-machine is now DOWN"'
+    assert edge.post("/gate/my-machine/setUp").text == '"my-machine is already UP"\n'
+    assert edge.ask("POST", "/gate/my-machine/tearDown").text == '"my-machine is now DOWN"\n'
 
 
 def test_one_client_connection_serves_many_requests(edge: Edge, worker: Worker) -> None:
@@ -146,8 +146,8 @@ def test_many_requests_at_once(edge: Edge, worker: Worker) -> None:
     with ThreadPoolExecutor(20) as pool:
         texts = list(pool.map(lambda number: edge.post(f"/gate/{number % 5}/setUp").text, range(60)))
     for key in range(5):
-        assert texts.count(f'"{key} is now UP"') == 1
-        assert texts.count(f'"{key} is already UP"') == 11
+        assert texts.count(f'"{key} is now UP"\n') == 1
+        assert texts.count(f'"{key} is already UP"\n') == 11
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_the_state_and_version_that_were_meant(edge: Edge, worker: Worker) -> No
 def test_an_idempotency_key(edge: Edge, worker: Worker) -> None:
     first = edge.post("/gate/a/setUp", {"size": 2}, Idempotency_Key="order-7")
     again = edge.post("/gate/a/setUp", {"size": 2}, Idempotency_Key='"order-7"')
-    assert first.text == again.text == '"a is now UP"'
+    assert first.text == again.text == '"a is now UP"\n'
     assert first.headers["statemq-id"] == again.headers["statemq-id"]
     other = edge.post("/gate/a/setUp", {"size": 3}, Idempotency_Key="order-7")
     assert (other.status, other.json["error"], other.json["id"]) == (422, "idempotency_conflict", first.headers["statemq-id"])

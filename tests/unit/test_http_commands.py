@@ -33,7 +33,7 @@ def edge() -> Edge:
 
 def test_the_answer_is_the_result_as_json(edge: Edge) -> None:
     result = edge.post("/resource/my-machine/setUp", headers=JSON)
-    assert (result.status_code, result.text) == (200, '"a is now UP"')
+    assert (result.status_code, result.text) == (200, '"a is now UP"\n')
     assert result.headers["content-type"] == "application/json"
     id = result.headers["statemq-id"]
     assert id.startswith("resource.7.")
@@ -92,7 +92,7 @@ def test_a_wait_without_a_worker_says_so(edge: Edge, live: int) -> None:
 def test_without_a_wait_the_outcome_is_asked_for(edge: Edge) -> None:
     edge.client.ended.clear()
     edge.client.late = True
-    assert edge.post("/resource/a/setUp?wait=0").text == '"a is now UP"'
+    assert edge.post("/resource/a/setUp?wait=0").text == '"a is now UP"\n'
 
 
 def test_the_default_wait_is_bounded() -> None:

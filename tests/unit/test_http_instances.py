@@ -124,7 +124,7 @@ def test_ids_that_are_none_or_not_known(edge: Edge) -> None:
 
 def test_a_result_is_what_the_post_would_have_answered(edge: Edge) -> None:
     result = edge.get(f"/-/commands/{ID}/result")
-    assert (result.status_code, result.text, result.headers["statemq-id"]) == (200, '"a is now UP"', ID)
+    assert (result.status_code, result.text, result.headers["statemq-id"]) == (200, '"a is now UP"\n', ID)
     edge.client.outcome = Outcome("", "rejected", "a", "setUp", reason="no", code="rejected")
     assert problem(edge.get(f"/-/commands/{ID}/result"), 409, "rejected")["machine"] == "resource"
     edge.client.outcome = Unknown("nothing is known of it", id=ID)

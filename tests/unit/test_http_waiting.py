@@ -95,7 +95,7 @@ async def test_an_outcome_that_comes_late_is_answered() -> None:
     await wait_until(lambda: edge.service.waiting.count == 1)
     edge.client.ended.set()
     await asyncio.wait_for(caller.answered, 10)
-    assert (caller.status, caller.sent[1]["body"]) == (200, b'"a is now UP"')
+    assert (caller.status, caller.sent[1]["body"]) == (200, b'"a is now UP"\n')
 
 
 async def test_redis_is_found_when_it_is_back() -> None:
