@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,8 @@ from typing import Any
 
 from statemq.errors import StatemqError, UsageError
 from statemq.spec import MachineSpec
+
+NOT_THE_USERS = [Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))]
 
 
 def load_target(target: str) -> list[Any]:
@@ -105,7 +108,15 @@ def _broken(place: str, error: BaseException) -> UsageError:
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}, line {error.lineno})"
         return UsageError(f"importing {place} failed: SyntaxError: {error.msg}{where}")
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    frames = [frame for frame in frames if frame.filename != __file__]
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    frame = users_frame(error)
+    where = f" ({frame.filename}, line {frame.lineno})" if frame else ""
     return UsageError(f"importing {place} failed: {type(error).__name__}: {error}{where}")
+
+
+def users_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """The last line of the user's own code on the way to the error: not one of a library that it called."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_file() and "site-packages" not in path.parts and not any(path.is_relative_to(folder) for folder in NOT_THE_USERS):
+            return frame
+    return None

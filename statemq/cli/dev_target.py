@@ -10,7 +10,6 @@ import sys
 import sysconfig
 import tempfile
 import time
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import msgspec
 
 from statemq.errors import StatemqError, UsageError
 from statemq.server.host import end_with_parent
-from statemq.target import load_target
+from statemq.target import load_target, users_frame
 
 IMPORT_WITHIN_S = 60.0
 STDERR = 2
@@ -148,12 +147,9 @@ def _wrong(error: StatemqError) -> Looked:
     cause = error.__cause__ or error
     if isinstance(cause, SyntaxError):
         return Looked(wrong=str(error), file=cause.filename or "", line=cause.lineno or 0, text=(cause.text or "").strip())
-    frames = traceback.extract_tb(cause.__traceback__)
-    if isinstance(error, UsageError) and cause is error:
-        frames = traceback.StackSummary()  # nothing was imported: there is no line
-    for frame in reversed(frames):
-        if "importlib" not in frame.filename and not Path(frame.filename).is_relative_to(PACKAGE):
-            return Looked(wrong=str(error), file=frame.filename, line=frame.lineno or 0, text=(frame.line or "").strip())
+    imported = not isinstance(error, UsageError) or cause is not error
+    if imported and (frame := users_frame(cause)):
+        return Looked(wrong=str(error), file=frame.filename, line=frame.lineno or 0, text=(frame.line or "").strip())
     return Looked(wrong=str(error))
 
 

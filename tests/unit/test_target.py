@@ -105,6 +105,12 @@ def test_the_line_of_the_users_code_is_named(folder: Path) -> None:
         load_target("broken_line")
 
 
+def test_a_line_of_a_library_is_not_the_users(folder: Path) -> None:
+    (folder / "misspelt.py").write_text("from enum import StrEnum\nclass State(StrEnum):\n    UP = 'UP'\n\nState.UPP\n")
+    with pytest.raises(UsageError, match=r"AttributeError: UPP \(.*misspelt\.py, line 5\)$"):
+        load_target("misspelt.py")
+
+
 def test_a_wrong_declaration_keeps_its_list(folder: Path) -> None:
     (folder / "declared.py").write_text("from statemq import Machine\nclass Bad(Machine): pass\n")
     with pytest.raises(DeclarationError, match="it has no initial state"):
