@@ -64,8 +64,9 @@ def command(
 
 def dev(wanted: Wanted, data: Path, fresh: bool) -> int:
     """Runs until it is ended; the exit code. Whatever can be known to be wrong is said before anything starts."""
-    looked = check(wanted, fresh)
     folder = Folder(data)
+    folder.check_free()
+    looked = check(wanted, fresh)
     folder.open()
     try:
         if wanted.url:

@@ -8,6 +8,7 @@ port       the server's last port, so that a redis-cli in another window finds i
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -39,6 +40,14 @@ class Folder:
         self._about = self.path / "dev.json"
         self._port = self.path / "port"
         self._lock = -1
+
+    def check_free(self) -> None:
+        """No `dev` runs on it now. Raises UsageError that names the one that does; nothing is made."""
+        with contextlib.suppress(OSError), (self.path / "dev.lock").open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(self._in_use()) from None
 
     def open(self) -> None:
         """The folder is there and ours. Raises UsageError in one sentence."""

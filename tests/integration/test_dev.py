@@ -255,8 +255,10 @@ def ends_with(dev: Dev, code: int, sentence: str) -> None:
 
 
 def test_a_second_dev_on_the_same_folder_is_refused(start: Start) -> None:
-    start(RESOURCE).ready()
-    ends_with(start(RESOURCE), 2, r"a statemq dev runs on .*/\.statemq already \(process \d+, http://localhost:\d+\); stop it, or")
+    port = start(RESOURCE).ready().port
+    ends_with(
+        start(RESOURCE, "--port", port), 2, r"a statemq dev runs on .*/\.statemq already \(process \d+, http://localhost:\d+\); stop it, or"
+    )
 
 
 def test_a_taken_port_is_one_sentence(start: Start) -> None:
