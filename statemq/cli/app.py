@@ -35,7 +35,7 @@ def root(
     A first minute:
 
     \b
-      [bold]statemq init[/bold]                               write order.py, a machine to play with
+      [bold]statemq init[/bold]                               write order.py, a first machine
       [bold]statemq dev order.py[/bold]                       run it, Redis included; leave it running
       [bold]statemq call order o-1 pay cents=1200[/bold]      run a transition, print its result
       [bold]statemq get order o-1[/bold]                      show state and data
@@ -107,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             ends.hint_result(error.id)
         return ends.code_of(error)
     except typer.TyperException as error:
-        ends.say(_usage(error))
+        if error.format_message():  # empty when its help was shown instead
+            ends.say(_usage(error))
         return ends.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return ends.INTERRUPTED

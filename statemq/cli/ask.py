@@ -109,7 +109,7 @@ def can(
         show.out(json_text(show.plain(verdict)))
     else:
         show.fields("allowed" if verdict.allowed else "refused", {"why": verdict.reason, "state": verdict.state})
-        if not verdict.allowed:
+        if not verdict.allowed and transition not in verdict.transitions:  # else the state is not why
             show.fields("allowed now: " + (", ".join(verdict.transitions) or "nothing"), {})
         if guarded and not verdict.guards:
             say("guards were not asked: they run where the class is (--target)")
@@ -185,9 +185,9 @@ def _finish(outcome: Outcome) -> None:
     text = outcome.reason or outcome.code
     if outcome.error and not text.startswith(outcome.error):
         text = f"{outcome.error}: {text}"
-    if outcome.attempts > 1:
+    if outcome.attempts > 1 and not text.endswith(" attempts)"):
         text += f" (after {outcome.attempts} attempts)"
-    if outcome.outcome == "rejected":
+    if outcome.outcome == "rejected" and outcome.transition not in outcome.allowed:  # else the state is not why
         text += f"; allowed now: {', '.join(outcome.allowed) or 'nothing'}"
-    say(f"{outcome.outcome}: {text}" if text != outcome.outcome else text)
+    say(text if text.startswith(outcome.outcome) else f"{outcome.outcome}: {text}")
     raise typer.Exit(ENDED_BADLY)

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from statemq.cli.dev_target import Declared
+from statemq.cli.ends import command
 from statemq.keys import PartitionKeys, partition_of
 
 KEY = "my-machine"
@@ -28,7 +29,7 @@ def banner(machine: Declared, *, http: str, redis: str, namespace: str, server: 
         f"    {curl(http, machine, first)}",
         *(f"    {curl(http, machine, name)}" for name in others[:1]),
         f"    {curl(http, machine, None)}",
-        f"    statemq call {machine.name} {KEY} {first}{call_arguments(machine, first)}",
+        f"    {command()} call {machine.name} {KEY} {first}{call_arguments(machine, first)}",
         "",
         f"  Look into it ({KEY} is in partition {keys.number}):",
         *(f"    {redis_cli(redis)} {line}" for line in looks(keys)),

@@ -10,6 +10,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 
 from statemq import errors
@@ -48,6 +50,11 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def command() -> str:
+    """How this command line was called, for lines to copy."""
+    return shlex.quote(os.environ.get("STATEMQ_COMMAND") or "statemq")
+
+
 def hint_result(id: str) -> None:
     """How to ask again for what was not waited for."""
-    say(f"ask again with: statemq result {id}")
+    say(f"ask again with: {command()} result {id}")

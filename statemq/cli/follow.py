@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from statemq.cli.ends import say
+from statemq.cli.ends import command, say
 from statemq.cli.escape import clean
 from statemq.cli.status import ENDED, headline, progress
 from statemq.errors import Pending, ServerError, Unknown
@@ -80,9 +80,11 @@ class _Watch:
         if status.status not in ("queued", "waiting"):
             return ""
         if not await self.client.live_workers(status.machine):
-            return f"no live worker for {status.machine}; waiting for one (statemq worker TARGET starts it)"
+            return f"no live worker for {status.machine}; waiting for one ({command()} worker TARGET starts it)"
         if (await self.client.get(status.machine, status.key)).paused:
-            return f"{status.machine}/{status.key} is paused; waiting (statemq resume {status.machine} {status.key})"
+            return f"{status.machine}/{status.key} is paused; waiting ({command()} resume {status.machine} {status.key})"
+        if any(info.paused for info in await self.client.machines() if info.name == status.machine):
+            return f"{status.machine} is paused; waiting ({command()} resume {status.machine})"
         return ""
 
 

@@ -155,7 +155,10 @@ def test_call_passes_on_where_and_under_what_condition(run: Run) -> None:
         ),
         (Outcome(ID, "rejected", reason="no\x1b[2J", code="rejected"), "rejected: no\\x1b[2J; allowed now: nothing"),
         (Outcome(ID, "failed", reason="boom", error="RuntimeError", attempts=20), "failed: RuntimeError: boom (after 20 attempts)"),
+        (Outcome(ID, "failed", reason="boom (after 20 attempts)", attempts=20), "failed: boom (after 20 attempts)"),
+        (Outcome(ID, "rejected", transition="pay", reason="no funds", allowed=["pay", "ship"]), "rejected: no funds"),
         (Outcome(ID, "cancelled", code="cancelled"), "cancelled"),
+        (Outcome(ID, "cancelled", reason="cancelled on request"), "cancelled on request"),
     ],
 )
 def test_how_a_command_ended_badly_is_one_sentence_and_exit_code_1(run: Run, outcome: Outcome, said: str) -> None:
@@ -228,6 +231,12 @@ def test_wrong_usage_is_exit_code_2_and_says_what_to_write(run: Run, words: str,
     assert run(*words.split()) == 2
     assert run.out == ""
     assert said in run.err
+
+
+def test_a_group_without_a_command_shows_its_help(run: Run) -> None:
+    assert run("failed") == 2
+    assert "Usage: statemq failed" in run.out
+    assert run.err == ""
 
 
 def test_a_key_that_begins_with_a_dash_goes_after_two(run: Run) -> None:
