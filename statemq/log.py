@@ -45,7 +45,7 @@ def _words(event: Event) -> tuple[int, str]:
             return _end(event)
         case events.Acquired(taken_from=taken_from, crashed=crashed, reclaimed=reclaimed):
             how = f" from {taken_from}, which {'died' if crashed else 'fell silent'}" if taken_from else ""
-            more = f"; {reclaimed} commands were in progress" if reclaimed else ""
+            more = f"; {reclaimed} {'command was' if reclaimed == 1 else 'commands were'} in progress" if reclaimed else ""
             return logging.INFO if taken_from else logging.DEBUG, f"{_at(event)} acquired{how}{more}"
         case events.Released():
             return logging.DEBUG, f"{_at(event)} released"
@@ -62,7 +62,7 @@ def _end(e: events.Ended) -> tuple[int, str]:
     way = f" {e.source} → {e.target}" if e.outcome == "completed" and e.target != e.source else ""
     took = f" in {_span(e.took_ms)}" if e.took_ms else ""
     steps = f" [{' · '.join(f'{name} {_span(ms)}' for name, ms in e.steps)}]" if e.steps else ""
-    attempts = f" (attempt {e.attempts})" if e.attempts > 1 else ""
+    attempts = f" (attempt {e.attempts})" if e.attempts > 1 and not e.reason.endswith(" attempts)") else ""
     reason = f": {e.reason}" if e.reason else ""
     level = logging.ERROR if e.outcome == "failed" else logging.INFO
     return level, f"{_of(e)}{way} {e.outcome}{reason}{took}{attempts}{steps}"
