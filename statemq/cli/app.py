@@ -35,11 +35,11 @@ def root(
     A first minute:
 
     \b
-      [bold]statemq init[/bold]                               write order.py, a first machine
-      [bold]statemq dev order.py[/bold]                       run it, Redis included; leave it running
-      [bold]statemq call order o-1 pay cents=1200[/bold]      run a transition, print its result
-      [bold]statemq get order o-1[/bold]                      show state and data
-      [bold]statemq history order[/bold]                      show what happened
+      [bold]statemq init[/bold]                           write order.py, a first machine
+      [bold]statemq dev order.py[/bold]                   run it, its Redis too, until Ctrl-C
+      [bold]statemq call order o-1 pay cents=1200[/bold]  run a transition, print its result
+      [bold]statemq get order o-1[/bold]                  show state and data
+      [bold]statemq history order[/bold]                  show what happened
 
     MACHINE is a machine's name, KEY one of its instances, TARGET code that declares machines: package.module,
     package.module:Class or a .py file. Durations are written 500ms, 30s, 5m, 2h, 1d.
