@@ -73,6 +73,9 @@ class Scripts:
     async def greet(self, wire: Wire) -> None:
         """Loads what is missing; part of each new connection, so a wiped or new node never lacks it."""
         listed, info = await wire.hello(("FUNCTION", "LIST", "LIBRARYNAME", self._library.name), ("INFO", "memory"))
+        for reply in (listed, info):
+            if isinstance(reply, OSError | EOFError):
+                raise reply  # lost, not denied
         if self.by_hash:
             await self._load_scripts(wire, ReplyError("functions were refused before"))  # calls by hash may wait to be sent again
         elif isinstance(listed, ReplyError) or not listed:
