@@ -143,8 +143,8 @@ class Partition:
             await self._roomy.wait()
 
     async def unread(self) -> None:
-        """Returns when no blocking read has this partition."""
-        while self.in_read:
+        """Returns when no blocking read has this partition, or it is over."""
+        while self.in_read and not self.closed:
             self._unread.clear()
             await self._unread.wait()
 
@@ -170,7 +170,12 @@ class Partition:
     # -- reading -----------------------------------------------------------------------------------
 
     def take(self, entries: Sequence[tuple[bytes, list[bytes]]]) -> None:
-        """Entries as read from the stream, in order, each once."""
+        """Entries as read from the stream, in order. One that was taken before is passed over: taken twice, it would be applied twice."""
+        taken = entry_order(self.position)
+        if entry_order(entries[0][0].decode()) <= taken:
+            entries = [e for e in entries if entry_order(e[0].decode()) > taken]
+            if not entries:
+                return
         drops: list[tuple[str, str]] = []
         adopts: list[Queued] = []
         for raw_entry, fields in entries:

@@ -61,6 +61,7 @@ class Reading:
     async def _follow(self, p: Partition) -> None:
         """Pulls until nothing is left; then waits to be taken into a blocking read, and pulls now and then until it is."""
         while not p.closed:
+            await p.unread()  # a reader may have taken it up during any wait
             if p.room() == 0:
                 await p.roomy()
                 continue
@@ -72,7 +73,6 @@ class Reading:
             if got == 0:
                 self._offer(p)
                 await asyncio.sleep(PULL_S)
-                await p.unread()
 
     def _offer(self, p: Partition) -> None:
         self._since.setdefault(p, self._loop.time())
