@@ -72,6 +72,15 @@ class Acquired(Event, frozen=True, kw_only=True):
     reclaimed: int = 0
 
 
+class TookOver(Event, frozen=True, kw_only=True):
+    """What ``taken_from`` held of a machine was acquired: so many partitions, in which so many commands were in progress."""
+
+    taken_from: str
+    crashed: bool
+    partitions: int
+    reclaimed: int
+
+
 class Released(Event, frozen=True, kw_only=True):
     pass
 

@@ -46,7 +46,11 @@ def _words(event: Event) -> tuple[int, str]:
         case events.Acquired(taken_from=taken_from, crashed=crashed, reclaimed=reclaimed):
             how = f" from {taken_from}, which {'died' if crashed else 'fell silent'}" if taken_from else ""
             more = f"; {reclaimed} {'command was' if reclaimed == 1 else 'commands were'} in progress" if reclaimed else ""
-            return logging.INFO if taken_from else logging.DEBUG, f"{_at(event)} acquired{how}{more}"
+            return logging.DEBUG, f"{_at(event)} acquired{how}{more}"
+        case events.TookOver(taken_from=taken_from, crashed=crashed, partitions=partitions, reclaimed=reclaimed):
+            what = "1 partition" if partitions == 1 else f"{partitions} partitions"
+            more = f"; {reclaimed} {'command was' if reclaimed == 1 else 'commands were'} in progress" if reclaimed else ""
+            return logging.INFO, f"{event.machine}: {what} acquired from {taken_from}, which {'died' if crashed else 'fell silent'}{more}"
         case events.Released():
             return logging.DEBUG, f"{_at(event)} released"
         case events.Fenced(why=why):

@@ -25,7 +25,8 @@ async def queue(router: Router, known: Known, key: str | None, limit: int) -> li
     """Commands that have not ended, in the order in which they were accepted; delayed ones last, by their time."""
     parts = known.partitions if key is None else [known.partition(key)]
     rows = await asyncio.gather(*(_queue_of(router, part, key, limit) for part in parts))
-    found = [row for part in rows for row in part]
+    # one row an id: a command that is parked while this looks is met in the stream and in its inbox
+    found = {row.id or row.entry: row for part in rows for row in part}.values()
     return sorted(found, key=lambda q: (q.due if q.where == "timer" else 0, entry_order(q.entry or "0-0")))[:limit]
 
 

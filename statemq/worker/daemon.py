@@ -86,6 +86,7 @@ class Worker:
         self._trouble_until: dict[PartitionKeys, float] = {}
         self._suspects: dict[PartitionKeys, dict[str, str]] = {}
         self._failures: dict[PartitionKeys, list[float]] = {}
+        self._taken: dict[tuple[str, str, bool], list[int]] = {}
         self._n = 0
         self._clock_offset_ms = 0.0
         self._replan_due = False
@@ -349,10 +350,23 @@ class Worker:
                     machine=served.spec.name, partition=keys.number, taken_from=taken, crashed=got.crashed, reclaimed=len(got.pending)
                 )
             )
+            if taken:
+                self._tell_taken((served.spec.name, taken, got.crashed), len(got.pending))
         Timers(p)
         p.on_caught_up = lambda: serve_ready(p)
         p.spawn(sweep(p))
         self._reading.add(p)
+
+    def _tell_taken(self, whose: tuple[str, str, bool], reclaimed: int) -> None:
+        """A dead worker's partitions come one by one; they are told of together."""
+        if whose not in self._taken:
+            self._taken[whose] = []
+            asyncio.get_running_loop().call_later(0.05, self._told_taken, whose)
+        self._taken[whose].append(reclaimed)
+
+    def _told_taken(self, whose: tuple[str, str, bool]) -> None:
+        counts, (machine, owner, crashed) = self._taken.pop(whose), whose
+        events.emit(events.TookOver(machine=machine, taken_from=owner, crashed=crashed, partitions=len(counts), reclaimed=sum(counts)))
 
     async def _not_acquired(self, served: Served, keys: PartitionKeys, got: NotAcquired) -> None:
         name = f"{served.spec.name}:{keys.number}"

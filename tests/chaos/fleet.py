@@ -22,7 +22,7 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 UP_WITHIN_S = 60.0
 LOST = re.compile(r"ledger:(\d+) lost")
-TAKEN = re.compile(r"ledger:(\d+) acquired from (\S+), which (died|fell silent)")
+TAKEN = re.compile(r"ledger: (\d+) partitions? acquired from (\S+), which (died|fell silent)")
 
 
 class Deed(msgspec.Struct, frozen=True):
@@ -169,5 +169,5 @@ class Fleet:
         return [(m.pid, int(p)) for m in self.members for p in LOST.findall(m.said)]
 
     def taken(self, how: str) -> int:
-        """Take-overs after which an owner was said to have ``died`` or to have fallen ``silent``."""
-        return sum(how in found[2] for m in self.members for found in TAKEN.findall(m.said))
+        """Partitions taken over from owners that were said to have ``died`` or to have fallen ``silent``."""
+        return sum(int(found[0]) for m in self.members for found in TAKEN.findall(m.said) if how in found[2])

@@ -178,7 +178,7 @@ async def test_a_killed_worker_s_partitions_are_taken_over_at_once(cluster: str,
         for key in keys:
             assert lines.count(f"first {key}") == 1  # recorded steps are not run again
             assert lines.count(f"last {key}") == 1
-        assert "which died" in log.read_text()
+        await wait_until(lambda: "which died" in log.read_text())
     finally:
         for worker in workers:
             if worker.poll() is None:

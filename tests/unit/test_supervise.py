@@ -153,7 +153,7 @@ def say(line):
 children = [Child(f"child {n}", [sys.executable, "-u", "-c", sys.argv[1]]) for n in range(2)]
 sys.exit(supervise(children, say=say))
 """
-TELLS = "import os, signal; print(os.getpid()); signal.pause()"
+TELLS = "import os, signal; os.write(1, b'%d\\n' % os.getpid()); signal.pause()"  # at once: two write to one pipe
 TELLS_AND_IS_DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {TELLS}"
 
 
