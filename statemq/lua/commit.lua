@@ -45,6 +45,7 @@ for s = 1, states do redis.call('ZCARD', KEYS[8 + s]) end
 local outcomes_key = period_key(outcomes, now)
 local begun = redis.call('HLEN', outcomes_key) > 0
 local version_of, inbox_of, dead, words, all = {}, {}, {}, {}, true
+local taken = {} -- ids: one that is in the batch twice ends once (I3)
 local keys_of = {}
 for c = 1, n do
   local o = base + (c - 1) * width
@@ -78,7 +79,7 @@ for c = 1, n do
   mine.writes = string.byte(flags) == 119 -- 'w' comes first
   keys_of[c] = mine
   local word = 'applied'
-  if not where[c] or where[c] ~= (from_inbox and '@' .. entry .. ' ' .. key or entry) then
+  if taken[ids[c]] or not where[c] or where[c] ~= (from_inbox and '@' .. entry .. ' ' .. key or entry) then
     word = 'gone'
     if mine.writes then version_of[key] = '' end
   else
@@ -120,7 +121,7 @@ for c = 1, n do
   end
   -- what ran after it stood on it: that is not applied either, whatever version somebody may have written by hand
   if word == 'conflict' then version_of[key] = '' end
-  if word ~= 'applied' then all = false end
+  if word == 'applied' then taken[ids[c]] = true else all = false end
   words[c] = word
 end
 

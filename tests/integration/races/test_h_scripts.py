@@ -43,3 +43,13 @@ async def test_a_used_up_stream_tears_no_look(play: Stage) -> None:
     assert play.redis.hlen(play.part.accepted) == play.redis.zcard(play.part.timers)
     play.redis.delete(play.part.commands, play.part.timers, play.part.timers_data, play.part.accepted, play.part.instance("a"))
     assert fence
+
+
+async def test_a_command_that_is_twice_in_a_batch_is_applied_once(play: Stage) -> None:
+    """I3 is the script's to keep, whatever its caller believes: the second one is gone, as in a call of its own."""
+    await play.send("a", 1)
+    [c] = play.queued()
+    fence = await play.own()
+    assert await play.committed(fence, play.ended(c, 0, log=[1]), play.ended(c, 1, log=[1, 1])) == ["applied", "gone"]
+    assert play.log("a") == [1]
+    assert play.redis.xlen(play.part.history) == 1
