@@ -52,7 +52,8 @@ async def test_older_entries_that_are_read_late_go_before_what_was_parked(play: 
     play.abandon()
     async with play.worker(window=3, read_ahead=0, wait=False):
         await wait_until(lambda: len(play.inbox("a")) >= 27)
-        assert play.inbox("a") == ids[-len(play.inbox("a")) :]
+        inbox = play.inbox("a")
+        assert inbox == [id for id in ids if id in inbox]  # one that is not read yet may be missing
         gate.let_all()
         assert await play.outcome(ids[-1]) == "completed"
     assert play.log("a") == list(range(1, 31))
