@@ -26,7 +26,7 @@ from statemq.store.commit import Ended, lay_out, take_batch, words
 from statemq.store.fence import Closed, Fence, Fenced, ScriptFailed, TenureOver
 from statemq.store.lease import Acquired
 from statemq.store.router import Router
-from statemq.store.wire import ReplyError
+from statemq.store.wire import ReplyError, swallow
 from statemq.worker.execute import Attempt
 from statemq.worker.judge import Doomed, Snapshot
 from statemq.worker.lane import Lane
@@ -521,6 +521,7 @@ class Partition:
             return []
         tag = self.keys.accepted
         asked = [self.router.call(tag, "HGETALL", self.keys.steps(c.id)) for c in commands]
+        swallow(asked)  # the first one that fails is raised, for all
         accepted = await self.answer(self.router.call(tag, "HMGET", tag, *(c.id for c in commands))) if check_accepted else None
         for c, answer in zip(commands, asked, strict=True):
             try:
