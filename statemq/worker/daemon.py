@@ -354,7 +354,7 @@ class Worker:
                 self._tell_taken((served.spec.name, taken, got.crashed), len(got.pending))
         Timers(p)
         p.on_caught_up = lambda: serve_ready(p)
-        p.spawn(sweep(p))
+        p.tidying = p.spawn(sweep(p))
         self._reading.add(p)
 
     def _tell_taken(self, whose: tuple[str, str, bool], reclaimed: int) -> None:

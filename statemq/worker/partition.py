@@ -77,6 +77,8 @@ class Partition:
         self.draining = self.closed = False
         self.in_read = False
         """A blocking read has it."""
+        self.tidying: asyncio.Task[None] | None = None
+        """Sweeps now and then, which nobody waits for at the end."""
         self.on_caught_up: Callable[[], None] = lambda: None
         self._roomy = asyncio.Event()
         self._unread = asyncio.Event()
@@ -724,6 +726,8 @@ class Partition:
         self.closed = True
         self._roomy.set()
         self._unread.set()
+        if self.tidying is not None:
+            self.tidying.cancel()
         for lane in list(self.lanes.values()):
             lane.drop()
         for answer in self._record_answers:
