@@ -122,10 +122,10 @@ class Wire(asyncio.Protocol):
     def resend(self, packed: bytes, answer: asyncio.Future[Reply]) -> None:
         """Takes over a packed call, from this or another wire."""
         if self._closed:
-            answer.set_exception(RedisAway("the connection was closed"))
+            _refuse(answer, RedisAway("the connection was closed"))
             return
         if (gave_up := self._gave_up()) is not None:
-            answer.set_exception(gave_up)
+            _refuse(answer, gave_up)
             return
         if not self._unanswered:
             self._heard_s = self._loop.time()
@@ -313,7 +313,13 @@ class Wire(asyncio.Protocol):
         while self._unanswered:
             answer = self._unanswered.popleft().answer
             if not answer.done():
-                answer.set_exception(error)
+                _refuse(answer, error)
+
+
+def _refuse(answer: asyncio.Future[Reply], error: Exception) -> None:
+    """Raises in who waits; where nobody does any more, at an end, nobody has to be told."""
+    answer.set_exception(error)
+    answer.exception()
 
 
 def swallow(futures: Iterable[asyncio.Future[Any]]) -> None:
