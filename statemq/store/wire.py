@@ -316,7 +316,7 @@ class Wire(asyncio.Protocol):
                 _refuse(answer, error)
 
 
-def _refuse(answer: asyncio.Future[Reply], error: Exception) -> None:
+def _refuse(answer: asyncio.Future[Reply], error: BaseException) -> None:
     """Raises in who waits; where nobody does any more, at an end, nobody has to be told."""
     answer.set_exception(error)
     answer.exception()
