@@ -135,10 +135,16 @@ def _batch(dev: Dev) -> list[Any]:
 
 
 def _repeats(log: str) -> list[str]:
-    """Attempts that ran a step whose record stood when they began: the line of the end names the steps that ran in the last one."""
+    """Attempts that ran a step whose record stood when they began: the line of the end names the steps that ran in the last one.
+
+    A worker that is killed just after a commit never says the end; it is over when the key's other transition is heard of.
+    """
     found = []
     standing: dict[tuple[str, str], int] = {}
     for line in log.splitlines():
+        heard = BEGINS.search(line) or ENDED.search(line)
+        if heard:
+            standing.pop((heard[1], "tearDown" if heard[2] == "setUp" else "setUp"), None)
         if began := BEGINS.search(line):
             standing[began[1], began[2]] = int(began[4] or 0)
         elif ended := ENDED.search(line):
