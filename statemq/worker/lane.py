@@ -319,6 +319,9 @@ class Lane:
         if wait_ms > p.settings.suspend_after_s * 1000 or p.draining:
             await self._postpone(c, due_ms, fields)
             return
+        if not c.claimed:
+            p.start([c])
+            p.flush_starts()
         answers = [p.record(c, field, value) for field, value in fields]
         for answer in answers:
             if await answer is None:

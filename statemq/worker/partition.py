@@ -205,12 +205,12 @@ class Partition:
 
     def _arrived(self, c: Queued) -> None:
         if not self._past and entry_order(c.entry) <= self._last_entry:
-            # it was there before this tenure: a former owner may have begun it, whatever the group says
-            c.journalled = c.timed = True
-            if (before := self.acquired.pending.get(c.entry)) is not None:
-                c.crashes = before
-            elif c.transition in self.pure:
-                c.crashes = int(self.acquired.crashed)
+            before = self.acquired.pending.get(c.entry)
+            if before is not None or self.acquired.crashed or c.transition not in self.pure:
+                # it was there before this tenure: a former owner may have begun it, whatever the group says
+                c.journalled = c.timed = True
+                c.crashes = before if before is not None else int(c.transition in self.pure)
+            # else nobody has begun it: a pure command is claimed before anything of it is recorded
         else:
             self._past = True
         self.hold(c)

@@ -137,3 +137,36 @@ async def test_a_start_of_a_cancelled_command_says_so(play: Stage) -> None:
     assert await play.client.cancel(ids[0]) == "cancelled"
     assert await fence.answer(fence.start([one, two])) == [b"done", 1]
     assert play.pending() == {two.entry: ("w1", 0)}
+
+
+async def test_a_pure_command_is_claimed_before_anything_of_it_is_recorded(play: Stage, hooks: dict) -> None:
+    """P3: a fresh pure command is not claimed. It raises and backs off, its owner hands over: it is pending by then, so the next one
+    reads its journal and counts on, and takes the journal away with the end."""
+    attempts: list[int] = []
+
+    def pure(self: object, ctx: object, n: int) -> None:
+        attempts.append(ctx.attempt)  # type: ignore[attr-defined]
+        if ctx.attempt < 7:  # type: ignore[attr-defined]
+            raise RuntimeError("not yet")
+
+    hooks["pure"] = pure
+    async with play.worker():
+        [id] = await play.send("a", 1, transition="pure")
+        await wait_until(lambda: len(attempts) >= 3)
+        assert len(play.pending()) == 1
+    first_owner_s = len(attempts)
+    async with play.worker():
+        assert await play.outcome(id) == "completed"
+    assert attempts[first_owner_s] > 1 and attempts[-1] == 7
+    assert play.pending() == {}
+
+
+async def test_what_nobody_had_begun_needs_no_claim_after_a_hand_over(play: Stage) -> None:
+    """P3: commands that waited in the stream when an owner handed over run like fresh ones: each once, in order, none pending."""
+    await play.own("w1")
+    ids = await play.send("a", *range(1, 200))
+    play.abandon()
+    async with play.worker():
+        assert await play.outcome(ids[-1]) == "completed"
+        assert play.pending() == {}
+    assert play.log("a") == list(range(1, 200))
