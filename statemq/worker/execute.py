@@ -26,6 +26,7 @@ from statemq.context import Context
 from statemq.errors import Fail, StepConflict, StepFailed, TooLarge
 from statemq.retry import Retry, next_ms
 from statemq.store.commands import Queued
+from statemq.worker import tell
 from statemq.worker.judge import Run, describe, text_of
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ class Attempt:
             record = msgspec.structs.replace(record, args=mark, at=partition.now_ms(), took_ms=took_ms)
             raw = await self._record(field, _encode_record(record))
             self.ran.append((field, took_ms))
-            partition.recorded(self.command, field, took_ms)
+            tell.recorded(partition, self.command, field, took_ms)
             return raw
         finally:
             self._active -= 1
@@ -269,7 +270,7 @@ class Attempt:
                 wait_ms = next_ms(retry, tries, random.random())  # noqa: S311 - jitter
                 if wait_ms is None:
                     return StepRecord(error=StepError(type(error).__name__, text_of(error)[:2000]))
-                self.lane.partition.step_retried(self.command, field, tries, describe(error), wait_ms)
+                tell.step_retried(self.lane.partition, self.command, field, tries, describe(error), wait_ms)
             await asyncio.sleep(wait_ms / 1000)
 
     async def _call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -332,7 +333,9 @@ class Attempt:
                 self.stop("suspend", min(self._sleeping.values()))
                 await asyncio.sleep(0)
                 continue
-            partition.waits(self.command, due_ms)
+            if partition.crash is not None:
+                partition.crash.passed(self.command.id)
+            tell.waits(partition, self.command, due_ms, left=False)
             if self._has_slot and self._active == 0:
                 self._has_slot = False
                 partition.slots.end(self.lane)

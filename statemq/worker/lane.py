@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from statemq import events
 from statemq.codec import encode
 from statemq.errors import Reject
 from statemq.retry import next_ms
 from statemq.store.commands import Queued, from_element
 from statemq.store.commit import Ended
 from statemq.store.fence import Closed, TenureOver
+from statemq.worker import tell
+from statemq.worker.bury import bury, look_into
 from statemq.worker.execute import Attempt, Pure
 from statemq.worker.judge import Doomed, Run, Snapshot, cancelled, conclude, describe, ends, judge, policy, refusal, trace_of
 
@@ -244,18 +245,11 @@ class Lane:
             raise
         except Exception as error:  # noqa: BLE001 - what the user's code gave cannot be carried out: its command ends all the same (I6)
             doom = Doomed(f"how it went cannot be stored: {describe(error)}"[:2000], "internal", type(error).__name__, trace_of(error))
-            await self.partition.bury(c, doom, self.snap)
+            await bury(self.partition, c, doom, self.snap)
 
     async def _run_attempt(self, attempt: Attempt, c: Queued, run: Run) -> None:
         p = self.partition
-        again = c.attempts or c.crashes or attempt.recorded
-        if events.listeners if again else events.followers:
-            (events.emit if again else events.follow)(
-                events.Started(
-                    machine=p.spec.name, partition=p.keys.number, id=c.id, key=c.key, transition=c.transition,
-                    attempt=c.attempts + 1, crashes=c.crashes, recorded=attempt.recorded,
-                )
-            )  # fmt: skip
+        tell.started(p, c, attempt.recorded)
         if p.crash is not None:
             p.crash.started(c.id, c.crashes, f"{p.spec.name}/{c.key} {c.transition}")
         try:
@@ -284,7 +278,7 @@ class Lane:
             self.redo.append(c)
         elif reason == "gone":
             p.let_go(c)
-            p.look_into(c)
+            look_into(p, c)
         # "over": the tenure has ended; nothing of it may be written
 
     async def _after_error(self, c: Queued, run: Run, error: BaseException) -> None:
@@ -306,13 +300,7 @@ class Lane:
             c.attempts -= 1
             await self._doom(c, Doomed(why[:2000], "retries", type(error).__name__, trace_of(error)))
             return
-        if events.listeners:
-            events.emit(
-                events.Retried(
-                    machine=p.spec.name, partition=p.keys.number, id=c.id, key=c.key, transition=c.transition,
-                    attempt=c.attempts, error=describe(error)[:500], wait_ms=wait_ms,
-                )
-            )  # fmt: skip
+        tell.retried(p, c, describe(error), wait_ms)
         fields = [("@attempts", b"%d" % c.attempts), ("@error", describe(error)[:1000].encode(errors="replace"))]
         c.journalled = True
         due_ms = p.now_ms() + wait_ms
@@ -343,11 +331,9 @@ class Lane:
         if p.spec.on_failure == "pause" and not doom.garbage:
             fields = [("@error", f"{doom.error}: {doom.reason}".encode(errors="replace")[:4096]), ("@attempts", b"%d" % (c.attempts + 1))]
             await self._postpone(c, 0, fields, paused=doom.reason[:1000])
-            if events.listeners:
-                text = f"{p.spec.name}/{c.key} is paused: {c.transition} failed: {doom.reason}"
-                events.emit(events.Failing(machine=p.spec.name, partition=p.keys.number, text=text))
+            tell.failing(p, f"{p.spec.name}/{c.key} is paused: {c.transition} failed: {doom.reason}")
             return
-        await p.bury(c, doom, self.snap)
+        await bury(p, c, doom, self.snap)
 
     async def _postpone(self, c: Queued, due_ms: int, fields: Any = (), paused: str = "") -> None:
         """The command leaves memory, as its inbox's head, with all that was read of its key behind it (P8)."""
@@ -366,12 +352,8 @@ class Lane:
         answer = await p.postpone(c, fields, behind, due_ms=due_ms, wake_data=wake, paused=paused)
         if answer != b"asleep":
             self.asleep, self.loaded = False, False
-        if events.followers and not paused:
-            events.follow(
-                events.Waits(
-                    machine=p.spec.name, partition=p.keys.number, id=c.id, key=c.key, transition=c.transition, until_ms=due_ms, left=True
-                )
-            )
+        if not paused:
+            tell.waits(p, c, due_ms, left=True)
 
     def end(self, ended: Ended, snap: Snapshot, attempt: Attempt | None = None) -> None:
         """The command has ended: its commit goes with the next call, the tip is its result."""
@@ -407,7 +389,7 @@ class Lane:
                 self.redo.append(c)
             else:
                 p.let_go(c)
-                p.look_into(c)
+                look_into(p, c)
             if self.attempt is not None:
                 self.attempt.stop("redo")
         if self.inflight == 0:
@@ -470,7 +452,7 @@ class Lane:
         queued, self.queue = list(self.queue), deque()
         doom = Doomed(f"{self.partition.spec.name}/{self.key} cannot be read: {error}", "damaged", garbage=True)
         for c in queued:
-            self.partition.spawn(self.partition.bury(c, doom, self.snap))
+            self.partition.spawn(bury(self.partition, c, doom, self.snap))
 
     def arrived(self, c: Queued) -> None:
         """A command was read. Beyond a small read-ahead a busy key's commands are parked, so that they do not fill the window."""

@@ -16,19 +16,20 @@ from typing import Any, Protocol
 
 import msgspec
 
-from statemq import events, keys
+from statemq import keys
 from statemq.config import LIMITS, WorkerSettings
 from statemq.keys import PartitionKeys
 from statemq.spec import MachineSpec
-from statemq.store import lease, outcome
+from statemq.store import lease
 from statemq.store.commands import ByHand, Garbage, Look, Queued, entry_order, flat_fields, read_entry
 from statemq.store.commit import Ended, lay_out, take_batch, words
 from statemq.store.fence import Closed, Fence, Fenced, ScriptFailed, TenureOver
 from statemq.store.lease import Acquired
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, swallow
+from statemq.worker import tell
+from statemq.worker.bury import bury_garbage, look_into
 from statemq.worker.execute import Attempt
-from statemq.worker.judge import Doomed, Snapshot
 from statemq.worker.lane import Lane
 from statemq.worker.slots import Slots
 
@@ -193,7 +194,7 @@ class Partition:
                 drops.append((found.entry, f"@look:{found.key}"))
                 self._look(found.key)
             elif isinstance(found, Garbage):
-                self.spawn(self._bury_garbage(found))
+                self.spawn(bury_garbage(self, found))
         self.position = entries[-1][0].decode()
         if adopts:
             self._then(self.fence.adopt(adopts), lambda reply: None)
@@ -379,7 +380,7 @@ class Partition:
             for commands in batch.values():
                 for c in commands:
                     if c.entry in gone:
-                        self.look_into(c)
+                        look_into(self, c)
         for key in answered:
             lane = self.lane(key)
             lane.parking -= 1
@@ -436,21 +437,10 @@ class Partition:
             if self.suspects and word == "applied":
                 self.suspects.pop(c.id, None)
             self.lanes[c.key].committed(c, word)
-            if word == "applied" and (events.followers or (events.listeners and (e.attempts > 1 or c.crashes))):
-                self._tell_end(e, attempt)
+            if word == "applied":
+                tell.ended(self, e, attempt)
         if self._ended:
             self._commit()
-
-    def _tell_end(self, e: Ended, attempt: Attempt | None) -> None:
-        c = e.command
-        steps, took = ((), 0) if attempt is None else (tuple(attempt.ran), self.now_ms() - attempt.began_ms)
-        reason = msgspec.json.decode(e.json).get("reason", "") if e.outcome != "completed" else ""
-        (events.emit if e.attempts > 1 or c.crashes else events.follow)(
-            events.Ended(
-                machine=self.spec.name, partition=self.keys.number, id=c.id, key=c.key, transition=c.transition, outcome=e.outcome,
-                source=e.source or self.spec.initial, target=e.target, reason=reason, attempts=e.attempts, took_ms=took, steps=steps,
-            )
-        )  # fmt: skip
 
     # -- single calls ------------------------------------------------------------------------------
 
@@ -465,49 +455,6 @@ class Partition:
         if self.next_due_ms is None or due_ms < self.next_due_ms:
             self.next_due_ms = due_ms
             self.on_due()
-
-    async def bury(self, c: Queued, doom: Doomed, snap: Snapshot) -> None:
-        """The command has failed for good; a dead letter keeps it (never one without the other)."""
-        state = snap.state or ""
-        json = outcome.failed(c.id, c.key, c.transition, state, doom.reason, doom.code, doom.error, c.attempts + 1)
-        args = c.args[: LIMITS.buried_field].decode(errors="replace")
-        letter = ["id", c.id, "key", c.key, "transition", c.transition, "args", args if len(c.args) <= LIMITS.buried_field else ""]
-        letter += ["reason", doom.reason, "error", doom.error, "traceback", doom.trace, "attempts", str(c.attempts + 1), "source", c.entry]
-        if len(c.args) > LIMITS.buried_field:
-            letter += ["args_cut", args]
-        await self.answer(self.fence.bury(c, json, c.attempts + 1, c.reply, letter))
-        self.suspects.pop(c.id, None)
-        self.let_go(c)
-        if events.listeners:
-            events.emit(
-                events.Ended(
-                    machine=self.spec.name, partition=self.keys.number, id=c.id, key=c.key, transition=c.transition,
-                    outcome="failed", source=state, reason=doom.reason, attempts=c.attempts + 1,
-                )
-            )  # fmt: skip
-
-    async def _bury_garbage(self, g: Garbage) -> None:
-        c = Queued(g.entry, g.id, g.key, g.transition, b"")
-        json = outcome.failed(g.id, g.key, g.transition, "", g.reason, "garbage", "", 0)
-        letter: list[Any] = ["id", g.id, "key", g.key, "transition", g.transition, "reason", g.reason, "source", g.entry]
-        letter += ["fields", msgspec.json.encode(g.fields)[: LIMITS.buried_field]]
-        await self.answer(self.fence.bury(c, json, 0, "", letter))
-        self.warn(f"{self}: entry {g.entry} was no command and is a dead letter now: {g.reason}")
-
-    def look_into(self, c: Queued) -> None:
-        """A command is not accepted any more. It ended or was removed; or its entry was forged, and then it is garbage."""
-        if not c.parked:
-            why = "the entry's id is not its own: it belongs to another entry, or to none"
-            self.spawn(
-                self._bury_forged(Garbage(c.entry, why, {"args": c.args[:1024].decode(errors="replace")}, c.id, c.key, c.transition))
-            )
-
-    async def _bury_forged(self, g: Garbage) -> None:
-        c = Queued(g.entry, g.id, g.key, g.transition, b"")
-        letter: list[Any] = ["id", g.id, "key", g.key, "transition", g.transition, "reason", g.reason, "source", g.entry]
-        json = outcome.failed(g.id, g.key, g.transition, "", g.reason, "garbage", "", 0)
-        if await self.answer(self.fence.bury(c, json, 0, "", letter)) == b"garbage":
-            self.warn(f"{self}: entry {g.entry} was forged and is a dead letter now: {g.reason}")
 
     async def skip(self, key: str) -> None:
         await self.answer(self.fence.skip(key))
@@ -555,7 +502,7 @@ class Partition:
         if id.startswith("@look:"):
             self._look(id.removeprefix("@look:"))
             return
-        self.warn(f"{self}: command {id} was removed from the stream by hand; it ends as failed")
+        tell.warned(self, f"{self}: command {id} was removed from the stream by hand; it ends as failed")
         for lane in list(self.lanes.values()):
             if lane.attempt is not None and lane.attempt.command.id == id:
                 lane.attempt.stop("gone")
@@ -588,7 +535,7 @@ class Partition:
         lane.loaded, lane.asleep = True, True
         lane.park_all()
         text = f"{self.spec.name}/{lane.key} is halted: it was changed by others {3} times in a row; look at it, then resume it"
-        events.emit(events.Failing(machine=self.spec.name, partition=self.keys.number, text=text))
+        tell.failing(self, text)
 
     async def _forward(self) -> None:
         """Entries added by hand to the wrong partition go to the right one, in their order, once (P27)."""
@@ -601,50 +548,6 @@ class Partition:
             await self.answer(self.router.run("forward", names, f"hand:{self.keys.number}", c.entry, c.id, len(fields) // 2, *fields))
             await self.answer(self.fence.drop([(c.entry, "")]))
         self._forwarding = False
-
-    # -- telling -----------------------------------------------------------------------------------
-
-    def recorded(self, c: Queued, step: str, took_ms: int) -> None:
-        if events.followers:
-            events.follow(
-                events.Recorded(
-                    machine=self.spec.name,
-                    partition=self.keys.number,
-                    id=c.id,
-                    key=c.key,
-                    transition=c.transition,
-                    step=step,
-                    took_ms=took_ms,
-                )
-            )
-
-    def step_retried(self, c: Queued, step: str, tries: int, error: str, wait_ms: int) -> None:
-        if events.listeners:
-            events.emit(
-                events.Retried(
-                    machine=self.spec.name, partition=self.keys.number, id=c.id, key=c.key, transition=f"{c.transition} step {step}",
-                    attempt=tries, error=error[:500], wait_ms=wait_ms,
-                )
-            )  # fmt: skip
-
-    def waits(self, c: Queued, until_ms: int) -> None:
-        if self.crash is not None:
-            self.crash.passed(c.id)
-        if events.followers:
-            events.follow(
-                events.Waits(
-                    machine=self.spec.name,
-                    partition=self.keys.number,
-                    id=c.id,
-                    key=c.key,
-                    transition=c.transition,
-                    until_ms=until_ms,
-                    left=False,
-                )
-            )
-
-    def warn(self, text: str) -> None:
-        events.emit(events.Warned(machine=self.spec.name, partition=self.keys.number, text=text))
 
     # -- the tenure --------------------------------------------------------------------------------
 
