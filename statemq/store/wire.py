@@ -103,11 +103,12 @@ class Wire(asyncio.Protocol):
     async def connected(self, timeout_s: float) -> None:
         """Returns when the connection stands. Raises RedisAway after ``timeout_s``, or what the greeting found wrong."""
         self.open()
-        waits = [asyncio.ensure_future(self._ready.wait()), self._task]
+        ready = asyncio.ensure_future(self._ready.wait())
+        waits: list[asyncio.Future[Any]] = [ready] if self._task is None else [ready, self._task]
         try:
-            await asyncio.wait([w for w in waits if w is not None], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            waits[0].cancel()  # type: ignore[union-attr]
+            ready.cancel()
         if (gave_up := self._gave_up()) is not None:
             raise gave_up
         if not self.up:

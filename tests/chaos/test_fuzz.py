@@ -239,7 +239,8 @@ class Fuzz:
             except AssertionError:
                 raise AssertionError(self._stuck(last)) from None
             await asyncio.gather(*self._waiting)
-        await asyncio.sleep(2 * SWEEP_EVERY_S)  # a sweep that sleeps ends when it wakes
+        with contextlib.suppress(AssertionError):  # ``faults`` names those that go on
+            await wait_until(lambda: not any(_where(task) for task in asyncio.all_tasks()), timeout_s=5)
 
     def _stuck(self, last: Worker) -> str:
         numbers = {id: f"{key} {n}" for key, commands in self.sent.items() for n, id in commands}
