@@ -2,8 +2,8 @@
 -- A resent id is recognised by T:accepted or the outcomes (P26); an id older than the retention and not known is refused.
 --
 -- KEYS commands accepted lease outcomes(stem) timers timers:data [once …] (one for each command with an idempotency key, in order)
--- ARGV incarnation backlog resend_within_ms max_key max_arguments reply n
---      n times: id key transition args delay_ms digest extras [field value …]
+-- ARGV incarnation backlog resend_within_ms max_key max_arguments reply n, n ids, n times: key transition args,
+--      then for each command that is not plain: its place in the list, delay_ms digest extras [field value …]
 -- RETURNS 'lost', or a list of one text a command:
 --      accepted <entry> | delayed <due ms> | known | ended <outcome> | late | full | exhausted | large <what> <size>
 --      | attached <id> | conflict <id>
@@ -16,36 +16,35 @@ if redis.call('HGET', lease, 'incarnation') ~= incarnation then return 'lost' en
 
 local now = clock()
 local waiting = redis.call('HLEN', accepted)
-local answers, at, next_once = {}, 8, 7
-local fresh = {} -- accepted fields of this call: id, entry, id, entry …
-
-local ids = {}
-do
-  local i = at
-  for c = 1, n do
-    ids[c] = ARGV[i]
-    if ARGV[i + 4] ~= '' then -- damaged timers raise here, where nothing has been written
-      redis.call('ZCARD', timers)
-      redis.call('HLEN', timers_data)
-    end
-    i = i + 7 + 2 * tonumber(ARGV[i + 6])
+local specials = {} -- by place: where the rest of a command that is not plain begins
+local i = 8 + 4 * n
+while ARGV[i] do
+  specials[tonumber(ARGV[i])] = i
+  if ARGV[i + 1] ~= '' then -- damaged timers raise here, where nothing has been written
+    redis.call('ZCARD', timers)
+    redis.call('HLEN', timers_data)
   end
+  i = i + 4 + 2 * tonumber(ARGV[i + 3])
 end
 for k = 7, #KEYS do redis.call('HLEN', KEYS[k]) end -- and damaged idempotency records
-local known = redis.call('HMGET', accepted, unpack(ids))
-local ended = redis.call('HMGET', period_key(outcomes, now), unpack(ids))
-local ended_before = redis.call('HMGET', period_key(outcomes, now - PERIOD_MS), unpack(ids))
+local known = redis.call('HMGET', accepted, unpack(ARGV, 8, 7 + n))
+local ended = redis.call('HMGET', period_key(outcomes, now), unpack(ARGV, 8, 7 + n))
+local ended_before = redis.call('HMGET', period_key(outcomes, now - PERIOD_MS), unpack(ARGV, 8, 7 + n))
 local here = {} -- ids of this very call, so that a batch which names one twice queues it once
+local answers, next_once = {}, 7
+local fresh, f = {}, 0 -- accepted fields of this call: id, entry, id, entry …
 
 for c = 1, n do
-  local id, key, transition, args = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local delay, digest, extras = ARGV[at + 4], ARGV[at + 5], tonumber(ARGV[at + 6])
-  local first_extra = at + 7
-  at = first_extra + 2 * extras
-  local once = nil
-  if digest ~= '' then
-    once = KEYS[next_once]
-    next_once = next_once + 1
+  local id, at = ARGV[7 + c], 5 + n + 3 * c
+  local key, transition, args = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local special = specials[c]
+  local delay, once = '', nil
+  if special then
+    delay = ARGV[special + 1]
+    if ARGV[special + 2] ~= '' then
+      once = KEYS[next_once]
+      next_once = next_once + 1
+    end
   end
   local answer
   local outcome = ended[c] or ended_before[c]
@@ -65,19 +64,19 @@ for c = 1, n do
   end
   if not answer and once then
     local before = redis.call('HMGET', once, 'digest', 'id', 'outcome')
-    if before[1] and before[1] ~= digest then
+    if before[1] and before[1] ~= ARGV[special + 2] then
       answer = 'conflict ' .. before[2]
     elseif before[1] then
       answer = before[3] and 'ended ' .. before[3] or 'attached ' .. before[2]
     end
   end
   if not answer and waiting >= backlog then answer = 'full' end
-  if not answer and extras == 0 and not once and delay == '' and reply ~= '' then
+  if not answer and not special and reply ~= '' then
     -- the plain command, which most are
     local entry = redis.pcall('XADD', commands, '*', 'id', id, 'key', key, 'transition', transition, 'args', args, 'reply', reply)
     if type(entry) == 'string' then
-      fresh[#fresh + 1] = id
-      fresh[#fresh + 1] = entry
+      fresh[f + 1], fresh[f + 2] = id, entry
+      f = f + 2
       here[id] = true
       waiting = waiting + 1
       answer = 'accepted ' .. entry
@@ -92,7 +91,9 @@ for c = 1, n do
     if reply ~= '' then
       fields[9], fields[10] = 'reply', reply
     end
-    for e = first_extra, at - 1 do fields[#fields + 1] = ARGV[e] end
+    if special then
+      for e = special + 4, special + 3 + 2 * tonumber(ARGV[special + 3]) do fields[#fields + 1] = ARGV[e] end
+    end
     if once then
       fields[#fields + 1] = 'once'
       fields[#fields + 1] = once
@@ -101,8 +102,8 @@ for c = 1, n do
       local due = now + tonumber(delay)
       redis.call('HSET', timers_data, id, cjson.encode(fields))
       redis.call('ZADD', timers, due, id)
-      fresh[#fresh + 1] = id
-      fresh[#fresh + 1] = 'timer'
+      fresh[f + 1], fresh[f + 2] = id, 'timer'
+      f = f + 2
       answer = 'delayed ' .. text(due)
       look(commands, accepted, '')
     else
@@ -111,18 +112,18 @@ for c = 1, n do
         if not string.find(entry.err, 'exhausted') then return entry end
         answer = 'exhausted'
       else
-        fresh[#fresh + 1] = id
-        fresh[#fresh + 1] = entry
+        fresh[f + 1], fresh[f + 2] = id, entry
+        f = f + 2
         answer = 'accepted ' .. entry
       end
     end
     if string.sub(answer, 1, 9) ~= 'exhausted' then
       here[id] = true
       waiting = waiting + 1
-      if once then redis.call('HSET', once, 'id', id, 'digest', digest) end
+      if once then redis.call('HSET', once, 'id', id, 'digest', ARGV[special + 2]) end
     end
   end
   answers[c] = answer
 end
-if #fresh > 0 then redis.call('HSET', accepted, unpack(fresh)) end
+if f > 0 then redis.call('HSET', accepted, unpack(fresh)) end
 return answers

@@ -4,11 +4,11 @@
 --
 -- KEYS lease commands accepted outcomes(stem) history ready timers timers:data, the in:<state> keys,
 --      then for each command: instance, and as its flags say inbox(i) steps(j) once(o)
--- ARGV token number worker history_cap once_ttl_ms states [state …] n, then n times:
---      entry flags id key transition version from to data entered outcome_json outcome reply
---      flags: w writes the instance, i lies in the inbox, p may be pending in the group, j has a journal, t has a timer, o has an idempotency key,
---      a<n> took n attempts; from, to: positions in the list of states, 0 for none; data: the instance's, or the reason of one that does
---      not write; entered: the version at which the state was entered, '' if it stays
+-- ARGV token number worker history_cap once_ttl_ms states [state …] n, n ids, then n times:
+--      entry flags key transition version next from to data json outcome reply
+--      flags: i lies in the inbox, p may be pending in the group, j has a journal, t has a timer, o has an idempotency key, e enters its
+--      state (anew), a<n> took n attempts; next: the version it makes, '' if it writes no instance; from, to: states, from '' for
+--      none; data: the instance's, or the reason of one that does not write; json: the outcome without its closing brace
 -- RETURNS done [applied|gone|conflict …] (the words only if one is not applied) | fenced | rewound
 local lease, commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ready, timers, timers_data = KEYS[6], KEYS[7], KEYS[8]
@@ -18,53 +18,61 @@ if fault == 'fenced' or fault == 'rewound' then return { fault } end
 
 local states = tonumber(ARGV[6])
 local n = tonumber(ARGV[7 + states])
-local base, width = 7 + states, 13
+local ids, width = 7 + states, 12
+local base = ids + n
 local now = clock()
-
-local ids = {}
-for c = 1, n do ids[c] = ARGV[base + (c - 1) * width + 3] end
-local where = redis.call('HMGET', accepted, unpack(ids))
+local at = text(now)
+local where = redis.call('HMGET', accepted, unpack(ARGV, ids + 1, ids + n))
 
 if fault == 'seen' then
   local words = { 'done' }
   for c = 1, n do
     -- applied only if the outcome that is kept is the one we brought: it may have been cancelled before
-    local kept, json = outcome_of(outcomes, now, ids[c]), ARGV[base + (c - 1) * width + 11]
-    local ours = kept and string.sub(kept, 1, #json - 1) == string.sub(json, 1, -2)
+    local kept, json = outcome_of(outcomes, now, ARGV[ids + c]), ARGV[base + (c - 1) * width + 10]
+    local ours = kept and string.sub(kept, 1, #json) == json
     words[c + 1] = where[c] and 'conflict' or (ours and 'applied' or 'gone')
   end
   return words
 end
 
 -- the checks -------------------------------------------------------------------------------------
-local next_key = 8 + states
 -- keys that all commands share: a damaged one raises here, where nothing has been written
 redis.call('XLEN', commands)
 redis.call('XLEN', history)
-for s = 1, states do redis.call('ZCARD', KEYS[8 + s]) end
+local index_of = {} -- state: its key
+for s = 1, states do
+  local key = KEYS[8 + s]
+  redis.call('ZCARD', key)
+  index_of[ARGV[6 + s]] = key
+end
 local outcomes_key = period_key(outcomes, now)
 local begun = redis.call('HLEN', outcomes_key) > 0
-local version_of, inbox_of, dead, words, all = {}, {}, {}, {}, true
+local next_key = 9 + states
+local instance, special = {}, {} -- by command: the instance's key; what its flags say, of those that are not plain
+local version_of, inbox_of, dead, words, all = {}, {}, {}, nil, true
 local taken = {} -- ids: one that is in the batch twice ends once (I3)
-local keys_of = {}
+local first_from, last, entered = {}, {}, {} -- by instance: the state it was in, its last command here, the version at which it last entered one
+local o = base
 for c = 1, n do
-  local o = base + (c - 1) * width
-  local entry, flags, key, version = ARGV[o + 1], ARGV[o + 2], ARGV[o + 4], ARGV[o + 6]
-  local mine, from_inbox = { KEYS[next_key + 1] }, false
+  local id, entry, flags, key, version, next_version = ARGV[ids + c], ARGV[o + 1], ARGV[o + 2], ARGV[o + 3], ARGV[o + 5], ARGV[o + 6]
+  local name = KEYS[next_key]
+  instance[c] = name
   next_key = next_key + 1
-  if flags ~= 'w' then -- most are plain
+  local mine
+  if flags ~= '' and flags ~= 'e' then -- most are plain
+    mine = { pending = string.find(flags, 'p', 1, true), attempts = string.match(flags, 'a(%d+)') }
+    special[c] = mine
     if string.find(flags, 'i', 1, true) then
-      from_inbox = true
-      mine.inbox = KEYS[next_key + 1]
+      mine.inbox = KEYS[next_key]
       next_key = next_key + 1
       redis.call('ZCARD', ready)
     end
     if string.find(flags, 'j', 1, true) then
-      mine.steps = KEYS[next_key + 1]
+      mine.steps = KEYS[next_key]
       next_key = next_key + 1
     end
     if string.find(flags, 'o', 1, true) then
-      mine.once = KEYS[next_key + 1]
+      mine.once = KEYS[next_key]
       next_key = next_key + 1
       redis.call('HLEN', mine.once)
     end
@@ -73,28 +81,22 @@ for c = 1, n do
       redis.call('ZCARD', timers)
       redis.call('HLEN', timers_data)
     end
-    mine.pending = string.find(flags, 'p', 1, true)
-    mine.attempts = string.match(flags, 'a(%d+)')
   end
-  mine.writes = string.byte(flags) == 119 -- 'w' comes first
-  keys_of[c] = mine
-  local word = 'applied'
-  if taken[ids[c]] or not where[c] or where[c] ~= (from_inbox and '@' .. entry .. ' ' .. key or entry) then
+  local from_inbox = mine and mine.inbox
+  local word
+  if not where[c] or taken[id] or where[c] ~= (from_inbox and '@' .. entry .. ' ' .. key or entry) then
     word = 'gone'
-    if mine.writes then version_of[key] = '' end
+    if next_version ~= '' then version_of[name] = '' end
   else
-    local stored = version_of[key]
-    if not stored then
-      stored = redis.call('HGET', mine[1], 'version') or '0'
-      version_of[key] = stored
-    end
+    local stored = version_of[name]
+    if not stored then stored = redis.call('HGET', name, 'version') or '0' end
     if stored ~= version then
       word = 'conflict'
     elseif from_inbox then
       -- the head, after those that have ended (P28)
       local queue = inbox_of[key]
       if not queue then
-        queue = { at = 0 }
+        queue = { at = 0, inbox = mine.inbox }
         inbox_of[key] = queue
       end
       while true do
@@ -104,7 +106,7 @@ for c = 1, n do
           break
         end
         local head_entry, head_id = element(head)
-        if head_id == ids[c] and head_entry == entry then
+        if head_id == id and head_entry == entry then
           queue.at = queue.at + 1
           break
         end
@@ -115,99 +117,110 @@ for c = 1, n do
         queue.at = queue.at + 1
         dead[#dead + 1] = head
       end
-      queue.inbox = mine.inbox
     end
-    if word == 'applied' and mine.writes then version_of[key] = text(version + 1) end
+    if word then
+      -- what ran after it stood on it: that is not applied either, whatever version somebody may have written by hand
+      version_of[name] = ''
+    else
+      taken[id] = true
+      if next_version == '' then
+        version_of[name] = version
+      else
+        version_of[name] = next_version
+        last[name] = c
+        if not first_from[name] then first_from[name] = ARGV[o + 7] end
+        if flags ~= '' and string.find(flags, 'e', 1, true) then entered[name] = next_version end
+      end
+    end
   end
-  -- what ran after it stood on it: that is not applied either, whatever version somebody may have written by hand
-  if word == 'conflict' then version_of[key] = '' end
-  if word == 'applied' then taken[ids[c]] = true else all = false end
-  words[c] = word
+  if word then
+    if all then
+      all, words = false, { 'done' }
+      for before = 1, c - 1 do words[before + 1] = 'applied' end
+    end
+    words[c + 1] = word
+  elseif not all then
+    words[c + 1] = 'applied'
+  end
+  o = o + width
 end
 
 -- the writes -------------------------------------------------------------------------------------
 redis.call('HSET', lease, 'call', number)
-local entries, pending, ended, kept, dead_timers, journals = {}, {}, {}, {}, {}, {}
-local last, order, leaves, enters = {}, {}, {}, {}
-local first_from, last_to, entered_of = {}, {}, {}
-local replies, channels = {}, {}
-local tail = ',"at":' .. now .. '}'
+local kept, entries, pending, dead_timers, journals = {}, {}, {}, {}, {}
+local k, e = 0, 0
+local leaves, enters = {}, {}
+local replies = {}
+local tail = ',"at":' .. at .. '}'
+o = base
 for c = 1, n do
-  if words[c] == 'applied' then
-    local mine = keys_of[c]
-    local o = base + (c - 1) * width
-    local entry, id, key, version = ARGV[o + 1], ARGV[o + 3], ARGV[o + 4], ARGV[o + 6]
-    local from, to, reply = tonumber(ARGV[o + 7]), tonumber(ARGV[o + 8]), ARGV[o + 13]
-    local outcome = string.sub(ARGV[o + 11], 1, -2) .. tail
-    ended[#ended + 1] = id
-    kept[#kept + 1] = id
-    kept[#kept + 1] = outcome
-    if not mine.inbox then
-      entries[#entries + 1] = entry
-      if mine.pending then pending[#pending + 1] = entry end
+  if all or words[c + 1] == 'applied' then
+    local id, key, name, mine, next_version = ARGV[ids + c], ARGV[o + 3], instance[c], special[c], ARGV[o + 6]
+    local from, to, reply = ARGV[o + 7], ARGV[o + 8], ARGV[o + 12]
+    local outcome = ARGV[o + 10] .. tail
+    kept[k + 1], kept[k + 2] = id, outcome
+    k = k + 2
+    if not (mine and mine.inbox) then
+      e = e + 1
+      entries[e] = ARGV[o + 1]
     end
-    if mine.steps then journals[#journals + 1] = mine.steps end
-    if mine.timer then dead_timers[#dead_timers + 1] = id end
-    if mine.once then
-      redis.call('HSET', mine.once, 'outcome', outcome)
-      redis.call('PEXPIRE', mine.once, once_ttl)
+    if mine then
+      if mine.pending and not mine.inbox then pending[#pending + 1] = ARGV[o + 1] end
+      if mine.steps then journals[#journals + 1] = mine.steps end
+      if mine.timer then dead_timers[#dead_timers + 1] = id end
+      if mine.once then
+        redis.call('HSET', mine.once, 'outcome', outcome)
+        redis.call('PEXPIRE', mine.once, once_ttl)
+      end
     end
-    local from_state, to_state = from > 0 and ARGV[6 + from] or '', to > 0 and ARGV[6 + to] or ''
-    if mine.writes then
-      version = text(version + 1)
-      local row = last[key]
-      if not row then
-        row = { mine[1] }
-        last[key] = row
-        order[#order + 1] = key
-        first_from[key] = from
-      end
-      row[2], row[3], row[4] = to_state, version, ARGV[o + 9]
-      last_to[key] = to
-      if ARGV[o + 10] ~= '' then row[5], entered_of[key] = ARGV[o + 10], true end
-      if not mine.attempts then
-        redis.call('XADD', history, '*', 'id', id, 'key', key, 'transition', ARGV[o + 5],
-          'from', from_state, 'to', to_state, 'version', version, 'outcome', ARGV[o + 12], 'worker', worker)
-      else
-        redis.call('XADD', history, '*', 'id', id, 'key', key, 'transition', ARGV[o + 5],
-          'from', from_state, 'to', to_state, 'version', version, 'outcome', ARGV[o + 12], 'worker', worker, 'attempts', mine.attempts)
-      end
+    if next_version == '' then
+      redis.call('XADD', history, '*', 'id', id, 'key', key, 'transition', ARGV[o + 4], 'from', from, 'to', to, 'version', ARGV[o + 5],
+        'outcome', ARGV[o + 11], 'worker', worker, 'attempts', mine and mine.attempts or '1', 'reason', ARGV[o + 9])
+    elseif mine and mine.attempts then
+      redis.call('XADD', history, '*', 'id', id, 'key', key, 'transition', ARGV[o + 4], 'from', from, 'to', to, 'version', next_version,
+        'outcome', ARGV[o + 11], 'worker', worker, 'attempts', mine.attempts)
     else
-      redis.call('XADD', history, '*', 'id', id, 'key', key, 'transition', ARGV[o + 5],
-        'from', from_state, 'to', to_state, 'version', version, 'outcome', ARGV[o + 12], 'worker', worker,
-        'attempts', mine.attempts or '1', 'reason', ARGV[o + 9])
+      redis.call('XADD', history, '*', 'id', id, 'key', key, 'transition', ARGV[o + 4], 'from', from, 'to', to, 'version', next_version,
+        'outcome', ARGV[o + 11], 'worker', worker)
+    end
+    if last[name] == c then -- of several commands of one instance the last one's state is written
+      local visit, was = entered[name], first_from[name]
+      if visit then
+        redis.call('HSET', name, 'state', to, 'version', next_version, 'data', ARGV[o + 9], 'updated', at, 'entered', visit)
+      else
+        redis.call('HSET', name, 'state', to, 'version', next_version, 'data', ARGV[o + 9], 'updated', at)
+      end
+      if was ~= to and was ~= '' then
+        local list = leaves[was]
+        if list then
+          list[#list + 1] = key
+        else
+          leaves[was] = { key }
+        end
+      end
+      if was ~= to or visit then
+        local list = enters[to]
+        if list then
+          list[#list + 1] = at
+          list[#list + 1] = key
+        else
+          enters[to] = { at, key }
+        end
+      end
     end
     if reply ~= '' then
       local list = replies[reply]
-      if not list then
-        list = {}
-        replies[reply] = list
-        channels[#channels + 1] = reply
+      if list then
+        list[#list + 1] = outcome
+      else
+        replies[reply] = { outcome }
       end
-      list[#list + 1] = outcome
     end
   end
+  o = o + width
 end
-for _, key in ipairs(order) do
-  local row = last[key]
-  if row[5] then
-    redis.call('HSET', row[1], 'state', row[2], 'version', row[3], 'data', row[4], 'updated', text(now), 'entered', row[5])
-  else
-    redis.call('HSET', row[1], 'state', row[2], 'version', row[3], 'data', row[4], 'updated', text(now))
-  end
-  local from, to = first_from[key], last_to[key]
-  if from ~= to and from > 0 then
-    leaves[from] = leaves[from] or {}
-    table.insert(leaves[from], key)
-  end
-  if from ~= to or entered_of[key] then
-    enters[to] = enters[to] or {}
-    table.insert(enters[to], now)
-    table.insert(enters[to], key)
-  end
-end
-for state, list in pairs(leaves) do redis.call('ZREM', KEYS[8 + state], unpack(list)) end
-for state, list in pairs(enters) do redis.call('ZADD', KEYS[8 + state], unpack(list)) end
+for state, list in pairs(leaves) do redis.call('ZREM', index_of[state], unpack(list)) end
+for state, list in pairs(enters) do redis.call('ZADD', index_of[state], unpack(list)) end
 for key, queue in pairs(inbox_of) do
   if queue.at > 0 then
     redis.call('LTRIM', queue.inbox, queue.at, -1)
@@ -217,11 +230,15 @@ for key, queue in pairs(inbox_of) do
 end
 for _, head in ipairs(dead) do forget_once(head) end
 if #pending > 0 then redis.pcall('XACK', commands, 'workers', unpack(pending)) end
-if #entries > 0 then
-  redis.call('XDEL', commands, unpack(entries))
-end
-if #ended > 0 then
-  redis.call('HDEL', accepted, unpack(ended))
+if e > 0 then redis.call('XDEL', commands, unpack(entries)) end
+if k > 0 then
+  if all then
+    redis.call('HDEL', accepted, unpack(ARGV, ids + 1, ids + n))
+  else
+    local ended = {}
+    for i = 1, k, 2 do ended[#ended + 1] = kept[i] end
+    redis.call('HDEL', accepted, unpack(ended))
+  end
   redis.call('HSET', outcomes_key, unpack(kept))
   if not begun then redis.call('PEXPIRE', outcomes_key, 3 * PERIOD_MS) end
 end
@@ -232,10 +249,5 @@ if #dead_timers > 0 then
 end
 -- I8: not at each commit, but so often that no more than a few batches stand above the cap
 if tonumber(number) % 16 == 1 then redis.call('XTRIM', history, 'MAXLEN', '~', history_cap) end
-for _, channel in ipairs(channels) do
-  redis.call('PUBLISH', channel, '[' .. table.concat(replies[channel], ',') .. ']')
-end
-if all then return { 'done' } end
-local answer = { 'done' }
-for c = 1, n do answer[c + 1] = words[c] end
-return answer
+for channel, list in pairs(replies) do redis.call('PUBLISH', channel, '[' .. table.concat(list, ',') .. ']') end
+return words or { 'done' }

@@ -180,10 +180,15 @@ class Appender:
             self._reply,
             len(drafts),
         ]
-        for d in drafts:
-            if d.digest:
-                names.append(keys.once(d.key, d.idempotency_key))
-            delay = "" if d.delay_ms is None else d.delay_ms
-            args += [d.id, d.key, d.transition, d.args, delay, d.digest, len(d.extras) // 2, *d.extras]
+        specials: list[bytes | str | int] = []
+        args += [d.id for d in drafts]
+        for place, d in enumerate(drafts, start=1):
+            args += (d.key, d.transition, d.args)
+            if d.extras or d.digest or d.delay_ms is not None:
+                if d.digest:
+                    names.append(keys.once(d.key, d.idempotency_key))
+                delay = "" if d.delay_ms is None else d.delay_ms
+                specials += (place, delay, d.digest, len(d.extras) // 2, *d.extras)
+        args += specials
         answers: list[bytes] | bytes = await self._router.run("append", names, *args)
         return None if isinstance(answers, bytes) else answers

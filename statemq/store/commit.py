@@ -26,8 +26,8 @@ class Ended(msgspec.Struct):
     target: str = ""
     data: bytes = b""
     """The instance's data; of a command that writes nothing, why, for the history."""
-    entered: str = ""
-    """The version at which the target was entered; empty when the state's visit goes on."""
+    entered: bool = False
+    """The target is entered (anew); else the state's visit goes on."""
     attempts: int = 1
 
     @property
@@ -49,36 +49,45 @@ def take_batch(ended: list[Ended]) -> list[Ended]:
 
 
 def lay_out(batch: Sequence[Ended], keys: PartitionKeys) -> tuple[list[str], list[str], list[Arg]]:
-    """The states, the KEYS of the commands and their ARGV, for ``Fence.commit``."""
-    states: dict[str, int] = {}
+    """The states, the KEYS of the commands and their ARGV (the ids first), for ``Fence.commit``."""
+    states: dict[str, None] = {}
     names: list[str] = []
-    args: list[Arg] = []
+    args: list[Arg] = [e.command.id for e in batch]
     for e in batch:
         c = e.command
-        flags = "w" if e.writes else ""
         names.append(keys.instance_ + c.key)
-        if c.parked:
-            flags += "i"
-            names.append(keys.inbox_ + c.key)
-        if c.claimed or c.journalled:
-            flags += "p"
-        if c.journalled:
-            flags += "j"
-            names.append(keys.steps_ + c.id)
-        if c.once:
-            flags += "o"
-            names.append(c.once)
-        if c.timed:
-            flags += "t"
-        if e.attempts > 1:
-            flags += f"a{e.attempts}"
-        source = states.setdefault(e.source, len(states) + 1) if e.source else 0
-        target = states.setdefault(e.target, len(states) + 1) if e.target else 0
+        flags = "e" if e.entered else ""
+        if c.parked or c.claimed or c.journalled or c.once or c.timed or e.attempts > 1:
+            flags += _flags(e, keys, names)
+        next_version: Arg = ""
+        if e.writes:
+            next_version = e.version + 1
+            states[e.target] = None
+            if e.source:
+                states[e.source] = None
         args += (
-            c.entry, flags, c.id, c.key, c.transition, e.version, source, target,
-            e.data, e.entered, e.json, e.outcome, c.reply,
+            c.entry, flags, c.key, c.transition, e.version, next_version, e.source, e.target, e.data, e.json[:-1], e.outcome, c.reply,
         )  # fmt: skip
     return list(states), names, args
+
+
+def _flags(e: Ended, keys: PartitionKeys, names: list[str]) -> str:
+    """What is not plain about it; ``names`` gets the keys that go with it."""
+    c, flags = e.command, ""
+    if c.parked:
+        flags += "i"
+        names.append(keys.inbox_ + c.key)
+    if c.claimed or c.journalled:
+        flags += "p"
+    if c.journalled:
+        flags += "j"
+        names.append(keys.steps_ + c.id)
+    if c.once:
+        flags += "o"
+        names.append(c.once)
+    if c.timed:
+        flags += "t"
+    return flags + (f"a{e.attempts}" if e.attempts > 1 else "")
 
 
 def words(reply: list[Any], n: int) -> list[str]:

@@ -109,10 +109,10 @@ def conclude(spec: MachineSpec, snap: Snapshot, c: Queued, run: Run, result: Any
         json = outcome.completed(c.id, c.key, c.transition, snap.state, snap.version, c.attempts + 1, raw)
         return Ended(c, "completed", json, snap.version, source=state, target=state, attempts=c.attempts + 1), snap
     version = snap.version + 1
-    entered = str(version) if enters or not snap.exists else ""
+    enters = enters or not snap.exists
     json = outcome.completed(c.id, c.key, c.transition, state, version, c.attempts + 1, raw)
-    ended = Ended(c, "completed", json, snap.version, True, snap.state if snap.exists else "", state, data, entered, c.attempts + 1)
-    return ended, Snapshot(state, version, data, entered or snap.entered, True)
+    ended = Ended(c, "completed", json, snap.version, True, snap.state if snap.exists else "", state, data, enters, c.attempts + 1)
+    return ended, Snapshot(state, version, data, str(version) if enters else snap.entered, True)
 
 
 def ends(error: BaseException) -> Doomed | Reject | None:

@@ -23,7 +23,8 @@ async def append(play: Stage, id: str, *, key: str = "a", n: int = 1, delay: str
     names = [p.commands, p.accepted, p.lease, p.outcomes_, p.timers, p.timers_data]
     names += [p.once(key, once)] if once else []
     limits = (LIMITS.backlog, RESEND_WITHIN_MS, LIMITS.key, LIMITS.arguments)
-    args: list[Any] = [play.config.incarnation, *limits, "", 1, id, key, "note", b'{"n":%d}' % n, delay, digest, 0]
+    special = (1, delay, digest, 0) if delay or digest else ()
+    args: list[Any] = [play.config.incarnation, *limits, "", 1, id, key, "note", b'{"n":%d}' % n, *special]
     [word] = await play.router.run("append", names, *args)
     return str(word.decode())
 
