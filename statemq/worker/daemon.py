@@ -38,6 +38,7 @@ from statemq.worker.recover import serve_ready
 from statemq.worker.slots import Slots
 from statemq.worker.sweep import sweep
 from statemq.worker.timers import Timers
+from statemq.worker.waves import Waves
 
 SURVEY_S = 3.0
 """How often the leases of others are read; news tells of changes at once."""
@@ -119,8 +120,8 @@ class Worker:
                 await self._declare(spec)
             loop = asyncio.get_running_loop()
             threads = ThreadPoolExecutor(max_workers=min(64, self.settings.concurrency), thread_name_prefix="statemq-step")
-            slots = Slots(self.settings.concurrency)
-            self._shop = Shop(self._router, self.id, self.settings, slots, threads, self.now_ms, self._over, self._crash)
+            slots, waves = Slots(self.settings.concurrency), Waves(cluster=self._router.cluster)
+            self._shop = Shop(self._router, self.id, self.settings, slots, threads, self.now_ms, self._over, waves, self._crash)
             self._reading = Reading(self._router)
             all_keys = {name: s.keys for name, s in self._served.items()}
             self._life = Life(self._url, self._namespace, self.id, all_keys, self.settings, self._about(), self)

@@ -32,6 +32,7 @@ from statemq.worker.bury import bury_garbage, look_into
 from statemq.worker.execute import Attempt
 from statemq.worker.lane import Lane
 from statemq.worker.slots import Slots
+from statemq.worker.waves import Waves
 
 
 class CrashPlan(Protocol):
@@ -58,6 +59,7 @@ class Shop(msgspec.Struct):
     """Redis time."""
     over: Callable[[Partition, TenureOver], None]
     """Told when a tenure ends by itself."""
+    waves: Waves
     crash: CrashPlan | None = None
 
 
@@ -106,7 +108,7 @@ class Partition:
         self._tasks: set[asyncio.Task[None]] = set()
         self._forwards: list[ByHand] = []
         self._forwarding = False
-        self._due = False
+        self.wave = shop.waves.wave()
         self._loop = asyncio.get_running_loop()
 
     def __str__(self) -> str:
@@ -302,12 +304,10 @@ class Partition:
         self._touch()
 
     def _touch(self) -> None:
-        if not self._due:
-            self._due = True
-            self._loop.call_soon(self._flush)
+        self.shop.waves.touch(self)
 
-    def _flush(self) -> None:
-        self._due = False
+    def flush(self) -> None:
+        """Sends what was gathered; commits have their own time (``waves``)."""
         if self.closed:
             for answer in self._record_answers:
                 answer.cancel()
@@ -319,8 +319,6 @@ class Partition:
             self._flush_loads()
         if self._records:
             self._flush_records()
-        if self._ended and not self._committing:
-            self._commit()
 
     def _flush_loads(self) -> None:
         lanes, self._loads = self._loads, []
@@ -410,7 +408,13 @@ class Partition:
 
     # -- committing --------------------------------------------------------------------------------
 
-    def _commit(self) -> None:
+    @property
+    def may_commit(self) -> bool:
+        """Something has ended, and the commit before is answered."""
+        return bool(self._ended) and not self._committing and not self.closed
+
+    def commit(self) -> asyncio.Future[Any]:
+        """Sends what has ended, or as much of it as one call holds."""
         if self.suspects and any(e.command.id in self.suspects for e in self._ended):
             batch = [self._ended.pop(0)]
         else:
@@ -419,6 +423,7 @@ class Partition:
         states, names, args = lay_out(batch, self.keys)
         sent = self.fence.commit(states, names, args, len(batch))
         self._then(sent, lambda reply: self._committed(batch, reply), on_error=lambda error: self._suspect(batch, error))
+        return sent
 
     def _suspect(self, batch: list[Ended], error: str) -> None:
         for e in batch:
@@ -440,7 +445,7 @@ class Partition:
             if word == "applied":
                 tell.ended(self, e, attempt)
         if self._ended:
-            self._commit()
+            self.wave.waiting[self] = None
 
     # -- single calls ------------------------------------------------------------------------------
 
