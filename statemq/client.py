@@ -11,10 +11,11 @@ from statemq.command import Command, check_key
 from statemq.config import LIMITS
 from statemq.console import NO_ARGUMENTS, Console, MachineRef, checked_id
 from statemq.errors import Pending, RedisAway, TooLarge, Unknown, UsageError
-from statemq.handle import Duration, Handle
+from statemq.handle import Duration, Handle, raise_unless_completed
 from statemq.records import Outcome
 from statemq.store.draft import Appended, Draft
 from statemq.store.inspect import last_error
+from statemq.store.reply import Replies
 
 __all__ = ["Client", "Handle"]
 
@@ -22,6 +23,45 @@ R = TypeVar("R")
 
 SUBSCRIBE_WITHIN_S = 1.0
 """How long the first command waits for the reply channel; after it outcomes are asked for instead."""
+
+
+class Calling:
+    """One ``call``: who sent it is woken once, by the outcome, or by the error that kept it from being accepted."""
+
+    __slots__ = ("_replies", "_since", "answer", "draft", "id")
+
+    def __init__(self, draft: Draft, replies: Replies, loop: asyncio.AbstractEventLoop) -> None:
+        self.draft, self._replies, self._since = draft, replies, replies.dropped
+        self.answer: asyncio.Future[Outcome | None] = loop.create_future()
+        self.id = ""
+        """Of the accepted command: an earlier one's, where this request repeats it."""
+
+    def done(self) -> bool:
+        return self.answer.done()
+
+    def set_result(self, appended: Appended, /) -> None:
+        self.id = appended.id
+        if appended.outcome is not None:
+            self.answer.set_result(appended.outcome)
+        else:
+            self._replies.join(appended.id, self.answer, heard=not appended.attached, since=self._since)
+
+    def set_exception(self, error: BaseException, /) -> None:
+        self.answer.set_exception(error)
+
+    def fields(self) -> dict[str, str]:
+        draft = self.draft
+        return {"id": self.id or draft.id, "machine": draft.keys.machine, "key": draft.key, "transition": draft.transition}
+
+    def close(self) -> None:
+        """Nobody waits any more. What is not sent yet is not sent then."""
+        self.answer.cancel()
+        if self.id:
+            self._replies.leave(self.id, self.answer)
+
+
+def _unknown(fields: dict[str, str]) -> Unknown:
+    return Unknown(f"nothing is known of command {fields['id']}: never accepted, or ended longer ago than outcomes are kept", **fields)
 
 
 class Client(Console):
@@ -77,12 +117,15 @@ class Client(Console):
         Raises UnknownMachine, UnknownTransition, InvalidArguments, InvalidKey, TooLarge, BacklogFull, Refused, NamespaceLost.
         """
         draft = await self._draft(command, key, transition, args, idempotency_key, if_state, if_version, delay, trace)
-        return await self._send(draft, None)
+        if not self._replies.opened:
+            await self._open_replies(None)
+        since = self._replies.dropped
+        return self._handle(draft, await self._appender.append(draft), since)
 
     async def send_many(self, commands: Iterable[Command[R]]) -> list[Handle[R]]:
         """All of them are queued, in this order for each instance. If one cannot be, its error is raised; the others go on."""
         drafts = [await self._draft(c, None, None, NO_ARGUMENTS, None, None, None, None, None) for c in commands]
-        await self._replies.open(SUBSCRIBE_WITHIN_S)
+        await self._open_replies(None)
         since, answers = self._replies.dropped, [self._appender.append(draft) for draft in drafts]
         try:
             await asyncio.gather(*answers, return_exceptions=True)
@@ -140,11 +183,19 @@ class Client(Console):
 
         Raises what they raise; after ``timeout`` Pending (the command goes on), or RedisAway if nothing was sent.
         """
-        self._check()
-        deadline_s = None if timeout is None else self._loop.time() + duration_ms(timeout) / 1000
+        deadline_s = None
+        if timeout is not None:
+            self._check()
+            deadline_s = self._loop.time() + duration_ms(timeout) / 1000
         draft = await self._draft(command, key, transition, args, idempotency_key, if_state, if_version, delay, trace)
-        handle = await self._send(draft, deadline_s)
-        return await handle.result(None if deadline_s is None else max(0.0, deadline_s - self._loop.time()))
+        if not self._replies.opened:
+            await self._open_replies(deadline_s)
+        calling = Calling(draft, self._replies, self._loop)
+        self._appender.send(draft, calling)
+        outcome = await self._ended(calling, deadline_s)
+        machine = draft.keys.machine
+        raise_unless_completed(machine, outcome)
+        return self.decode_result(machine, outcome)
 
     def handle(self, id: str) -> Handle[Any]:
         """A command sent before, by anybody. Nothing is asked yet."""
@@ -165,10 +216,8 @@ class Client(Console):
             return outcome
         fields = {"id": handle.id, "machine": handle.machine, "key": handle.key, "transition": handle.transition}
         if outcome is None:
-            raise Unknown(f"nothing is known of command {handle.id}: never accepted, or ended longer ago than outcomes are kept", **fields)
-        error = await last_error(self._router, self.namespace, handle.id)
-        why = f"; its last attempt failed: {error}" if error else ""
-        raise Pending(f"command {handle.id} had not ended after {timeout_s:g} s; it goes on{why}", **fields)
+            raise _unknown(fields)
+        raise await self._goes_on(fields, timeout_s)
 
     def decode_result(self, machine: str, outcome: Outcome) -> Any:
         """The result as the class declares it, if that is known here; else as plain JSON values."""
@@ -222,24 +271,38 @@ class Client(Console):
             draft.idempotency_key, draft.digest = idempotency_key, digest(transition.encode(), raw)
         return draft
 
-    async def _send(self, draft: Draft, deadline_s: float | None) -> Handle[Any]:
-        left_s = None if deadline_s is None else max(0.0, deadline_s - self._loop.time())
-        await self._replies.open(SUBSCRIBE_WITHIN_S if left_s is None else min(SUBSCRIBE_WITHIN_S, left_s))
-        since, answer = self._replies.dropped, self._appender.append(draft)
-        if deadline_s is None:
-            return self._handle(draft, await answer, since)
+    async def _open_replies(self, deadline_s: float | None) -> None:
+        left_s = SUBSCRIBE_WITHIN_S if deadline_s is None else max(0.0, deadline_s - self._loop.time())
+        await self._replies.open(min(SUBSCRIBE_WITHIN_S, left_s))
+
+    async def _ended(self, calling: Calling, deadline_s: float | None) -> Outcome:
+        """Waits for the outcome of what was sent. Raises what kept it from being accepted; Pending or RedisAway at the deadline."""
+        answer = calling.answer
         try:
-            await asyncio.wait([answer], timeout=max(0.0, deadline_s - self._loop.time()))
-        except asyncio.CancelledError:
-            answer.cancel()
-            raise
-        if answer.done():
-            return self._handle(draft, answer.result(), since)
-        if not draft.id:
-            answer.cancel()
-            raise RedisAway(f"no Redis answers at {self._router.address}; the command was not sent")
-        fields = {"id": draft.id, "machine": draft.keys.machine, "key": draft.key, "transition": draft.transition}
-        raise Pending(f"Redis did not confirm command {draft.id} in time; it may have been queued", **fields)
+            if deadline_s is None:
+                outcome = await answer
+            else:
+                began_s = self._loop.time()
+                await asyncio.wait([answer], timeout=max(0.0, deadline_s - began_s))
+                if not answer.done():
+                    draft = calling.draft
+                    if not draft.id:
+                        raise RedisAway(f"no Redis answers at {self._router.address}; the command was not sent")
+                    fields = calling.fields()
+                    if not calling.id:
+                        raise Pending(f"Redis did not confirm command {draft.id} in time; it may have been queued", **fields)
+                    raise await self._goes_on(fields, deadline_s - began_s)
+                outcome = answer.result()
+        finally:
+            calling.close()
+        if outcome is None:
+            raise _unknown(calling.fields())
+        return outcome
+
+    async def _goes_on(self, fields: dict[str, str], waited_s: float | None) -> Pending:
+        error = await last_error(self._router, self.namespace, fields["id"])
+        why = f"; its last attempt failed: {error}" if error else ""
+        return Pending(f"command {fields['id']} had not ended after {waited_s:g} s; it goes on{why}", **fields)
 
     def _handle(self, draft: Draft, appended: Appended, since: int) -> Handle[Any]:
         return Handle(

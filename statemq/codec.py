@@ -51,9 +51,25 @@ def digest(*parts: bytes) -> str:
 
 def uuid7(now_ms: int) -> str:
     """A UUID version 7 (RFC 9562) for this time, as 32 hex digits without dashes."""
-    tail = int.from_bytes(os.urandom(10), "big")
-    a, b = (tail >> 62) & 0xFFF, tail & ((1 << 62) - 1)
-    return f"{now_ms & 0xFFFFFFFFFFFF:012x}7{a:03x}{(0b10 << 62) | b:016x}"
+    tail = _random_20()
+    return f"{now_ms & 0xFFFFFFFFFFFF:012x}7{tail[:3]}{_VARIANT[tail[3]]}{tail[4:19]}"
+
+
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+_pool: list[str] = []
+"""Random digits not used yet: asking the kernel for each id would cost more than the rest of it."""
+
+os.register_at_fork(after_in_child=_pool.clear)  # parent and child must not make the same ids
+
+
+def _random_20() -> str:
+    try:
+        return _pool.pop()
+    except IndexError:
+        fresh = os.urandom(1280).hex()
+        _pool.extend(fresh[i : i + 20] for i in range(20, len(fresh), 20))
+        return fresh[:20]
 
 
 def short_id() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,17 @@ from statemq.store.reply import Replies
 from statemq.store.router import Router
 
 CONNECT_WITHIN_S = 5.0
+
+_forks = 0
+"""How many forks lie between this process and the one that loaded this module."""
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 class Session:
@@ -44,7 +56,7 @@ class Session:
     ) -> None:
         self.url, self.namespace = url, check_namespace(namespace)
         self._machines, self._durability = tuple(machines), parse_durability(durability)
-        self._pid = 0
+        self._pid = self._forks = self._thread = 0
         self._closed = False
 
     async def connect(self) -> Self:
@@ -56,7 +68,8 @@ class Session:
             raise UsageError("this client was connected before; make a new one")
         self._router = Router(self.url)
         await self._router.open(CONNECT_WITHIN_S)
-        self._pid, self._loop = os.getpid(), asyncio.get_running_loop()
+        self._pid, self._forks = os.getpid(), _forks
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._catalog = Catalog(self._router, self.namespace, self._machines)
         self._replies = Replies(self._router, self.namespace, short_id(), self._durability)
         self._appender = Appender(self._router, self._catalog, reply=self._replies.channel, durability=self._durability)
@@ -90,7 +103,8 @@ class Session:
             raise UsageError("this client is not connected: write `async with Client(url) as client:`, or await client.connect()")
         if self._closed:
             raise UsageError("this client was closed; make a new one")
-        if self._pid != os.getpid():
+        if self._forks != _forks:
             raise UsageError("this client was connected before the process forked; make a new one in the child")
-        if asyncio.get_running_loop() is not self._loop:
+        # asyncio's own question which loop runs costs a system call
+        if threading.get_ident() != self._thread or not self._loop.is_running():
             raise UsageError("this client belongs to another event loop; make one in each loop, or use statemq.sync.Client")

@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from collections.abc import Iterable
 
 from statemq.codec import command_id
 from statemq.config import LIMITS, RESEND_WITHIN_MS
 from statemq.errors import NamespaceLost, RedisAway, StatemqError
 from statemq.keys import PartitionKeys
 from statemq.store.catalog import Catalog
-from statemq.store.draft import Appended, Draft, fail, said, settle
+from statemq.store.draft import Answer, Appended, Draft, fail, said, settle
 from statemq.store.durability import Durability, outcomes_settled, settled
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire
@@ -25,17 +26,21 @@ CONNECT_EVERY_S = 60.0
 """How long one wait for a connection lasts before it is begun anew; who waits has a deadline of their own."""
 
 
+Sent = tuple[Draft, Answer]
+
+
 class _Line:
     """The commands of one partition that are not accepted yet, in their order."""
 
-    def __init__(self, keys: PartitionKeys) -> None:
-        self.keys = keys
-        self.waiting: deque[tuple[Draft, asyncio.Future[Appended]]] = deque()
-        self.task: asyncio.Task[None] | None = None
+    __slots__ = ("gate", "keys", "waiting")
 
-    def take(self) -> list[tuple[Draft, asyncio.Future[Appended]]]:
+    def __init__(self, keys: PartitionKeys, gate: _Gate) -> None:
+        self.keys, self.gate = keys, gate
+        self.waiting: deque[Sent] = deque()
+
+    def take(self) -> list[Sent]:
         """What one call can hold; what nobody waits for any more was never sent and is dropped."""
-        batch: list[tuple[Draft, asyncio.Future[Appended]]] = []
+        batch: list[Sent] = []
         size = 0
         while self.waiting and len(batch) < LIMITS.batch:
             draft, answer = self.waiting[0]
@@ -48,13 +53,27 @@ class _Line:
         return batch
 
 
+class _Gate:
+    """Lines that go together: each time one call of each that has anything, when all of the time before are answered."""
+
+    __slots__ = ("lines", "task")
+
+    def __init__(self) -> None:
+        self.lines: dict[_Line, None] = {}
+        """Those with anything to send."""
+        self.task: asyncio.Task[None] | None = None
+
+
 class Appender:
     """``reply`` is the channel on which the client hears of outcomes."""
 
     def __init__(self, router: Router, catalog: Catalog, *, reply: str, durability: Durability | None = None) -> None:
         self._router, self._catalog, self._reply, self._durability = router, catalog, reply, durability
         self._lines: dict[tuple[str, int], _Line] = {}
+        # in a cluster each partition goes by itself, since one node must not hold up another
+        self._gate = None if router.cluster else _Gate()
         self._clocks: dict[Wire, tuple[int, float]] = {}
+        self._loop = asyncio.get_running_loop()
         self._closed = False
 
     def append(self, draft: Draft) -> asyncio.Future[Appended]:
@@ -62,46 +81,60 @@ class Appender:
 
         Raises BacklogFull, StreamExhausted, Refused, TooLarge, IdempotencyConflict, NamespaceLost, Pending (too late to tell).
         """
+        answer: asyncio.Future[Appended] = self._loop.create_future()
+        self.send(draft, answer)
+        return answer
+
+    def send(self, draft: Draft, answer: Answer) -> None:
+        """The same for an answer of the caller's."""
         if self._closed:
             raise RedisAway("the client was closed; the command was not sent")
-        loop = asyncio.get_running_loop()
         where = (draft.keys.machine, draft.keys.number)
         line = self._lines.get(where)
         if line is None:
-            line = self._lines[where] = _Line(draft.keys)
-        answer: asyncio.Future[Appended] = loop.create_future()
+            line = self._lines[where] = _Line(draft.keys, self._gate or _Gate())
         line.waiting.append((draft, answer))
-        if line.task is None:
-            line.task = loop.create_task(self._drain(line))
-        return answer
+        gate = line.gate
+        gate.lines[line] = None
+        if gate.task is None:
+            gate.task = self._loop.create_task(self._drain(gate))
 
     async def close(self) -> None:
         """Nothing is sent any more; what was not answered raises RedisAway."""
         self._closed = True
-        tasks = [line.task for line in self._lines.values() if line.task is not None]
+        gates = {line.gate for line in self._lines.values()}
+        tasks = [gate.task for gate in gates if gate.task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _drain(self, line: _Line) -> None:
-        batch: list[tuple[Draft, asyncio.Future[Appended]]] = []
+    async def _drain(self, gate: _Gate) -> None:
+        batches: list[tuple[_Line, list[Sent]]] = []
         try:
-            while line.waiting:
-                wire = await self._connected(line.keys)
-                batch = line.take()
-                if batch:
-                    await self._send(line, wire, batch)
+            while gate.lines:
+                wire = await self._connected(next(iter(gate.lines)).keys)
+                lines, gate.lines = gate.lines, {}
+                batches = [(line, line.take()) for line in lines]
+                await self._send(wire, [(line, batch) for line, batch in batches if batch])
+                for line in lines:
+                    if line.waiting:
+                        gate.lines[line] = None
         except asyncio.CancelledError:
-            for _, answer in [*batch, *line.waiting]:
-                fail(answer, RedisAway("the client was closed before Redis had confirmed the command"))
+            for _, batch in batches:
+                _fail_all(batch, RedisAway("the client was closed before Redis had confirmed the command"))
+            for line in self._lines.values():
+                if line.gate is gate:
+                    _fail_all(line.waiting, RedisAway("the client was closed before Redis had confirmed the command"))
             raise
         except (StatemqError, ReplyError) as error:
-            for _, answer in [*batch, *line.waiting]:
-                fail(answer, said(error, line.keys))
-            line.waiting.clear()
+            for line in self._lines.values():
+                if line.gate is gate:
+                    _fail_all(line.waiting, said(error, line.keys))
+                    line.waiting.clear()
+            gate.lines.clear()
         finally:
-            line.task = None
+            gate.task = None
 
     async def _connected(self, keys: PartitionKeys) -> Wire:
         """The partition's wire, up, with its server's clock known."""
@@ -122,41 +155,52 @@ class Appender:
         here_ms = (before + time.time()) * 500
         self._clocks[wire] = (generation, int(seconds) * 1000 + int(micros) / 1000 - here_ms)
 
-    async def _send(self, line: _Line, wire: Wire, batch: list[tuple[Draft, asyncio.Future[Appended]]]) -> None:
-        known = self._catalog.kept(line.keys.machine)
+    async def _send(self, wire: Wire, batches: list[tuple[_Line, list[Sent]]]) -> None:
         generation = wire.generation
         now_ms = int(time.time() * 1000 + self._clocks[wire][1])
-        for draft, _ in batch:
-            draft.id = draft.id or command_id(line.keys.machine, line.keys.number, now_ms)
-        try:
-            answers = await self._run(line.keys, known.config.incarnation, [draft for draft, _ in batch])
-            if answers is None:
-                fresh = await self._catalog.reread(line.keys.machine)
-                if fresh.config.incarnation != known.config.incarnation and fresh.config.partitions == known.config.partitions:
-                    answers = await self._run(line.keys, fresh.config.incarnation, [draft for draft, _ in batch])
-            if answers is None:
-                raise NamespaceLost(
-                    f"partition {line.keys.number} of {line.keys.machine} was wiped or replaced (namespace {line.keys.namespace}); "
-                    "nothing was queued"
-                )
-            await self._be_safe(line.keys, answers)
-        except (StatemqError, ReplyError) as error:
-            for _, answer in batch:
-                fail(answer, said(error, line.keys))
-            return
-        once_sent = wire.generation == generation
-        again = []
-        for (draft, answer), text in zip(batch, answers, strict=True):
-            if text == b"late" and once_sent and not draft.retimed:
-                again.append((draft, answer))
-            else:
-                settle(draft, answer, text.decode())
-        if again:
-            # sent once and refused for its age, so it is nowhere: a clock was changed, and a new id is safe
+        sent = []
+        for line, batch in batches:
+            for draft, _ in batch:
+                draft.id = draft.id or command_id(line.keys.machine, line.keys.number, now_ms)
+            incarnation = self._catalog.kept(line.keys.machine).config.incarnation
+            sent.append((line, batch, incarnation, self._run(line.keys, incarnation, batch)))
+        late = False
+        for line, batch, incarnation, call in sent:
+            try:
+                answers = await call
+                if isinstance(answers, bytes):
+                    answers = await self._again(line.keys, incarnation, batch)
+                if self._durability is not None:
+                    await self._be_safe(line.keys, answers)
+            except (StatemqError, ReplyError) as error:
+                _fail_all(batch, said(error, line.keys))
+                continue
+            again = []
+            for (draft, answer), text in zip(batch, answers, strict=True):
+                if text == b"late" and not draft.retimed and wire.generation == generation:
+                    again.append((draft, answer))
+                else:
+                    settle(draft, answer, text)
+            if again:
+                # sent once and refused for its age, so it is nowhere: a clock was changed, and a new id is safe
+                late = True
+                for draft, _ in again:
+                    draft.id, draft.retimed = "", True
+                line.waiting.extendleft(reversed(again))
+        if late:
             await self._learn_time(wire)
-            for draft, _ in again:
-                draft.id, draft.retimed = "", True
-            line.waiting.extendleft(reversed(again))
+
+    async def _again(self, keys: PartitionKeys, incarnation: str, batch: list[Sent]) -> list[bytes]:
+        """The partition was of another incarnation; it may have been made anew by somebody who was allowed to."""
+        known = self._catalog.kept(keys.machine)
+        fresh = await self._catalog.reread(keys.machine)
+        if fresh.config.incarnation != incarnation and fresh.config.partitions == known.config.partitions:
+            answers = await self._run(keys, fresh.config.incarnation, batch)
+            if not isinstance(answers, bytes):
+                return answers
+        raise NamespaceLost(
+            f"partition {keys.number} of {keys.machine} was wiped or replaced (namespace {keys.namespace}); nothing was queued"
+        )
 
     async def _be_safe(self, keys: PartitionKeys, answers: list[bytes]) -> None:
         """What the answers say is as safe as was asked for (P23)."""
@@ -168,8 +212,8 @@ class Appender:
         while not await settled(self._router, keys.lease, self._durability):
             pass
 
-    async def _run(self, keys: PartitionKeys, incarnation: str, drafts: list[Draft]) -> list[bytes] | None:
-        """The script's words; None if the partition is not of this incarnation."""
+    def _run(self, keys: PartitionKeys, incarnation: str, batch: list[Sent]) -> asyncio.Future[list[bytes] | bytes]:
+        """The script's words; ``lost`` if the partition is not of this incarnation."""
         names = [keys.commands, keys.accepted, keys.lease, keys.outcomes_, keys.timers, keys.timers_data]
         args: list[bytes | str | int] = [
             incarnation,
@@ -178,17 +222,19 @@ class Appender:
             LIMITS.key,
             LIMITS.arguments,
             self._reply,
-            len(drafts),
+            len(batch),
         ]
         specials: list[bytes | str | int] = []
-        args += [d.id for d in drafts]
-        for place, d in enumerate(drafts, start=1):
+        args += [d.id for d, _ in batch]
+        for place, (d, _) in enumerate(batch, start=1):
             args += (d.key, d.transition, d.args)
             if d.extras or d.digest or d.delay_ms is not None:
                 if d.digest:
                     names.append(keys.once(d.key, d.idempotency_key))
-                delay = "" if d.delay_ms is None else d.delay_ms
-                specials += (place, delay, d.digest, len(d.extras) // 2, *d.extras)
-        args += specials
-        answers: list[bytes] | bytes = await self._router.run("append", names, *args)
-        return None if isinstance(answers, bytes) else answers
+                specials += (place, "" if d.delay_ms is None else d.delay_ms, d.digest, len(d.extras) // 2, *d.extras)
+        return self._router.run("append", names, *args, *specials)
+
+
+def _fail_all(batch: Iterable[Sent], error: StatemqError) -> None:
+    for _, answer in batch:
+        fail(answer, error)

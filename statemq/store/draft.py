@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 import msgspec
 
@@ -44,13 +45,26 @@ class Draft(msgspec.Struct, eq=False):
         return len(self.key) + len(self.args) + sum(map(len, self.extras)) + len(self.idempotency_key) + 200
 
 
-def settle(draft: Draft, answer: asyncio.Future[Appended], text: str) -> None:
+class Answer(Protocol):
+    """Who is told what became of a draft: a future, or one that goes on from there."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, appended: Appended, /) -> None: ...
+
+    def set_exception(self, error: BaseException, /) -> None: ...
+
+
+def settle(draft: Draft, answer: Answer, text: bytes) -> None:
     """The script's word as a result or an error."""
     if answer.done():
         return
-    word, _, rest = text.partition(" ")
+    if text.startswith(b"accepted"):  # nearly always
+        answer.set_result(Appended(draft.id))
+        return
+    word, _, rest = text.decode().partition(" ")
     machine, partition = draft.keys.machine, draft.keys.number
-    if word in ("accepted", "delayed", "known"):
+    if word in ("delayed", "known"):
         answer.set_result(Appended(draft.id))
     elif word == "ended":
         outcome = _outcome(rest)
@@ -78,13 +92,14 @@ def settle(draft: Draft, answer: asyncio.Future[Appended], text: str) -> None:
             ),
         )
     else:
-        fail(answer, ServerError(f"append answered {text!r}, which this version does not know"))
+        fail(answer, ServerError(f"append answered {text.decode()!r}, which this version does not know"))
 
 
-def fail(answer: asyncio.Future[Appended], error: Exception) -> None:
+def fail(answer: Answer, error: Exception) -> None:
     if not answer.done():
         answer.set_exception(error)
-        answer.exception()  # seen: who sent it may have given up
+        if isinstance(answer, asyncio.Future):
+            answer.exception()  # seen: who sent it may have given up
 
 
 def said(error: StatemqError | ReplyError, keys: PartitionKeys) -> StatemqError:

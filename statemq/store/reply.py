@@ -80,6 +80,11 @@ class Replies:
         self._asking: set[asyncio.Task[None]] = set()
         self._made_anew_s = -ANEW_EVERY_S
 
+    @property
+    def opened(self) -> bool:
+        """``open`` has nothing to wait for any more."""
+        return self._opening is not None and self._opening.done()
+
     async def open(self, timeout_s: float) -> None:
         """The channel is subscribed. Only the first call waits for that: later it is asked instead, as long as the channel is away."""
         if self._opening is None:
@@ -113,8 +118,21 @@ class Replies:
 
         ``heard``: this client sent it, when ``dropped`` was ``since``.
         """
-        if (early := self._early.pop(id, None)) is not None:
-            return early
+        answer: asyncio.Future[Outcome | None] = self._loop.create_future()
+        self.join(id, answer, heard=heard, since=since)
+        try:
+            if timeout_s is None:
+                return await answer
+            await asyncio.wait([answer], timeout=timeout_s)
+            return answer.result() if answer.done() else TimeoutError()
+        finally:
+            self.leave(id, answer)
+
+    def join(self, id: str, answer: asyncio.Future[Outcome | None], *, heard: bool, since: int) -> None:
+        """``answer`` gets the outcome, or None if nothing is known of the id; who does not wait any more must ``leave``."""
+        if self._early and (early := self._early.pop(id, None)) is not None:
+            answer.set_result(early)
+            return
         wait = self._waits.get(id)
         if wait is None or wait.told:
             if not heard:
@@ -122,19 +140,18 @@ class Replies:
             at_once = not heard or wait is not None or self.dropped != since
             wait = _Wait(heard, self._loop.time() + (0 if at_once else HEARD_FIRST_S))
             self._waits[id] = wait
-            self._plan(wait.due_s)
-        answer: asyncio.Future[Outcome | None] = self._loop.create_future()
+            if self._timer is None or wait.due_s < self._look_s:
+                self._plan(wait.due_s)
         wait.people.append(answer)
-        try:
-            if timeout_s is None:
-                return await answer
-            await asyncio.wait([answer], timeout=timeout_s)
-            return answer.result() if answer.done() else TimeoutError()
-        finally:
-            if answer in wait.people:
-                wait.people.remove(answer)
-            if not wait.people and self._waits.get(id) is wait:
-                del self._waits[id]
+
+    def leave(self, id: str, answer: asyncio.Future[Outcome | None]) -> None:
+        wait = self._waits.get(id)
+        if wait is None:
+            return
+        if answer in wait.people:
+            wait.people.remove(answer)
+        if not wait.people:
+            del self._waits[id]
 
     # -- hearing -----------------------------------------------------------------------------------
 
