@@ -45,8 +45,8 @@ class Queued(msgspec.Struct):
     """Attempts that have failed."""
     claimed: bool = False
     """It is pending in the group."""
-    start: Any = None
-    """The future of its start's answer."""
+    gone: bool = False
+    """Its start was refused: it is not accepted any more."""
     timed: bool = False
     """It may have a timer."""
     size: int = 0

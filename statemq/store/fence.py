@@ -18,6 +18,9 @@ from statemq.store.wire import ReplyError
 
 Arg = bytes | str | int | float
 
+Record = tuple[str, str, bytes, bytes]
+"""For a journal: command id, field, value, and when the command began if this may be its first (else empty)."""
+
 
 class TenureOver(Exception):
     """Nothing of this tenure may be written any more."""
@@ -86,13 +89,15 @@ class Fence:
             c.claimed = True
         return self._send("start", names, self.worker, len(commands), *args)
 
-    def record(self, records: Sequence[tuple[str, str, bytes]]) -> asyncio.Future[Any]:
-        """``records``: command id, field, value."""
+    def record(self, records: Sequence[Record]) -> asyncio.Future[Any]:
         keys = self._keys
-        args: list[Arg] = []
-        for record in records:
-            args += record
-        return self._send("record", [keys.accepted, *(keys.steps(r[0]) for r in records)], len(records), *args)
+        steps = keys.steps_
+        names, ids, args = [keys.accepted], list[Arg](), list[Arg]()
+        for id, field, value, started in records:
+            names.append(steps + id)
+            ids.append(id)
+            args += (field, value, started)
+        return self._send("record", names, len(records), *ids, *args)
 
     def park(self, by_key: dict[str, list[Queued]], may_run: dict[str, bool]) -> asyncio.Future[Any]:
         """Into the inboxes. Each key's commands in entry order."""

@@ -1,7 +1,7 @@
 """One attempt of one command: the body runs, its steps are recorded before it goes on (I4).
 
-In order: the body is called; each ``ctx.step`` answers from the journal or, after the start and all earlier commits are
-answered (P3, P13), runs and is recorded; ``ctx.sleep`` waits here or, when it is long, the body is closed and the command
+In order: the body is called, when its start was answered (P3); each ``ctx.step`` answers from the journal or, when all earlier
+commits are answered (P13), runs and is recorded; ``ctx.sleep`` waits here or, when it is long, the body is closed and the command
 leaves memory until then. How the attempt ended is the lane's to carry out.
 """
 
@@ -13,6 +13,7 @@ import functools
 import inspect
 import logging
 import random
+import time
 import typing
 import uuid
 from collections.abc import Callable, Coroutine
@@ -118,25 +119,28 @@ class Attempt:
 
     def __init__(self, lane: Lane, command: Queued, run: Run) -> None:
         self.lane, self.command, self.run = lane, command, run
+        self.partition = lane.partition
         self.stopped: str | None = None
         self.due_ms = 0
         self.ran: list[tuple[str, int]] = []
         """Steps that ran in this attempt, with ms."""
-        self.began_ms = lane.partition.now_ms()
-        self._unread = {f for f in command.journal if not f.startswith("@")} if command.journal else set()
+        self._clock_ms = self.began_ms = self.partition.now_ms()
+        self._unread: set[str] = set()
+        """Recorded steps that this attempt has not come to yet."""
+        if journal := command.journal:
+            self._unread.update(f for f in journal if not f.startswith("@"))
+            self._clock_ms = int(journal.get("@started", self.began_ms))
         self.recorded = len(self._unread)
-        started = command.journal.get("@started") if command.journal else None
-        self._clock_ms = int(started) if started else self.began_ms
         self._names: dict[str, int] = {}
         self._uuids = 0
         self._active = 0
+        """Steps that run now."""
+        self._quiet: asyncio.Future[None] | None = None
+        """Set when none does any more, for who waits for that."""
         self._sleeping: dict[str, int] = {}
-        self._sleepers: set[asyncio.Future[None]] = set()
-        self._quiet = asyncio.Event()
-        self._quiet.set()
         self._has_slot = True
         self._ended = False
-        self._regaining = asyncio.Lock()
+        self._regaining: asyncio.Lock | None = None
         self._body: asyncio.Task[Any] | None = None
         self.context = Context(self, command.key, command.id, command.attempts + 1)
 
@@ -146,7 +150,7 @@ class Attempt:
 
     @property
     def logger(self) -> Logger:
-        return Logger(self.lane.partition.spec.name, self.command.key, self)
+        return Logger(self.partition.spec.name, self.command.key, self)
 
     async def body(self) -> Any:
         """What the body returns or raises. Must run in a task of its own, which ``stop`` cancels."""
@@ -164,7 +168,7 @@ class Attempt:
         finally:
             self._body, self._ended = None, True
             if not self._has_slot:
-                self.lane.partition.slots.free -= 1  # the lane gives it back
+                self.partition.slots.free -= 1  # the lane gives it back
                 self._has_slot = True
 
     def stop(self, reason: str, due_ms: int = 0) -> None:
@@ -211,41 +215,60 @@ class Attempt:
     async def _step(
         self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, type_: Any
     ) -> Any:
-        self._check_open()
-        mark = _args_digest(args)
+        if self.stopped is not None:
+            self._check_open()
+        mark = _args_digest(args) if args else ""
         raw = self.command.journal.get(field)
         if raw is None:
-            raw = await self._run_and_record(field, fn, args, retry, timeout_ms, mark)
-        record = _decode_record(raw)
-        self._unread.discard(field)
+            record, raw = await self._run_and_record(field, fn, args, retry, timeout_ms, mark)
+        else:
+            record = None
+            self._unread.discard(field)
+        if record is None:  # made before, or by another
+            record = _decode_record(raw)
         if record.args != mark:
             raise StepConflict(field)
-        self._clock_ms = max(self._clock_ms, record.at)
+        if record.at > self._clock_ms:
+            self._clock_ms = record.at
         if record.error is not None:
             raise StepFailed(field, record.error.type, record.error.reason)
         # the first run decodes what it recorded, so it sees what a replay sees
-        return msgspec.json.decode(record.result, type=type_)
+        return _decoder(type_)(record.result)
 
     async def _run_and_record(
         self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, mark: str
-    ) -> bytes:
-        partition = self.lane.partition
+    ) -> tuple[StepRecord | None, bytes]:
+        """The record that stands as it lies in the journal, and decoded if it is the one made here."""
+        partition = self.partition
         self._active += 1
-        self._quiet.clear()
         try:
-            await self._clear()
-            began = asyncio.get_running_loop().time()
-            record = await self._try(field, fn, args, retry, timeout_ms)
-            took_ms = round((asyncio.get_running_loop().time() - began) * 1000)
-            record = msgspec.structs.replace(record, args=mark, at=partition.now_ms(), took_ms=took_ms)
-            raw = await self._record(field, _encode_record(record))
+            if not self._is_clear():
+                await self._clear()
+            began_s = time.monotonic()
+            if retry is None and timeout_ms is None and _is_async(fn):
+                made = await self._try_once(field, fn, args)
+            else:
+                made = await self._try(field, fn, args, retry, timeout_ms)
+            took_ms = round((time.monotonic() - began_s) * 1000)
+            record = StepRecord(result=made.result, error=made.error, args=mark, at=partition.now_ms(), took_ms=took_ms)
+            value = _encode_record(record)
+            raw = await self._record(field, value)
             self.ran.append((field, took_ms))
             tell.recorded(partition, self.command, field, took_ms)
-            return raw
+            return (record if raw is value else None), raw
         finally:
             self._active -= 1
-            if self._active == 0:
-                self._quiet.set()
+            if self._quiet is not None and self._active == 0 and not self._quiet.done():
+                self._quiet.set_result(None)
+
+    async def _try_once(self, field: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> StepRecord:
+        """The step's result; an error is the attempt's, unless it says that it is the last."""
+        try:
+            return StepRecord(result=_result(field, await fn(*args)))
+        except Fail as error:
+            return StepRecord(error=_last_error(error))
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            raise _unfit(error) from error
 
     async def _try(
         self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None
@@ -255,13 +278,9 @@ class Attempt:
         while True:
             tries += 1
             try:
-                result = await _bounded(field, self._call(fn, args), timeout_ms)
-                raw = _encode_result(field, result)
-                if len(raw) > LIMITS.step:
-                    raise TooLarge(f"the result of step {field}", len(raw), LIMITS.step)
-                return StepRecord(result=msgspec.Raw(raw))
+                return StepRecord(result=_result(field, await _bounded(field, self._call(fn, args), timeout_ms)))
             except Fail as error:
-                return StepRecord(error=StepError("" if type(error) is Fail else type(error).__name__, error.reason[:2000]))
+                return StepRecord(error=_last_error(error))
             except TooLarge:
                 raise
             except Exception as error:
@@ -270,7 +289,7 @@ class Attempt:
                 wait_ms = next_ms(retry, tries, random.random())  # noqa: S311 - jitter
                 if wait_ms is None:
                     return StepRecord(error=StepError(type(error).__name__, text_of(error)[:2000]))
-                tell.step_retried(self.lane.partition, self.command, field, tries, describe(error), wait_ms)
+                tell.step_retried(self.partition, self.command, field, tries, describe(error), wait_ms)
             await asyncio.sleep(wait_ms / 1000)
 
     async def _call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -278,29 +297,29 @@ class Attempt:
             try:
                 return await fn(*args)
             except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-                raise RuntimeError(f"the step's function raised {describe(error)}") from error
+                raise _unfit(error) from error
         # a blocking function gets a thread, so that this loop and the other keys go on
         call = functools.partial(contextvars.copy_context().run, _in_thread, fn, args)
-        result = await asyncio.get_running_loop().run_in_executor(self.lane.partition.threads, call)
+        result = await asyncio.get_running_loop().run_in_executor(self.partition.threads, call)
         return await result if inspect.isawaitable(result) else result
 
+    def _is_clear(self) -> bool:
+        """``_clear`` has nothing to wait for."""
+        return self.lane.is_settled and self.partition.is_confirmed and self.stopped is None
+
     async def _clear(self) -> None:
-        """Returns when outside effects are allowed: the start is answered (P3), nothing this stands on can be undone (P13), and the
-        lease has not run out meanwhile."""
-        if (start := self.command.start) is not None and not start.done():
-            await asyncio.shield(start)
+        """Returns when outside effects are allowed: nothing this stands on can be undone (P13), and the lease has not run out."""
         await self.lane.settled()
-        await self.lane.partition.confirm()
+        await self.partition.confirm()
         self._check_open()
 
     async def _record(self, field: str, value: bytes) -> bytes:
         """The record that stands: this one, or one made before (P15)."""
-        partition, command = self.lane.partition, self.command
+        command, started = self.command, b""
         if "@started" not in command.journal:
             started = command.journal["@started"] = b"%d" % self._clock_ms
-            partition.record(command, "@started", started)
         command.journalled = True
-        stands = await partition.record(command, field, value)
+        stands = await self.partition.record(command, field, value, started)
         if stands is None:
             self.stop("gone")
             raise Gone
@@ -309,7 +328,7 @@ class Attempt:
 
     async def _sleep(self, field: str, ms: int) -> None:
         self._check_open()
-        partition = self.lane.partition
+        partition = self.partition
         raw = self.command.journal.get(field)
         if raw is None:
             await self._clear()
@@ -324,12 +343,19 @@ class Attempt:
         finally:
             del self._sleeping[field]
 
+    async def _quiet_now(self) -> None:
+        """Returns when no step runs."""
+        if self._active:
+            if self._quiet is None or self._quiet.done():
+                self._quiet = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._quiet)
+
     async def _wait_until(self, due_ms: int) -> None:
-        partition = self.lane.partition
+        partition = self.partition
         while (left_ms := due_ms - partition.now_ms()) > 0:
             self._check_open()
             if left_ms > partition.settings.suspend_after_s * 1000 or partition.draining:
-                await self._quiet.wait()  # steps of other branches end and are recorded first
+                await self._quiet_now()  # steps of other branches end and are recorded first
                 self.stop("suspend", min(self._sleeping.values()))
                 await asyncio.sleep(0)
                 continue
@@ -340,6 +366,10 @@ class Attempt:
                 self._has_slot = False
                 partition.slots.end(self.lane)
             await asyncio.sleep(left_ms / 1000)
+        if self._has_slot:
+            return
+        if self._regaining is None:
+            self._regaining = asyncio.Lock()
         async with self._regaining:  # two branches that wake at one time need one slot
             if not self._has_slot:
                 await partition.slots.take()
@@ -353,12 +383,23 @@ def _in_thread(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         if isinstance(error, Exception) and not isinstance(error, StopIteration):
             raise
         # a future cannot carry these to who waits: they hang it, break its coroutines or end the event loop
-        raise RuntimeError(f"the step's function raised {describe(error)}") from error
+        raise _unfit(error) from error
 
 
-def _encode_result(field: str, result: Any) -> bytes:
+def _unfit(error: BaseException) -> RuntimeError:
+    return RuntimeError(f"the step's function raised {describe(error)}")
+
+
+def _last_error(error: Fail) -> StepError:
+    return StepError("" if type(error) is Fail else type(error).__name__, error.reason[:2000])
+
+
+def _result(field: str, result: Any) -> msgspec.Raw:
     try:
-        return encode_exact(result)
+        raw = encode_exact(result)
+        if len(raw) > LIMITS.step:
+            raise TooLarge(f"the result of step {field}", len(raw), LIMITS.step)
+        return msgspec.Raw(raw)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Fail(f"step {field} returned what JSON cannot hold: {error}", "result") from error
 
@@ -389,6 +430,18 @@ def _plain(value: Any) -> Any:
         return msgspec.Raw(encode_sorted(value))
     except (TypeError, ValueError, OverflowError, RecursionError):
         return type(value).__qualname__
+
+
+@functools.lru_cache(maxsize=1024)
+def _kept_decoder(type_: Any) -> Callable[[msgspec.Raw], Any]:
+    return msgspec.json.Decoder(type_).decode
+
+
+def _decoder(type_: Any) -> Callable[[msgspec.Raw], Any]:
+    try:
+        return _kept_decoder(type_)
+    except TypeError:  # a type that cannot be hashed
+        return msgspec.json.Decoder(type_).decode
 
 
 @functools.lru_cache(maxsize=1024)

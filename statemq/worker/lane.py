@@ -40,10 +40,11 @@ class Undone(Exception):
 
 
 class Job(msgspec.Struct, eq=False):
-    """Commands of one lane whose start was sent: a chain of pure ones, or one that may wait."""
+    """Commands of one lane to run next: a chain of pure ones, or one that may wait. ``claims`` are to be claimed before (P3)."""
 
     lane: Lane
     commands: list[Queued]
+    claims: list[Queued]
 
 
 class Lane:
@@ -121,7 +122,7 @@ class Lane:
         ) and (not self.inbox or self.asleep)
 
     def prepare(self, alone: bool = False, suspect: bool = False) -> Job | None:
-        """The next commands to run, their start on its way; or None, and what is missing for it was asked for."""
+        """The next commands to run; or None, and what is missing for it was asked for."""
         p = self.partition
         if self.task is not None or self.prepared or self.broken or self.loading or self.fetching or not p.starting:
             return None
@@ -153,9 +154,8 @@ class Lane:
                 commands.append(self.queue.popleft())
         if head.crashes >= 2 and not alone and not kills:
             head.crashes -= 1  # in company: a crash now must not count as a lonely one
-        p.start([c for c in commands if c.journalled or c.transition not in p.pure])
         self.prepared = True
-        return Job(self, commands)
+        return Job(self, commands, [c for c in commands if c.journalled or c.transition not in p.pure])
 
     def _chains(self, c: Queued) -> bool:
         return c.crashes < 2 and (c.peeked or not c.journalled) and c.transition in self.partition.pure
@@ -170,6 +170,10 @@ class Lane:
             if self.broken or not p.starting:
                 self._put_back(commands[i:])
                 break
+            if c.gone:
+                p.let_go(c)
+                look_into(p, c)
+                continue
             if "@cancel" in c.journal:
                 self.end(cancelled(self.snap, c), self.snap)
                 continue
@@ -308,8 +312,7 @@ class Lane:
             await self._postpone(c, due_ms, fields)
             return
         if not c.claimed:
-            p.start([c])
-            p.flush_starts()
+            p.claim_now(c)
         answers = [p.record(c, field, value) for field, value in fields]
         for answer in answers:
             if await answer is None:
@@ -360,6 +363,11 @@ class Lane:
         self.snap = snap
         self.inflight += 1
         self.partition.end(self, ended, attempt)
+
+    @property
+    def is_settled(self) -> bool:
+        """``settled`` has nothing to wait for, and nothing to raise."""
+        return not (self.inflight or self.broken or self.partition.closed)
 
     async def settled(self) -> None:
         """Waits until what this lane has ended is committed (P13): effects and ends must not stand on what may be undone.

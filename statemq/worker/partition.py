@@ -1,7 +1,7 @@
 """One tenure of one partition: from acquire to release or loss.
 
-What was read goes into lanes; what lanes ask of the store (starts, loads, parks, records, commits) is gathered and sent as one
-call for each kind, at the end of the loop's turn; a commit waits only for the commit before it, so batches grow with load.
+What was read goes into lanes; what lanes ask of the store is gathered and sent as one call for each kind: loads, starts and parks
+at the end of the loop's turn, records and commits with the next wave (``waves``), so that batches grow with load.
 A reply that ends the tenure drops everything in memory: what was not committed is the next owner's (I1, I3).
 """
 
@@ -23,14 +23,14 @@ from statemq.spec import MachineSpec
 from statemq.store import lease
 from statemq.store.commands import ByHand, Garbage, Look, Queued, entry_order, flat_fields, read_entry
 from statemq.store.commit import Ended, lay_out, take_batch, words
-from statemq.store.fence import Closed, Fence, Fenced, ScriptFailed, TenureOver
+from statemq.store.fence import Closed, Fence, Fenced, Record, ScriptFailed, TenureOver
 from statemq.store.lease import Acquired
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, swallow
 from statemq.worker import tell
 from statemq.worker.bury import bury_garbage, look_into
 from statemq.worker.execute import Attempt
-from statemq.worker.lane import Lane
+from statemq.worker.lane import Job, Lane
 from statemq.worker.slots import Slots
 from statemq.worker.waves import Waves
 
@@ -100,10 +100,10 @@ class Partition:
         self._ended: list[Ended] = []
         self._ran: dict[str, Attempt] = {}
         self._committing = False
-        self._starts: list[Queued] = []
+        self._claims: list[Job] = []
         self._loads: list[Lane] = []
         self._parks: dict[str, list[Queued]] = {}
-        self._records: list[tuple[str, str, bytes]] = []
+        self._records: list[Record] = []
         self._record_answers: list[asyncio.Future[bytes | None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._forwards: list[ByHand] = []
@@ -252,27 +252,35 @@ class Partition:
 
     # -- what lanes ask for, gathered -----------------------------------------------------------------
 
-    def start(self, commands: list[Queued]) -> None:
-        self._starts += commands
+    def claim(self, job: Job) -> None:
+        """The job runs once its commands are claimed; or is put back, if the tenure ends before."""
+        self._claims.append(job)
+        self._touch()
 
-    def flush_starts(self) -> bool:
-        """What is about to start is claimed; whether there was anything to claim."""
-        any_sent = False
-        while self._starts and not self.closed:
-            batch, self._starts = self._starts[: LIMITS.batch], self._starts[LIMITS.batch :]
-            answer = self.fence.start(batch)
-            for c in batch:
-                c.start = answer
-            self._then(answer, functools.partial(self._started, batch))
-            any_sent = True
-        return any_sent
+    def _send_claims(self) -> None:
+        claims, self._claims = self._claims, []
+        while claims:
+            jobs: list[Job] = []
+            commands: list[Queued] = []
+            while claims and (not jobs or len(commands) + len(claims[-1].claims) <= LIMITS.batch):
+                jobs.append(claims.pop())
+                commands += jobs[-1].claims
+            call = self.fence.start(commands)
+            call.add_done_callback(functools.partial(self._claimed, jobs, commands))
 
-    def _started(self, batch: list[Queued], reply: list[Any]) -> None:
-        for index in reply[1:]:
-            c = batch[index - 1]
-            lane = self.lanes.get(c.key)
-            if lane is not None and lane.attempt is not None and lane.attempt.command is c:
-                lane.attempt.stop("gone")
+    def _claimed(self, jobs: list[Job], commands: list[Queued], done: asyncio.Future[Any]) -> None:
+        over = self.fence.verdict(done)
+        if over is None:
+            for index in done.result()[1:]:
+                commands[index - 1].gone = True
+        elif not self.closed:
+            self.lose(over)
+        for job in jobs:
+            job.lane.run(job)
+
+    def claim_now(self, c: Queued) -> None:
+        """A command that turned out to need it is claimed before anything of it is recorded."""
+        self._then(self.fence.start([c]), lambda reply: None)
 
     def load(self, lane: Lane) -> None:
         lane.loading, lane.stale = True, False  # a look from now on may be younger than what is read
@@ -289,10 +297,10 @@ class Partition:
             self._parks[lane.key] += commands
             self._touch()
 
-    def record(self, c: Queued, field: str, value: bytes) -> asyncio.Future[bytes | None]:
-        """The record that stands, or None when the command is gone."""
+    def record(self, c: Queued, field: str, value: bytes, started: bytes = b"") -> asyncio.Future[bytes | None]:
+        """The record that stands (this very value if it is this one), or None when the command is gone."""
         answer: asyncio.Future[bytes | None] = self._loop.create_future()
-        self._records.append((c.id, field, value))
+        self._records.append((c.id, field, value, started))
         self._record_answers.append(answer)
         self._touch()
         return answer
@@ -307,7 +315,7 @@ class Partition:
         self.shop.waves.touch(self)
 
     def flush(self) -> None:
-        """Sends what was gathered; commits have their own time (``waves``)."""
+        """Sends what cannot wait for the next wave."""
         if self.closed:
             for answer in self._record_answers:
                 answer.cancel()
@@ -317,8 +325,20 @@ class Partition:
             self._flush_parks()
         if self._loads:  # after the parks, so that they see them (P8)
             self._flush_loads()
-        if self._records:
-            self._flush_records()
+        if self._claims:
+            self._send_claims()
+
+    @property
+    def has_more(self) -> bool:
+        """Something is recorded or has ended, and may be sent."""
+        return not self.closed and bool(self._records or (self._ended and not self._committing))
+
+    def send(self) -> list[asyncio.Future[Any]]:
+        """The partition's part of a wave: what is recorded, what has ended, or as much of it as one call holds."""
+        sent = self._send_records() if self._records else []
+        if self._ended and not self._committing:
+            sent.append(self._commit())
+        return sent
 
     def _flush_loads(self) -> None:
         lanes, self._loads = self._loads, []
@@ -384,37 +404,35 @@ class Partition:
             lane.parking -= 1
             lane.offer()
 
-    def _flush_records(self) -> None:
+    def _send_records(self) -> list[asyncio.Future[Any]]:
+        sent: list[asyncio.Future[Any]] = []
         records, answers = self._records, self._record_answers
         self._records, self._record_answers = [], []
         at = 0
         while at < len(records):
             n = size = 0
-            for _, _, value in records[at : at + LIMITS.batch]:
-                size += len(value)
+            for record in records[at : at + LIMITS.batch]:
+                size += len(record[2])
                 if n and size > LIMITS.batch_bytes:
                     break
                 n += 1
             batch, waiting = records[at : at + n], answers[at : at + n]
-            self._then(self.fence.record(batch), functools.partial(self._recorded, batch, waiting), waiting)
+            call = self.fence.record(batch)
+            self._then(call, functools.partial(self._recorded, batch, waiting), waiting)
+            sent.append(call)
             at += n
+        return sent
 
-    def _recorded(self, batch: list[tuple[str, str, bytes]], waiting: list[asyncio.Future[bytes | None]], reply: list[Any]) -> None:
-        for (id, _, value), answer, stands in zip(batch, waiting, reply[1:], strict=True):
+    def _recorded(self, batch: list[Record], waiting: list[asyncio.Future[bytes | None]], reply: list[Any]) -> None:
+        for record, answer, stands in zip(batch, waiting, reply[1:], strict=True):
             if not answer.done():
-                answer.set_result(None if stands is None else stands or value)
+                answer.set_result(None if stands is None else stands or record[2])
             if self.crash is not None:
-                self.crash.passed(id)
+                self.crash.passed(record[0])
 
     # -- committing --------------------------------------------------------------------------------
 
-    @property
-    def may_commit(self) -> bool:
-        """Something has ended, and the commit before is answered."""
-        return bool(self._ended) and not self._committing and not self.closed
-
-    def commit(self) -> asyncio.Future[Any]:
-        """Sends what has ended, or as much of it as one call holds."""
+    def _commit(self) -> asyncio.Future[Any]:
         if self.suspects and any(e.command.id in self.suspects for e in self._ended):
             batch = [self._ended.pop(0)]
         else:
@@ -517,6 +535,11 @@ class Partition:
         if not await self.ask("HEXISTS", self.keys.accepted, id):
             return "gone"
         return "cancel" if await self.ask("HEXISTS", self.keys.steps(id), "@cancel") else ""
+
+    @property
+    def is_confirmed(self) -> bool:
+        """The lease was ours less than its length ago."""
+        return time.monotonic() - self.confirmed_s < self.settings.lease_ms / 1000
 
     async def confirm(self) -> None:
         """Returns when the lease was ours less than its length ago, for code that touches the outside world: a process that was
@@ -641,3 +664,6 @@ class Partition:
         for answer in self._record_answers:
             answer.cancel()
         self._record_answers.clear()
+        claims, self._claims = self._claims, []
+        for job in claims:
+            job.lane.run(job)

@@ -110,13 +110,10 @@ class Slots:
                     break
             if self._runnable and self.free > 0:
                 self._wake()
-        if jobs:
-            sent = [partition.flush_starts() for partition in {job.lane.partition for job in jobs}]
-            if any(sent):
-                # P3: the start is written before the code runs: the wire's flush was scheduled before this
-                self._loop.call_soon(self._run, jobs)
-            else:
-                self._run(jobs)
+        for job in jobs:
+            if job.claims:
+                job.lane.partition.claim(job)
+        self._run([job for job in jobs if not job.claims])
 
     def _run_suspect(self, jobs: list[Job]) -> None:
         company = self.running > 0

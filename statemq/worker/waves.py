@@ -1,8 +1,8 @@
-"""When partitions send what they gathered: at the end of the loop's turn, their commits in waves.
+"""When partitions send what they gathered: at the end of the loop's turn, records and commits in waves.
 
-A wave is one commit of each partition that has ended something. The next wave goes when the last one is answered, whichever
-partitions it was of: so batches grow with load, and what ends while nothing is on its way waits for nobody. In a cluster each
-partition makes its own waves, since one node must not hold up another.
+A wave is all that the partitions of one connection have to record and commit. The next one goes when the last is answered: so batches
+grow with load, and what comes while nothing is on its way waits for nobody. In a cluster each partition makes its own waves, since
+one node must not hold up another.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Wave:
-    """Commits on their way, and who has more."""
+    """Calls on their way, and who has more."""
 
     __slots__ = ("unanswered", "waiting")
 
@@ -26,9 +26,10 @@ class Wave:
     def send(self) -> None:
         waiting, self.waiting = self.waiting, {}
         for p in waiting:
-            if p.may_commit:
-                self.unanswered += 1
-                p.commit().add_done_callback(self._answered)
+            if p.has_more:
+                for call in p.send():
+                    self.unanswered += 1
+                    call.add_done_callback(self._answered)
 
     def _answered(self, _: asyncio.Future[Any]) -> None:
         self.unanswered -= 1
@@ -46,7 +47,7 @@ class Waves:
         self._loop = asyncio.get_running_loop()
 
     def wave(self) -> Wave:
-        """The one that a new tenure's commits go with."""
+        """The one that a new tenure goes with."""
         return self._shared or Wave()
 
     def touch(self, p: Partition) -> None:

@@ -15,11 +15,11 @@ from tests.waiting import wait_until
 class Partition:
     starting = True
 
-    def flush_starts(self) -> None: ...
-
 
 class Lane:
-    """As Slots sees one: it has always something to run."""
+    """As Slots sees one: it has always something to run, and is its own job."""
+
+    claims = ()
 
     def __init__(self, name: str, log: list[str]) -> None:
         self.name, self.log, self.partition, self.offered = name, log, Partition(), False

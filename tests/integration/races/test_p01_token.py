@@ -56,7 +56,7 @@ async def test_a_former_owner_can_do_nothing(play: Stage) -> None:
     [c] = play.queued()
     before = play.save()
     for call in (
-        lambda: old.start([c]), lambda: old.record([(id, "step", b"{}")]), lambda: old.park({"a": [c]}, {"a": True}),
+        lambda: old.start([c]), lambda: old.record([(id, "step", b"{}", b"")]), lambda: old.park({"a": [c]}, {"a": True}),
         lambda: old.postpone(c, [], [], due_ms=1, wake_data=b"{}"), lambda: old.wake([("wake", id, "a", ())]),
         lambda: play.commit(old, play.ended(c, 0, log=[1])), lambda: old.bury(c, b"{}", 1, "", []), lambda: old.adopt([c]),
         lambda: old.drop([(c.entry, id)]), lambda: old.skip("a"), lambda: old.sweep([(id, c.entry, b"{}")]),

@@ -27,7 +27,7 @@ async def test_a_call_whose_answer_was_lost_is_applied_once(play: Stage, proxy: 
             await fence.answer(fence.start([c]))
             assert play.pending() == {c.entry: ("w1", 0)}
         elif call == "record":
-            assert await fence.answer(fence.record([(id, "step", b"1")])) == [b"done", b""]
+            assert await fence.answer(fence.record([(id, "step", b"1", b"")])) == [b"done", b""]
             c.journalled = True
         elif call == "park":
             await fence.answer(fence.park({"a": [c]}, {"a": True}))
@@ -99,7 +99,7 @@ async def test_a_store_set_back_by_many_calls_takes_nothing_either(play: Stage) 
         await fence.answer(fence.skip("b"))
     play.restore(before)
     for call in (
-        lambda: fence.start([c]), lambda: fence.record([(id, "step", b"1")]), lambda: fence.park({"a": [c]}, {"a": True}),
+        lambda: fence.start([c]), lambda: fence.record([(id, "step", b"1", b"")]), lambda: fence.park({"a": [c]}, {"a": True}),
         lambda: fence.postpone(c, [], [], due_ms=1, wake_data=b"{}"), lambda: fence.bury(c, b"{}", 1, "", []),
         lambda: fence.adopt([c]), lambda: fence.drop([(c.entry, id)]), lambda: fence.sweep([(id, c.entry, b"{}")]),
         lambda: fence.wake([("wake", id, "a", ())]), lambda: fence.skip("a"),

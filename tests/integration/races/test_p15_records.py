@@ -18,8 +18,8 @@ async def test_the_first_record_stands_and_is_answered(play: Stage) -> None:
     straggler is told so: whoever goes on, goes on with one value."""
     [id] = await play.send("a", 1)
     fence = await play.own()
-    assert await fence.answer(fence.record([(id, "allocate", b"2")])) == [b"done", b""]
-    assert await fence.answer(fence.record([(id, "allocate", b"1"), (id, "other", b"3")])) == [b"done", b"2", b""]
+    assert await fence.answer(fence.record([(id, "allocate", b"2", b"")])) == [b"done", b""]
+    assert await fence.answer(fence.record([(id, "allocate", b"1", b""), (id, "other", b"3", b"")])) == [b"done", b"2", b""]
     assert play.redis.hgetall(play.part.steps(id)) == {"allocate": "2", "other": "3"}
 
 
@@ -28,8 +28,8 @@ async def test_engine_fields_are_overwritten(play: Stage) -> None:
     """P15: counts of attempts begin with @ and are the engine's own."""
     [id] = await play.send("a", 1)
     fence = await play.own()
-    await fence.answer(fence.record([(id, "@attempts", b"1")]))
-    await fence.answer(fence.record([(id, "@attempts", b"2")]))
+    await fence.answer(fence.record([(id, "@attempts", b"1", b"")]))
+    await fence.answer(fence.record([(id, "@attempts", b"2", b"")]))
     assert play.redis.hget(play.part.steps(id), "@attempts") == "2"
 
 
@@ -40,7 +40,7 @@ async def test_a_late_record_makes_no_journal(play: Stage) -> None:
     [c] = play.queued()
     fence = await play.own()
     assert await play.committed(fence, play.ended(c, 0, log=[1])) == ["applied"]
-    assert await fence.answer(fence.record([(id, "step", b"1"), (id, "@attempts", b"1")])) == [b"done", None, None]
+    assert await fence.answer(fence.record([(id, "step", b"1", b""), (id, "@attempts", b"1", b"")])) == [b"done", None, None]
     assert play.redis.exists(play.part.steps(id)) == 0
 
 
@@ -93,7 +93,7 @@ async def test_a_cancel_that_comes_before_the_postpone_is_found_by_it(play: Stag
     [c] = play.queued()
     fence = await play.own()
     await fence.answer(fence.start([c]))
-    await fence.answer(fence.record([(id, "step", b'{"result":1}')]))
+    await fence.answer(fence.record([(id, "step", b'{"result":1}', b"")]))
     assert await play.client.cancel(id) == "asked"
     assert await fence.answer(fence.postpone(c, [], [], due_ms=NEVER, wake_data=wake("a"))) == b"ready"
     assert play.redis.zscore(play.part.ready, "a") is not None
