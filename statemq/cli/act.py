@@ -8,11 +8,20 @@ import typer
 
 from statemq.cli import options, show
 from statemq.cli.connect import ask
-from statemq.cli.ends import ENDED_BADLY, say
+from statemq.cli.ends import ENDED_BADLY, USAGE, say
 from statemq.cli.escape import clean
 from statemq.errors import UsageError
 
-failed = typer.Typer(no_args_is_help=True, help="List, retry or discard commands that failed for good.")
+failed = typer.Typer(invoke_without_command=True)
+
+
+@failed.callback()
+def failed_help(context: typer.Context) -> None:
+    """List, retry or discard commands that failed for good."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(USAGE)
+
 
 Letters = Annotated[
     list[str] | None, typer.Argument(metavar="LETTER", help="Names from failed list, such as 7/1732450000000-0.", show_default=False)

@@ -13,13 +13,15 @@ import typer
 
 from statemq.cli import act, ask, bench, ends, graph, run, see, start
 from statemq.cli.escape import clean
+from statemq.cli.sections import Sections
 from statemq.errors import Pending, StatemqError, UsageError
 
 RUN, ASK, SEE, ACT, CHECK = "Run", "Ask", "See", "Act", "Check"
 
 app = typer.Typer(
     name="statemq",
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
+    cls=Sections,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 ok, 1 rejected, failed or cancelled, 2 usage, 3 no Redis, 4 wait timed out, 130 Ctrl-C.",
@@ -35,11 +37,11 @@ def root(
     A first minute:
 
     \b
-      [bold]statemq init[/bold]                           write order.py, a first machine
-      [bold]statemq dev order.py[/bold]                   run it, its Redis too, until Ctrl-C
-      [bold]statemq call order o-1 pay cents=1200[/bold]  run a transition, print its result
-      [bold]statemq get order o-1[/bold]                  show state and data
-      [bold]statemq history order[/bold]                  show what happened
+      statemq init                           write order.py, a first machine
+      statemq dev order.py                   run it, its Redis too, until Ctrl-C
+      statemq call order o-1 pay cents=1200  run a transition, print its result
+      statemq get order o-1                  show state and data
+      statemq history order                  show what happened
 
     MACHINE is a machine's name, KEY one of its instances, TARGET code that declares machines: package.module,
     package.module:Class or a .py file. Durations are written 500ms, 30s, 5m, 2h, 1d.
