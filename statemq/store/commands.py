@@ -91,27 +91,33 @@ def read_entry(
     raw_entry: bytes, raw: list[bytes], keys: PartitionKeys, partitions: int, channel_prefix: str
 ) -> Queued | Garbage | Look | ByHand:
     """What a stream entry is. Most lie as append wrote them: those are read without a search."""
-    n = len(raw)
-    if ((n == 10 and raw[8] == b"reply") or n == 8) and raw[0:8:2] == _AS_APPENDED and _sizes_fit(raw):
-        try:
-            id, key, transition, reply = raw[1].decode(), raw[3].decode(), raw[5].decode(), raw[9].decode() if n == 10 else ""
-        except UnicodeDecodeError:
-            return _read_any(raw_entry, raw, keys, partitions, channel_prefix)
-        if transition != LOOK and id.split() == [id] and reply.startswith(channel_prefix):
-            return Queued(raw_entry.decode(), id, key, transition, raw[7], reply, size=len(raw[3]) + len(raw[7]) + 200)
+    if raw[::2] == _AS_APPENDED:
+        _, raw_id, _, raw_key, _, raw_transition, _, args, _, raw_reply = raw
+        size = len(raw_key) + len(args)
+        fits = size + len(raw_id) + len(raw_reply) <= SMALL and len(raw_transition) <= LIMITS.name
+        if raw_id and raw_key and raw_transition and args and (fits or _sizes_fit(raw)):
+            try:
+                id, key, transition, reply = raw_id.decode(), raw_key.decode(), raw_transition.decode(), raw_reply.decode()
+            except UnicodeDecodeError:
+                return _read_any(raw_entry, raw, keys, partitions, channel_prefix)
+            if transition != LOOK and id.split() == [id] and reply.startswith(channel_prefix):
+                return Queued(raw_entry.decode(), id, key, transition, args, reply, size=size + 200)
     return _read_any(raw_entry, raw, keys, partitions, channel_prefix)
 
 
-_AS_APPENDED = [b"id", b"key", b"transition", b"args"]
+_AS_APPENDED = [b"id", b"key", b"transition", b"args", b"reply"]
+
+SMALL = min(ID_BYTES, LIMITS.key, LIMITS.arguments, FIELD_BYTES)
+"""Fields other than the transition's name that together have no more bytes than any limit allows need not be measured one by one."""
 
 
 def _sizes_fit(raw: list[bytes]) -> bool:
     return (
-        0 < len(raw[1]) <= ID_BYTES
-        and 0 < len(raw[3]) <= LIMITS.key
-        and 0 < len(raw[5]) <= LIMITS.name
-        and 0 < len(raw[7]) <= LIMITS.arguments
-        and (len(raw) == 8 or len(raw[9]) <= FIELD_BYTES)
+        len(raw[1]) <= ID_BYTES
+        and len(raw[3]) <= LIMITS.key
+        and len(raw[5]) <= LIMITS.name
+        and len(raw[7]) <= LIMITS.arguments
+        and len(raw[9]) <= FIELD_BYTES
     )
 
 

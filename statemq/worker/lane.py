@@ -124,7 +124,7 @@ class Lane:
     def prepare(self, alone: bool = False, suspect: bool = False) -> Job | None:
         """The next commands to run; or None, and what is missing for it was asked for."""
         p = self.partition
-        if self.task is not None or self.prepared or self.broken or self.loading or self.fetching or not p.starting:
+        if self.task is not None or self.prepared or self.broken or self.loading or self.fetching or p.closed or p.draining or p.paused:
             return None
         if not self.loaded or self.stale:
             if self.inflight == 0:
@@ -155,7 +155,8 @@ class Lane:
         if head.crashes >= 2 and not alone and not kills:
             head.crashes -= 1  # in company: a crash now must not count as a lonely one
         self.prepared = True
-        return Job(self, commands, [c for c in commands if c.journalled or c.transition not in p.pure])
+        pure = p.pure
+        return Job(self, commands, [c for c in commands if c.journalled or c.transition not in pure])
 
     def _chains(self, c: Queued) -> bool:
         return c.crashes < 2 and (c.peeked or not c.journalled) and c.transition in self.partition.pure
@@ -167,14 +168,14 @@ class Lane:
         p, commands = self.partition, job.commands
         self.prepared = False
         for i, c in enumerate(commands):
-            if self.broken or not p.starting:
+            if self.broken or p.closed or p.draining or p.paused:
                 self._put_back(commands[i:])
                 break
             if c.gone:
                 p.let_go(c)
                 look_into(p, c)
                 continue
-            if "@cancel" in c.journal:
+            if c.journal and "@cancel" in c.journal:
                 self.end(cancelled(self.snap, c), self.snap)
                 continue
             verdict: Run | Ended | Doomed
@@ -209,8 +210,10 @@ class Lane:
                 return
             self.end(verdict, self.snap)
         p.slots.end(self)
-        self._rebuild()
-        self._offer_if_more()
+        if self.broken or self.redo:
+            self._rebuild()
+        if self.queue or self.inbox or self.stale:
+            self.offer()
 
     def _call(self, c: Queued, run: Run) -> tuple[Ended, Snapshot]:
         case, spec = run.case, self.partition.spec
@@ -401,9 +404,12 @@ class Lane:
             if self.attempt is not None:
                 self.attempt.stop("redo")
         if self.inflight == 0:
-            self._settle()
-            self._rebuild()
-            self._offer_if_more()
+            if self.settling:
+                self._settle()
+            if self.broken or self.redo:
+                self._rebuild()
+            if self.queue or self.inbox or self.stale:
+                self.offer()
 
     def _settle(self) -> None:
         for waiter in self.settling:
@@ -500,11 +506,6 @@ class Lane:
     def offer(self) -> None:
         if not self.partition.closed:
             self.partition.slots.offer(self)
-
-    def _offer_if_more(self) -> None:
-        """After each command: most lanes have nothing more to do."""
-        if self.queue or self.inbox or self.stale:
-            self.offer()
 
     def drop(self) -> None:
         """The tenure is over."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from statemq import keys
+from statemq import events, keys
 from statemq.config import LIMITS, WorkerSettings
 from statemq.keys import PartitionKeys
 from statemq.spec import MachineSpec
@@ -109,6 +109,8 @@ class Partition:
         self._forwards: list[ByHand] = []
         self._forwarding = False
         self.wave = shop.waves.wave()
+        self.touched = False
+        """It is flushed at the end of this turn."""
         self._loop = asyncio.get_running_loop()
 
     def __str__(self) -> str:
@@ -217,7 +219,7 @@ class Partition:
         else:
             self._past = True
         self.hold(c)
-        self.lane(c.key).arrived(c)
+        (self.lanes.get(c.key) or self.lane(c.key)).arrived(c)
 
     def lane(self, key: str) -> Lane:
         lane = self.lanes.get(key)
@@ -312,10 +314,13 @@ class Partition:
         self._touch()
 
     def _touch(self) -> None:
-        self.shop.waves.touch(self)
+        if not self.touched:
+            self.touched = True
+            self.shop.waves.touch(self)
 
     def flush(self) -> None:
         """Sends what cannot wait for the next wave."""
+        self.touched = False
         if self.closed:
             for answer in self._record_answers:
                 answer.cancel()
@@ -456,11 +461,11 @@ class Partition:
             self._ended = [e for e in self._ended if e.command.key not in undone]
         for e, word in answers:
             c = e.command
-            attempt = self._ran.pop(c.id, None)
+            attempt = self._ran.pop(c.id, None) if self._ran else None
             if self.suspects and word == "applied":
                 self.suspects.pop(c.id, None)
             self.lanes[c.key].committed(c, word)
-            if word == "applied":
+            if word == "applied" and (events.followers or events.listeners):
                 tell.ended(self, e, attempt)
         if self._ended:
             self.wave.waiting[self] = None

@@ -42,7 +42,7 @@ class Waves:
 
     def __init__(self, *, cluster: bool) -> None:
         self._shared = None if cluster else Wave()
-        self._touched: dict[Partition, None] = {}
+        self._touched: list[Partition] = []
         self._due = False
         self._loop = asyncio.get_running_loop()
 
@@ -52,14 +52,14 @@ class Waves:
 
     def touch(self, p: Partition) -> None:
         """The partition has something to send."""
-        self._touched[p] = None
+        self._touched.append(p)
         if not self._due:
             self._due = True
             self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
         self._due = False
-        touched, self._touched = self._touched, {}
+        touched, self._touched = self._touched, []
         for p in touched:
             p.flush()
         waves: dict[Wave, None] = {}

@@ -38,7 +38,7 @@ GARBAGE: list[tuple[Mapping[Any, Any], str]] = [
     ({"key": "a", "transition": "put", "id": "box.0.two words"}, "white space"),
     ({"key": "a", "transition": "put", "id": f"box.{HOME}.unknown"}, "the entry's id is not its own"),
     ({"key": "a", "transition": "step", "id": f"box.{HOME}.unknown"}, "the entry's id is not its own"),
-    ({"key": "a", "transition": "nothing", "id": f"box.{HOME}.unknown"}, "box has no transition"),
+    ({"key": "a", "transition": "nothing", "id": f"box.{HOME}.unknown"}, "the entry's id is not its own"),
     ({"key": "a", "transition": "put", "id": "\0{}[]*"}, "the entry's id is not its own"),
     ({"key": "a", "transition": "put", "id": "@look:a"}, "the entry's id is not its own"),
     ({"key": "a", "transition": "fly"}, 'box has no transition "fly"; it has: put'),
