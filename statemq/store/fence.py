@@ -107,7 +107,9 @@ class Fence:
             args += (key, "1" if may_run[key] else "0", len(commands))
             for c in commands:
                 args += (c.entry, c.id, to_element(c))
-        names = [keys.commands, keys.accepted, keys.ready, *(keys.inbox(key) for key in by_key)]
+        names = [keys.commands, keys.accepted, keys.ready]
+        for key in by_key:
+            names += (keys.inbox(key), keys.instance(key))
         return self._send("park", names, len(by_key), *args)
 
     def postpone(

@@ -173,3 +173,32 @@ async def test_with_one_slot_commands_run_one_at_a_time_and_sleepers_let_others_
             await h.result(timeout=10)
     assert most == 1
     assert order[-1] == 0
+
+
+async def test_a_resume_between_the_look_at_a_paused_instance_and_its_park_is_not_lost(play: Stage) -> None:
+    """The owner has read e1 and that its instance is paused, and is about to park it; the resume comes first. It finds no inbox to
+    make ready, so the park does."""
+    await play.client.pause("probe", "a")
+    await play.send("a", 1)
+    [one] = play.queued("a")
+    fence = await play.own()
+    await play.client.resume("probe", "a")
+    assert await fence.answer(fence.park({"a": [one]}, {"a": False})) == [b"done"]
+    assert play.redis.zscore(play.part.ready, "a") is not None
+    play.abandon()
+    async with play.worker():
+        assert await play.outcome(one.id) == "completed"
+
+
+async def test_what_is_parked_while_its_instance_is_paused_waits(play: Stage) -> None:
+    """The same without the resume."""
+    await play.client.pause("probe", "a")
+    await play.send("a", 1)
+    [one] = play.queued("a")
+    fence = await play.own()
+    assert await fence.answer(fence.park({"a": [one]}, {"a": False})) == [b"done"]
+    assert play.redis.zscore(play.part.ready, "a") is None
+    play.abandon()
+    async with play.worker():
+        await play.client.resume("probe", "a")
+        assert await play.outcome(one.id) == "completed"
