@@ -98,3 +98,14 @@ end
 local function each_slice(list, size, act)
   for from = 1, #list, size do act(unpack(list, from, math.min(#list, from + size - 1))) end
 end
+
+-- A log that can take no entry raises here, where nothing has been written: it is no stream, or its entry ids were used up by hand.
+local function check_log(log)
+  if redis.call('XLEN', log) == 0 and redis.call('EXISTS', log) == 0 then return end
+  local info = redis.call('XINFO', 'STREAM', log)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' and info[i + 1] == '18446744073709551615-18446744073709551615' then
+      error(log .. ' has used up its entry ids')
+    end
+  end
+end

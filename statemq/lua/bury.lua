@@ -18,8 +18,8 @@ local where = id ~= '' and redis.call('HGET', accepted, id) or false
 local owned = where and where == (from == 'i' and '@' .. entry .. ' ' .. key or entry)
 local there = from == 'i' or #redis.call('XRANGE', commands, entry, entry) > 0
 -- a damaged key raises here, where nothing has been written
-redis.call('XLEN', failed)
-redis.call('XLEN', history)
+check_log(failed)
+check_log(history)
 redis.call('ZCARD', timers)
 redis.call('HLEN', timers_data)
 redis.call('HLEN', period_key(outcomes, now))

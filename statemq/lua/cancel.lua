@@ -46,7 +46,7 @@ if redis.call('EXISTS', steps) == 1 then
   return 'asked'
 end
 -- a damaged key raises here, where nothing has been written
-redis.call('XLEN', history)
+check_log(history)
 redis.call('ZCARD', timers)
 redis.call('HLEN', timers_data)
 redis.call('HLEN', period_key(outcomes, now))

@@ -146,7 +146,7 @@ for c = 1, n do
 end
 
 -- the writes -------------------------------------------------------------------------------------
-redis.call('HSET', lease, 'call', number)
+-- the history comes first: when its ids were used up by hand, it raises before anything was written
 local kept, entries, pending, dead_timers, journals = {}, {}, {}, {}, {}
 local k, e = 0, 0
 local leaves, enters = {}, {}
@@ -168,10 +168,6 @@ for c = 1, n do
       if mine.pending and not mine.inbox then pending[#pending + 1] = ARGV[o + 1] end
       if mine.steps then journals[#journals + 1] = mine.steps end
       if mine.timer then dead_timers[#dead_timers + 1] = id end
-      if mine.once then
-        redis.call('HSET', mine.once, 'outcome', outcome)
-        redis.call('PEXPIRE', mine.once, once_ttl)
-      end
     end
     if next_version == '' then
       redis.call('XADD', history, '*', 'id', id, 'key', key, 'transition', ARGV[o + 4], 'from', from, 'to', to, 'version', ARGV[o + 5],
@@ -182,6 +178,10 @@ for c = 1, n do
     else
       redis.call('XADD', history, '*', 'id', id, 'key', key, 'transition', ARGV[o + 4], 'from', from, 'to', to, 'version', next_version,
         'outcome', ARGV[o + 11], 'worker', worker)
+    end
+    if mine and mine.once then
+      redis.call('HSET', mine.once, 'outcome', outcome)
+      redis.call('PEXPIRE', mine.once, once_ttl)
     end
     if last[name] == c then -- of several commands of one instance the last one's state is written
       local visit, was = entered[name], first_from[name]
@@ -219,6 +219,7 @@ for c = 1, n do
   end
   o = o + width
 end
+redis.call('HSET', lease, 'call', number)
 for state, list in pairs(leaves) do redis.call('ZREM', index_of[state], unpack(list)) end
 for state, list in pairs(enters) do redis.call('ZADD', index_of[state], unpack(list)) end
 for key, queue in pairs(inbox_of) do

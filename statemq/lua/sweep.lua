@@ -24,7 +24,7 @@ for c = 1, n do
   if not there then lost[#lost + 1] = c end
 end
 local now = clock()
-redis.call('XLEN', history)
+check_log(history)
 redis.call('HLEN', period_key(outcomes, now))
 
 redis.call('HSET', lease, 'call', number)

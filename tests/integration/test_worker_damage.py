@@ -261,3 +261,20 @@ async def test_another_count_of_partitions_and_a_newer_schema_are_refused(redis:
     with pytest.raises(StatemqError, match="was written by a newer statemq"):
         async with working(url, namespace, Box):
             pass
+
+
+@pytest.mark.parametrize("log", ["history", "failed"])
+async def test_a_log_whose_ids_are_used_up_halts_its_partition_by_name(
+    url: str, namespace: str, client: Client, redis: Redis, part: PartitionKeys, told: list[str], log: str
+) -> None:
+    """An entry of the far future, added by hand: the log takes no other."""
+    name = getattr(part, log)
+    box.gate = asyncio.Event()
+    box.gate.set()
+    async with working(url, namespace, Box):
+        await redis.xadd(name, {"by": "hand"}, id="18446744073709551615-18446744073709551615")
+        command = await client.send(Box.gated("a", then="fail"))
+        await wait_until(lambda: any(f"is halted, a key of it is damaged: {name} has used up its entry ids" in text for text in told))
+        await redis.rename(name, f"{namespace}-aside")
+        assert (await command.outcome(timeout=20)).outcome == "failed"
+    await redis.delete(f"{namespace}-aside")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from statemq.store import outcome
 from statemq.store.commit import words
 from statemq.store.fence import Fence, ScriptFailed
 from statemq.store.router import Router
+from statemq.store.wire import ReplyError
 from tests.faulty import FaultyProxy
 from tests.integration.races.stage import NEVER, Held, Stage, wake
 from tests.waiting import wait_until
@@ -201,3 +204,51 @@ async def test_a_damaged_inbox_costs_its_own_key_only(play: Stage, hooks: dict[s
         [two] = await play.send("b", 2, transition="work")
         assert await play.outcome(two) == "completed"
         assert len(worker.partitions) == 1
+
+
+USED_UP = "18446744073709551615-18446744073709551615"
+
+
+@pytest.mark.leaves_work
+async def test_a_history_without_ids_tears_no_commit(play: Stage) -> None:
+    """An entry of the far future was added to the history by hand: XADD raises. Nothing was written before it, the idempotency record
+    least of all; the batch is applied when the history was moved away."""
+    handle = await play.client.send("probe", "a", "note", {"n": 1}, idempotency_key="k")
+    [c] = play.queued()
+    once = play.part.once("a", "k")
+    fence = await play.own()
+    play.redis.xadd(play.part.history, {"by": "hand"}, id=USED_UP)
+    before = play.save()
+    with pytest.raises(ScriptFailed):
+        await play.committed(fence, play.ended(c, 0, log=[1]))
+    assert play.redis.hget(once, "outcome") is None
+    assert {name: dump for name, (_, dump) in play.save().items()} == {name: dump for name, (_, dump) in before.items()}
+    play.redis.rename(play.part.history, "aside")
+    play.redis.delete("aside")
+    fence = await play.take_over("w2")
+    assert await play.committed(fence, play.ended(c, 0, log=[1])) == ["applied"]
+    assert play.redis.hget(once, "outcome")
+    assert handle.id == c.id
+
+
+@pytest.mark.leaves_work
+@pytest.mark.parametrize("log", ["history", "failed"])
+async def test_a_log_without_ids_tears_no_burial_sweep_or_cancel(play: Stage, log: str) -> None:
+    """The same for the scripts that end a command otherwise."""
+    [one, two] = await play.send("a", 1, 2)
+    c, lost = play.queued()
+    fence = await play.own()
+    play.redis.xadd(getattr(play.part, log), {"by": "hand"}, id=USED_UP)
+    play.redis.xdel(play.part.commands, lost.entry)  # for the sweep
+    before = play.save()
+    json = outcome.failed(c.id, "a", "note", "", "as told", "x", "", 1)
+    calls: list[Callable[[], Awaitable[Any]]] = [lambda: fence.answer(fence.bury(c, json, 1, "", ["id", c.id, "reason", "as told"]))]
+    if log == "history":
+        calls += [lambda: fence.answer(fence.sweep([(two, lost.entry, json)])), lambda: play.client.cancel(one)]
+    for call in calls:
+        with pytest.raises((ScriptFailed, ReplyError)):
+            await call()
+        assert {name: dump for name, (_, dump) in play.save().items()} == {name: dump for name, (_, dump) in before.items()}
+        fence = await play.take_over(f"w{len(calls)}", 7)
+        before = play.save()
+    assert play.queued() == [c]
