@@ -1,11 +1,11 @@
 -- After it a command that waits in a queue or for its time has ended as cancelled; one that has begun is asked to, and its owner hears of it (P28).
 --
 -- KEYS commands accepted outcomes(stem) history timers timers:data steps ready inbox
--- ARGV id outcome_json history_cap
+-- ARGV id outcome_json history_cap reply_prefix once_prefix
 -- RETURNS cancelled | asked | unknown (not accepted here: ended, or never was)
 local commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local timers, timers_data, steps, ready, inbox = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local id, json, history_cap = ARGV[1], ARGV[2], ARGV[3]
+local id, json, history_cap, reply_prefix, once_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 local where = redis.call('HGET', accepted, id)
 if not where then return 'unknown' end
@@ -39,6 +39,9 @@ elseif where == 'timer' then
   end
 end
 key = key or ''
+-- P33: an entry by hand may name anything
+if reply and string.sub(reply, 1, #reply_prefix) ~= reply_prefix then reply = nil end
+if once and string.sub(once, 1, #once_prefix) ~= once_prefix then once = nil end
 if redis.call('EXISTS', steps) == 1 then
   redis.call('HSET', steps, '@cancel', text(now))
   if parked_entry then redis.call('ZADD', ready, 'NX', now, key) end

@@ -34,7 +34,8 @@ async def cancel(router: Router, namespace: str, id: str) -> str:
     outcome = Outcome(id, "cancelled", before.key, before.transition, reason="cancelled on request", code="cancelled", attempts=0)
     keys = [part.commands, part.accepted, part.outcomes_, part.history, part.timers, part.timers_data, part.steps(id), part.ready]
     keys.append(part.inbox(before.key))
-    word = text(await router.run("cancel", keys, id, _encode(outcome), HISTORY_CAP))
+    reply_prefix = names.reply_channel(namespace, "")
+    word = text(await router.run("cancel", keys, id, _encode(outcome), HISTORY_CAP, reply_prefix, part.once_))
     if word != "unknown":
         return word
     ended = await find_outcome(router, part, id)

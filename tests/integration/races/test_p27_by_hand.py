@@ -232,3 +232,26 @@ async def test_a_postpone_of_a_cancelled_command_keeps_those_behind_it(play: Sta
     assert play.inbox("a") == [two]
     assert play.redis.zscore(play.part.ready, "a") is not None
     assert play.redis.exists(play.part.timers, play.part.steps(one)) == 0
+
+
+async def test_a_cancel_tells_only_this_namespace_s_clients(play: Stage) -> None:
+    """P33: the same for a command that is cancelled while it waits; under a least-privilege rule it would raise half way."""
+    fields = {
+        "id": "probe.0.hand",
+        "key": "a",
+        "transition": "note",
+        "args": "{}",
+        "reply": "other:reply:x",
+        "once": "other:{probe:0}:once:1:a:k",
+    }
+    entry = play.redis.xadd(play.part.commands, fields)
+    play.redis.hset(play.part.accepted, "probe.0.hand", entry)
+    with play.redis.pubsub() as heard:
+        heard.subscribe("other:reply:x")
+        heard.get_message(timeout=5)
+        assert await play.client.cancel("probe.0.hand") == "cancelled"
+        play.redis.publish("other:reply:x", "after")
+        assert (heard.get_message(timeout=5) or {})["data"] == "after"
+    assert play.redis.exists("other:{probe:0}:once:1:a:k") == 0
+    async with play.worker():
+        await wait_until(lambda: play.redis.xlen(play.part.commands) == 0)
