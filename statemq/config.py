@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 
 import msgspec
 
@@ -84,6 +85,27 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     """A command is buried when it has killed its worker so often while it ran alone."""
     on_wipe: str = "halt"
     """What to do when a partition was wiped: "halt" says it and waits; "reinit" makes it anew."""
+
+
+class Role(StrEnum):
+    """What a Redis user of statemq's is for; each of the first three may what those before it may."""
+
+    reader = "reader"
+    client = "client"
+    operator = "operator"
+    worker = "worker"
+
+
+class Safety(StrEnum):
+    """What a Redis must not lose; each level includes those before it."""
+
+    memory = "memory"
+    """A crash of its process may take everything."""
+    everysec = "everysec"
+    """A power cut may take a second or two."""
+    always = "always"
+    """A failover may take what was not replicated."""
+    replicated = "replicated"
 
 
 def check_namespace(namespace: str) -> str:

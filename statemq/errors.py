@@ -129,7 +129,7 @@ class StreamExhausted(Refused):
         self.machine, self.partition = machine, partition
         super().__init__(
             f"the command stream of {machine}, partition {partition}, has used up its entry ids (an entry of the far future "
-            "was added by hand); let it drain, then repair it with XSETID"
+            f"was added by hand); let it drain, then: statemq doctor {machine} --repair"
         )
 
 

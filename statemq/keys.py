@@ -39,6 +39,11 @@ def reply_channel(namespace: str, client: str) -> str:
     return f"{namespace}:reply:{client}"
 
 
+def forwarded_from(partition: int) -> str:
+    """The field of ``T:received`` for entries that were added by hand to that partition."""
+    return f"hand:{partition}"
+
+
 class PartitionKeys:
     """The keys of one partition; build once and keep."""
 

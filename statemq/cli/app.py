@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from statemq.cli import act, ask, bench, ends, graph, run, see, start
+from statemq.cli import act, ask, bench, check, ends, graph, run, see, start
 from statemq.cli.escape import clean
 from statemq.cli.sections import Sections
 from statemq.errors import Pending, StatemqError, UsageError
@@ -86,6 +86,8 @@ app.command(rich_help_panel=ACT)(act.pause)
 app.command(rich_help_panel=ACT)(act.resume)
 app.add_typer(act.failed, name="failed", rich_help_panel=ACT)
 
+app.command(rich_help_panel=CHECK)(check.doctor)
+app.command(rich_help_panel=CHECK)(check.acl)
 app.command(rich_help_panel=CHECK)(bench.bench)
 
 

@@ -11,14 +11,15 @@ from redis.crc import key_slot
 from statemq.errors import RedisAway, StatemqError
 from statemq.store import address
 from statemq.store.scripts import Scripts
-from statemq.store.wire import Reply, ReplyError, Wire
+from statemq.store.wire import Reply, ReplyError, Wire, refused
 
 
 class Router:
     """Wires to all nodes of a Redis; ``call`` and ``run`` keep a partition's calls in order on one of them."""
 
-    def __init__(self, url: str, *, timeout_s: float = 5.0) -> None:
+    def __init__(self, url: str, *, timeout_s: float = 5.0, refuse_eviction: bool = True) -> None:
         self.address = address.parse(url)
+        self._refuse_eviction = refuse_eviction
         self.cluster = False
         self._timeout_s = timeout_s
         self._wires: dict[tuple[str, int], Wire] = {}
@@ -54,6 +55,10 @@ class Router:
     def nodes(self) -> list[Wire]:
         return list(self._wires.values())
 
+    def scripts_of(self, node: Wire) -> Scripts:
+        """How scripts are called there, or why not."""
+        return self._scripts[node]
+
     def wire_for(self, key: str) -> Wire:
         """The wire whose node holds this key's slot."""
         if not self.cluster:
@@ -74,7 +79,10 @@ class Router:
     def run(self, name: str, keys: list[str], *args: bytes | str | int | float) -> asyncio.Future[Reply]:
         """The script ``name`` on the node of its first key."""
         wire = self.wire_for(keys[0])
-        return wire.call(*self._scripts[wire].command(name), len(keys), *keys, *args)
+        scripts = self._scripts[wire]
+        if scripts.denied is not None:
+            return refused(scripts.denied)
+        return wire.call(*scripts.command(name), len(keys), *keys, *args)
 
     def own_wire(
         self,
@@ -98,7 +106,7 @@ class Router:
     def _add(self, node: tuple[str, int], where: address.Address) -> Wire:
         wire = self._wires.get(node)
         if wire is None:
-            scripts = Scripts()
+            scripts = Scripts(refuse_eviction=self._refuse_eviction)
             wire = Wire(where, timeout_s=self._timeout_s, greet=scripts.greet, on_moved=self._moved)
             self._scripts[wire] = scripts
             self._wires[node] = wire

@@ -15,7 +15,7 @@ from importlib import resources
 import msgspec
 
 from statemq.errors import UnsupportedServer
-from statemq.store.wire import ReplyError, Wire
+from statemq.store.wire import DENIED, ReplyError, Wire
 
 READS = frozenset({"load"})
 """Scripts that write nothing."""
@@ -45,10 +45,16 @@ def _flags(name: str) -> list[str]:
     return (["no-writes"] if name in READS else []) + ([] if name in GROWS else ["allow-oom"])
 
 
+def sources(words: bool = False) -> dict[str, str]:
+    """The text of each script by its name; with ``words``, of ``_words`` too."""
+    files = {f.name[:-4]: f.read_text() for f in resources.files("statemq").joinpath("lua").iterdir() if f.name.endswith(".lua")}
+    return {name: text for name, text in files.items() if words or name != "_words"}
+
+
 @cache
 def library() -> Library:
     """Joined from ``statemq/lua/*.lua``: the file's name is the function's."""
-    files = {f.name[:-4]: f.read_text() for f in resources.files("statemq").joinpath("lua").iterdir() if f.name.endswith(".lua")}
+    files = sources(words=True)
     words = files.pop("_words")
     body = words + "".join(f"\nlocal function {name}(KEYS, ARGV)\n{files[name]}end\n" for name in sorted(files))
     mark = hashlib.sha256(body.encode()).hexdigest()[:12]
@@ -64,9 +70,13 @@ def library() -> Library:
 class Scripts:
     """How to call a script on one server: by function, or by hash of its text."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, refuse_eviction: bool = True) -> None:
         self._library = library()
+        self._refuses_eviction = refuse_eviction
         self.by_hash = False
+        self.denied: UnsupportedServer | None = None
+        """Why this user may run none; who only reads needs none."""
+        self._usable = False
         self._shas: dict[str, str] = {}
         self._names = {s: self._library.function(s) for s in self._library.scripts}
 
@@ -76,6 +86,7 @@ class Scripts:
         for reply in (listed, info):
             if isinstance(reply, OSError | EOFError):
                 raise reply  # lost, not denied
+        self.denied = None
         if self.by_hash:
             await self._load_scripts(wire, ReplyError("functions were refused before"))  # calls by hash may wait to be sent again
         elif isinstance(listed, ReplyError) or not listed:
@@ -85,7 +96,9 @@ class Scripts:
                 await self._load_scripts(wire, loaded)
             elif isinstance(loaded, OSError | EOFError):
                 raise loaded
-        _refuse_eviction(wire, info)
+        self._usable = self.denied is None
+        if self._refuses_eviction:
+            _refuse_eviction(wire, info)
 
     async def _load_scripts(self, wire: Wire, why: ReplyError) -> None:
         if "unknown command" in why.message.lower():
@@ -96,10 +109,14 @@ class Scripts:
         replies = await wire.hello(*(("SCRIPT", "LOAD", self._library.scripts[s]) for s in names))
         for name, reply in zip(names, replies, strict=True):
             if isinstance(reply, ReplyError):
-                raise UnsupportedServer(
+                denied = UnsupportedServer(
                     f"the server at {wire.address} allows neither functions ({why}) nor scripts ({reply}); "
                     "statemq needs FUNCTION LOAD and FCALL, or SCRIPT LOAD and EVALSHA"
                 )
+                if self._usable or reply.word not in DENIED:  # scripts may wait to be sent again
+                    raise denied
+                self.denied = denied
+                return
             if isinstance(reply, BaseException):
                 raise reply
             self._shas[name] = reply.decode()

@@ -323,6 +323,13 @@ def _refuse(answer: asyncio.Future[Reply], error: BaseException) -> None:
     answer.exception()
 
 
+def refused(error: BaseException) -> asyncio.Future[Reply]:
+    """The answer to a call that was not even sent."""
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    _refuse(answer, error)
+    return answer
+
+
 def swallow(futures: Iterable[asyncio.Future[Any]]) -> None:
     """Marks failures as seen where the caller learns of them by another way."""
     for future in futures:

@@ -18,7 +18,7 @@ import msgspec
 
 from statemq import events, keys
 from statemq.config import LIMITS, WorkerSettings
-from statemq.keys import PartitionKeys
+from statemq.keys import PartitionKeys, forwarded_from
 from statemq.spec import MachineSpec
 from statemq.store import lease
 from statemq.store.commands import ByHand, Garbage, Look, Queued, entry_order, flat_fields, read_entry
@@ -578,7 +578,8 @@ class Partition:
             there = PartitionKeys(self.keys.namespace, self.keys.machine, by_hand.partition)
             fields = flat_fields(c)
             names = [there.commands, there.accepted, there.received]
-            await self.answer(self.router.run("forward", names, f"hand:{self.keys.number}", c.entry, c.id, len(fields) // 2, *fields))
+            source = forwarded_from(self.keys.number)
+            await self.answer(self.router.run("forward", names, source, c.entry, c.id, len(fields) // 2, *fields))
             await self.answer(self.fence.drop([(c.entry, "")]))
         self._forwarding = False
 

@@ -14,6 +14,8 @@ import pytest
 from redis import Redis
 
 from statemq import Client, Context, Machine, transition
+from statemq.doctor.examine import examine
+from statemq.doctor.finding import Level
 from statemq.keys import PartitionKeys, partition_of
 from statemq.server import EmbeddedServer
 from statemq.server.host import end_with_parent, free_port
@@ -184,3 +186,21 @@ async def test_a_killed_worker_s_partitions_are_taken_over_at_once(cluster: str,
             if worker.poll() is None:
                 worker.terminate()
                 worker.wait(20)
+
+
+async def test_doctor_looks_at_every_node_and_mends_where_the_partition_lies(cluster: str) -> None:
+    async with Client(cluster, machines=[Globe]) as client, working(cluster, "statemq", Globe):
+        found = await examine(cluster, "statemq")
+        assert len({line.where for line in found if line.check == "eviction"}) == NODES
+        assert {line.level for line in found if line.where == "globe"} == {Level.ok}
+        part = PartitionKeys("statemq", "globe", partition_of("a", 8))
+        used_up = "18446744073709551615-18446744073709551615"
+        await client._router.call(part.commands, "XADD", part.commands, used_up, "key", "a", "transition", "ping")
+
+        async def drained() -> bool:
+            return await client._router.call(part.commands, "XLEN", part.commands) == 0
+
+        await wait_until(drained)
+        found = await examine(cluster, "statemq", ["globe"], repair=True)
+        assert [line.level for line in found if line.check == "repair"] == [Level.ok]
+        assert await client.call(Globe.ping("a"), timeout=30) == "a"

@@ -1,0 +1,342 @@
+"""Least privilege (S12): each role works as a user with exactly the rule that ``statemq acl`` prints, and uses all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.exceptions import NoPermissionError
+
+from statemq import Client
+from statemq.config import Role, WorkerSettings
+from statemq.doctor.examine import examine
+from statemq.errors import UnsupportedServer
+from statemq.keys import PartitionKeys, partition_of
+from statemq.server import EmbeddedServer
+from statemq.store import acl
+from statemq.store.durability import parse
+from statemq.store.router import Router
+from statemq.worker import sweep
+from statemq.worker.daemon import Worker
+from tests.integration import box
+from tests.integration.box import Box
+from tests.integration.monitor import monitoring
+from tests.integration.races.stage import Stage, stage
+from tests.waiting import wait_until
+from tests.working import working
+
+NAMESPACE = "shop"
+PARTS = [PartitionKeys(NAMESPACE, "box", p) for p in range(2)]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(Path(tmp_path_factory.mktemp("own")), server_bin=os.environ.get("STATEMQ_TEST_SERVER")) as server:
+        yield server
+
+
+@pytest.fixture
+def admin(own: EmbeddedServer) -> Iterator[Redis]:
+    with Redis(port=own.port, db=1, decode_responses=True) as opened:
+        opened.flushall()
+        opened.function_flush()
+        opened.script_flush()
+        opened.acl_log_reset()
+        yield opened
+
+
+def grant(admin: Redis, own: EmbeddedServer, role: Role, *, without: str = "", **how: Any) -> str:
+    """The URL of a user with this role's rule, in database 1."""
+    words = acl.rule(role, NAMESPACE, **how).split()
+    admin.execute_command("ACL", "SETUSER", role.value, "reset", "on", ">secret", *(w for w in words if w != f"+{without}"))
+    return f"{own.url.replace('redis://', f'redis://{role.value}:secret@')}/1"
+
+
+def denials(admin: Redis) -> set[tuple[Role, str]]:
+    """User and what was refused."""
+    return {(Role(row["username"]), row["object"]) for row in admin.acl_log(128) if row["username"] in set(Role)}
+
+
+ALWAYS = {"auth"}
+"""Needs no right."""
+
+FALLBACK = {"function|list", "function|load"}
+"""What is asked first; without functions its refusal leads to EVALSHA."""
+
+USED_UP = "18446744073709551615-18446744073709551615"
+
+
+class People:
+    """A client, an operator and a reader, and where they look."""
+
+    def __init__(self, client: Client, operator: Client, reader: Client, urls: dict[Role, str], admin: Redis) -> None:
+        self.client, self.operator, self.reader, self.urls, self.admin = client, operator, reader, urls, admin
+
+    async def work(self) -> None:
+        """What they do in a day, beside a worker; returns when all has ended."""
+        client, operator = self.client, self.operator
+        assert await client.call(Box.put("a"), timeout=20) == 1
+        assert await client.call("box", "a", "step", {"sleep": 0.05}, timeout=20)
+        late = await client.send(Box.put("b"), delay=0.05, idempotency_key="once")
+        assert (await client.send(Box.put("b"), delay=0.05, idempotency_key="once")).id == late.id
+        assert await client.handle(late.id).result(timeout=20) == 1
+        await self._queues()
+        await operator.pause(Box, "d")
+        held = await client.send(Box.put("d"))
+        await operator.resume(Box, "d")
+        assert await held.result(timeout=20) == 1
+        await operator.pause(Box)
+        await operator.resume(Box)
+        running = await client.send(Box.hold("a"))
+        await wait_until(lambda: self.admin.exists(PARTS[partition_of("a", 2)].steps(running.id)))
+        assert await operator.cancel(running.id) == "asked"
+        assert (await running.outcome(timeout=20)).outcome == "cancelled"
+        for _ in range(2):
+            assert (await (await client.send(Box.gated("a", then="fail"))).outcome(timeout=20)).outcome == "failed"
+        [id] = await operator.failed_retry(Box, [(await operator.failed(Box))[0].letter])
+        assert (await client.handle(id).outcome(timeout=20)).outcome == "failed"
+        assert await operator.failed_discard(Box) == 2
+
+    async def _queues(self) -> None:
+        """A busy key: behind what runs two are read ahead and the others parked; some of all are cancelled."""
+        box.gate = asyncio.Event()
+        first = await self.client.send(Box.gated("c"))
+        await wait_until(lambda: box.ran["c"])
+        behind = await self.client.send_many([Box.gated("c") if n == 2 else Box.put("c") for n in range(8)])
+        await wait_until(lambda: self.admin.llen(PARTS[partition_of("c", 2)].inbox("c")) == 6)
+        delayed = await self.client.send(Box.put("a"), delay=60, idempotency_key="later")
+        await self.look()
+        for handle in (behind[0], behind[3], behind[7], delayed):
+            assert await self.operator.cancel(handle.id) == "cancelled"
+        assert (await self.client.handle(first.id).status()).status == "running"
+        begun, box.gate = box.gate, asyncio.Event()
+        begun.set()
+        await wait_until(lambda: self._runs(behind[2].id))  # from its inbox
+        box.gate.set()
+        assert [await behind[n].result(timeout=20) for n in (1, 2, 4, 5, 6)] == [1, None, 2, 3, 4]
+
+    async def _runs(self, id: str) -> bool:
+        return (await self.reader.show(id)).status == "running"
+
+    async def look(self) -> None:
+        """All there is to see."""
+        reader = self.reader
+        await reader.machines()
+        await reader.get("box", "a")
+        await reader.list("box")
+        await reader.list("box", state="open", older=0)
+        rows = await reader.queue("box")
+        assert {row.where for row in rows} == {"stream", "inbox", "timer"}
+        assert {(await reader.show(row.id)).id for row in rows} == {row.id for row in rows}
+        await reader.queue("box", "c")
+        await reader.history("box")
+        await reader.history("box", "a")
+        await reader.failed("box")
+        await reader.partitions("box")
+        await reader.workers()
+        await reader.live_workers("box")
+        await reader.can("box", "a", "put")
+        await reader.graph("box")
+        found = await examine(self.urls[Role.reader], NAMESPACE)
+        assert not [finding for finding in found if finding.check == "rights" or finding.level == "bad"]
+
+    async def mend(self) -> None:
+        """An entry of the far future uses up a stream's ids; the operator mends it."""
+        part = PARTS[partition_of("a", 2)]
+        self.admin.xadd(part.commands, {"key": "a", "transition": "put"}, id=USED_UP)
+        await wait_until(lambda: not self.admin.xlen(part.commands))
+        found = await examine(self.urls[Role.operator], NAMESPACE, repair=True)
+        assert [(f.level, f.text) for f in found if f.check == "repair"] == [
+            ("ok", f"partition {part.number} takes commands again: its used-up stream was deleted, and its owner begins anew")
+        ]
+        assert await self.client.call(Box.put("a"), timeout=20)
+
+
+async def scripts(play: Stage) -> None:
+    """Calls of a worker that take a race to come about: an older command is parked behind a younger one."""
+    await play.send("a", 1, 2)
+    one, two = play.queued()
+    fence = await play.own()
+    await fence.answer(fence.park({"a": [two]}, {"a": True}))
+    await fence.answer(fence.park({"a": [one]}, {"a": True}))
+    assert play.inbox("a") == [one.id, two.id]
+
+
+async def full(url: str, admin: Redis) -> None:
+    """A full server takes no function: what a worker then runs, it runs by hash (P22)."""
+    admin.function_flush()
+    admin.config_set("maxmemory", 1)
+    router = await Router(url).open()
+    try:
+        assert await router.run("renew", [PARTS[0].lease], "nobody's", 1000) == [b"fenced"]
+    finally:
+        await router.close()
+        admin.config_set("maxmemory", 0)
+
+
+@pytest.mark.parametrize("functions", [True, False], ids=["functions", "hashes"])
+async def test_each_role_uses_all_of_its_rule_and_nothing_else(
+    own: EmbeddedServer, admin: Redis, functions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "EVERY_S", 0.05)
+    box.ran.clear()
+    urls = {role: grant(admin, own, role, functions=functions) for role in Role}
+    with monitoring(own.port) as monitor:
+        close = Router.close
+
+        async def seen_before(router: Router) -> None:
+            monitor.seen()
+            await close(router)
+
+        monkeypatch.setattr(Router, "close", seen_before)
+
+        async def sends(role: Role, name: str) -> bool:
+            monitor.seen()
+            return name in monitor.used()[role.value]
+
+        async with (
+            Client(urls[Role.client], namespace=NAMESPACE, machines=[Box]) as client,  # comes first: it declares, and no function is there
+            Client(urls[Role.operator], namespace=NAMESPACE) as operator,
+            Client(urls[Role.reader], namespace=NAMESPACE) as reader,
+        ):
+            people = People(client, operator, reader, urls, admin)
+            async with working(urls[Role.worker], NAMESPACE, Box, suspend_after_s=0.001, read_ahead=2, lease_ms=1000):
+                await people.work()
+                async with Client(urls[Role.client], namespace=NAMESPACE, machines=[Box]) as later:  # finds the functions
+                    assert await later.call(Box.put("f"), timeout=20) == 1
+                await people.mend()
+                async with second(urls[Role.worker]):
+                    await wait_until(lambda: sends(Role.worker, "pubsub|shardnumsub"))
+                async with stage(urls[Role.worker], NAMESPACE) as play:
+                    await scripts(play)
+                await full(urls[Role.worker], admin)
+                denied = denials(admin)
+                # another namespace's backup was put here, without its config: the worker asks what there is
+                admin.delete(f"{NAMESPACE}:{{box}}:config")
+                admin.hset(PARTS[0].lease, mapping={"token": "", "incarnation": "another"})
+                await wait_until(lambda: sends(Role.worker, "smembers"), timeout_s=30)
+        used = monitor.used()
+    assert set(used) >= {role.value for role in Role}
+    assert not {name: sent for name, sent in used.items() if name.startswith("nobody known") and "auth" in sent}
+    below: set[str] = set()
+    for role in Role:
+        mine = used[role.value] - ALWAYS
+        listed = set(acl.commands(role, functions=functions))
+        assert mine <= listed
+        below = mine if role is Role.worker else below | mine
+        assert below == listed, f"{role} has rights that nothing of it uses"
+    reads = {(Role.reader, name) for name in (*FALLBACK, "script|load", "config|get")}
+    # a rule with functions is refused one thing: those who came before a worker may not load them
+    others = {(role, "function|load") for role in (Role.client, Role.operator)}
+    others |= set() if functions else {(role, name) for role in Role for name in FALLBACK}
+    stages = {(Role.worker, "client|setinfo")}  # the test's own library
+    assert denied - stages == reads | others | {(Role.operator, "config|get")}
+
+
+@asynccontextmanager
+async def second(url: str) -> AsyncIterator[None]:
+    """One more worker: each looks whether the other lives."""
+    worker = Worker([Box], url, namespace=NAMESPACE)
+    running = asyncio.ensure_future(worker.run())
+    try:
+        yield
+    finally:
+        worker.stop()
+        await running
+
+
+@pytest.mark.parametrize("level", ["fsync", "replicas=1"])
+async def test_a_client_that_waits_for_disk_or_replicas_has_a_rule_too(own: EmbeddedServer, admin: Redis, level: str) -> None:
+    if level == "fsync" and admin.info("server")["redis_version"].startswith("7.0"):
+        pytest.skip("WAITAOF came with 7.2")
+    plain, rule = (set(acl.commands(Role.client, durability=parse(text))) for text in (None, level))
+    assert rule - plain == {"pexpire", "waitaof" if level == "fsync" else "wait"}
+    url = grant(admin, own, Role.client, durability=parse(level))
+    with monitoring(own.port) as monitor:
+        async with working(own.url + "/1", NAMESPACE, Box), Client(url, namespace=NAMESPACE, machines=[Box], durability=level) as client:
+            sent = asyncio.ensure_future(client.send(Box.put("a")))  # with replicas=1 it waits for ever: there is none
+
+            async def waits() -> bool:
+                monitor.seen()
+                return ("waitaof" if level == "fsync" else "wait") in monitor.used()["client"]
+
+            await wait_until(waits)
+            if level == "fsync":
+                async with Client(url, namespace=NAMESPACE, durability=level) as other:  # which has to ask
+                    assert (await other.handle((await sent).id).outcome(timeout=20)).outcome == "completed"
+                    monitor.seen()
+                assert "pexpire" in monitor.used()["client"]
+            sent.cancel()
+    assert {name for _, name in denials(admin)} <= {"function|load"}
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_nothing_else_is_allowed(own: EmbeddedServer, admin: Redis, role: Role) -> None:
+    url = grant(admin, own, role)
+    admin.set("other", "1")
+    admin.hset("shop2:{box:0}:lease", "token", "t")
+    with Redis.from_url(url, decode_responses=True) as redis:
+        refused: list[tuple[Any, ...]] = [
+            ("SET", "other", "1"),
+            ("SET", f"{NAMESPACE}:x", "1"),
+            ("HGETALL", "other"),
+            ("HGETALL", "shop2:{box:0}:lease"),
+            ("FLUSHALL",),
+            ("FLUSHDB",),
+            ("CONFIG", "GET", "*"),
+            ("CONFIG", "SET", "dir", "/"),
+            ("KEYS", "*"),
+            ("SCAN", "0"),
+            ("ACL", "LIST"),
+            ("CLIENT", "LIST"),
+            ("MONITOR",),
+            ("FUNCTION", "FLUSH"),
+            ("SCRIPT", "FLUSH"),
+            ("EVAL", "return 1", "0"),
+            ("XGROUP", "DESTROY", f"{NAMESPACE}:{{box:0}}:commands", "workers"),
+            ("SUBSCRIBE", "other:news"),
+            ("SUBSCRIBE", "shop2:reply:x"),
+            ("PUBLISH", "shop2:reply:x", "[]"),
+        ]
+        if role is not Role.worker:
+            refused.append(("FUNCTION", "LOAD", "REPLACE", "#!lua name=x\nredis.register_function('x', function() end)"))
+        if role is Role.reader:
+            refused += [
+                ("HSET", f"{NAMESPACE}:{{box:0}}:lease", "token", "x"),
+                ("DEL", f"{NAMESPACE}:machines"),
+                ("XADD", f"{NAMESPACE}:{{box:0}}:commands", "*", "key", "a"),
+                ("FCALL", "x", "0"),
+                ("EVALSHA", "0" * 40, "0"),
+                ("SUBSCRIBE", f"{NAMESPACE}:reply:x"),
+            ]
+        if role is Role.client:
+            refused += [
+                ("XDEL", f"{NAMESPACE}:{{box:0}}:failed", "1-1"),
+                ("PUBLISH", f"{NAMESPACE}:{{box}}:news", "released 0"),
+                ("SUBSCRIBE", f"{NAMESPACE}:{{box}}:news"),
+            ]
+        for words in refused:
+            with pytest.raises(NoPermissionError):
+                redis.execute_command(*words)
+    assert admin.get("other") == "1"
+
+
+async def test_who_may_run_no_scripts_reads_and_is_told_so_when_it_writes(own: EmbeddedServer, admin: Redis) -> None:
+    url = grant(admin, own, Role.reader)
+    async with Client(own.url + "/1", namespace=NAMESPACE, machines=[Box]):
+        pass
+    async with Client(url, namespace=NAMESPACE) as reader:
+        assert (await reader.get("box", "a")).version == 0
+        with pytest.raises(UnsupportedServer, match=r"allows neither functions .*NOPERM.* nor scripts"):
+            await reader.pause("box", "a")
+        with pytest.raises(UnsupportedServer, match="allows neither functions"):
+            await reader.call("box", "a", "put", timeout=5)
+        assert (await reader.get("box", "a")).version == 0
+    with pytest.raises(UnsupportedServer, match="allows neither functions"):
+        await Worker([Box], url, namespace=NAMESPACE, settings=WorkerSettings()).run()
