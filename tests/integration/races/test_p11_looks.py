@@ -137,7 +137,7 @@ async def test_branches_that_sleep_share_their_command_s_slot(play: Stage, hooks
 
     async def work(self: Any, ctx: Any, n: int) -> None:
         if n == 1:
-            await asyncio.gather(ctx.sleep(0.02), ctx.sleep(0.02))
+            await asyncio.gather(ctx.sleep(0.3), ctx.sleep(0.3))
         else:
             await gate(n)
 
