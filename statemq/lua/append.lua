@@ -4,8 +4,8 @@
 -- KEYS commands accepted lease outcomes(stem) timers timers:data [once …] (one for each command with an idempotency key, in order)
 -- ARGV incarnation backlog resend_within_ms max_key max_arguments reply n, n ids, n times: key transition args,
 --      then for each command that is not plain: its place in the list, delay_ms digest extras [field value …]
--- RETURNS 'lost', or a list of one text a command:
---      accepted <entry> | delayed <due ms> | known | ended <outcome> | late | full | exhausted | large <what> <size>
+-- RETURNS 'lost', 'accepted' if all are, or a list of one text a command:
+--      accepted | delayed <due ms> | known | ended <outcome> | late | full | exhausted | large <what> <size>
 --      | attached <id> | conflict <id>
 local commands, accepted, lease, outcomes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local timers, timers_data = KEYS[5], KEYS[6]
@@ -31,7 +31,7 @@ local known = redis.call('HMGET', accepted, unpack(ARGV, 8, 7 + n))
 local ended = redis.call('HMGET', period_key(outcomes, now), unpack(ARGV, 8, 7 + n))
 local ended_before = redis.call('HMGET', period_key(outcomes, now - PERIOD_MS), unpack(ARGV, 8, 7 + n))
 local here = {} -- ids of this very call, so that a batch which names one twice queues it once
-local answers, next_once = {}, 7
+local answers, plain, next_once = {}, 0, 7
 local fresh, f = {}, 0 -- accepted fields of this call: id, entry, id, entry …
 
 for c = 1, n do
@@ -59,7 +59,7 @@ for c = 1, n do
   end
   if not answer then
     -- P26: 'machine.partition.<uuid7>', whose first 12 hex digits are ms
-    local made = string.sub(id, -33, -33) == '.' and string.sub(id, -20, -20) == '7' and tonumber(string.sub(id, -32, -21), 16)
+    local made = string.byte(id, -33) == 46 and string.byte(id, -20) == 55 and tonumber(string.sub(id, -32, -21), 16)
     if made and now - made > resend_within then answer = 'late' end
   end
   if not answer and once then
@@ -79,7 +79,8 @@ for c = 1, n do
       f = f + 2
       here[id] = true
       waiting = waiting + 1
-      answer = 'accepted ' .. entry
+      answer = 'accepted'
+      plain = plain + 1
     elseif string.find(entry.err, 'exhausted') then
       answer = 'exhausted'
     else
@@ -114,7 +115,7 @@ for c = 1, n do
       else
         fresh[f + 1], fresh[f + 2] = id, entry
         f = f + 2
-        answer = 'accepted ' .. entry
+        answer = 'accepted'
       end
     end
     if string.sub(answer, 1, 9) ~= 'exhausted' then
@@ -126,4 +127,4 @@ for c = 1, n do
   answers[c] = answer
 end
 if f > 0 then redis.call('HSET', accepted, unpack(fresh)) end
-return answers
+return plain == n and 'accepted' or answers

@@ -17,7 +17,7 @@ from statemq.config import LIMITS, RESEND_WITHIN_MS
 from statemq.errors import NamespaceLost, RedisAway, StatemqError
 from statemq.keys import PartitionKeys
 from statemq.store.catalog import Catalog
-from statemq.store.draft import Answer, Appended, Draft, fail, said, settle
+from statemq.store.draft import ACCEPTED, Answer, Appended, Draft, fail, said, settle
 from statemq.store.durability import Durability, outcomes_settled, settled
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire
@@ -167,8 +167,8 @@ class Appender:
         late = False
         for line, batch, incarnation, call in sent:
             try:
-                answers = await call
-                if isinstance(answers, bytes):
+                answers = _words(await call, batch)
+                if answers is None:
                     answers = await self._again(line.keys, incarnation, batch)
                 if self._durability is not None:
                     await self._be_safe(line.keys, answers)
@@ -195,8 +195,8 @@ class Appender:
         known = self._catalog.kept(keys.machine)
         fresh = await self._catalog.reread(keys.machine)
         if fresh.config.incarnation != incarnation and fresh.config.partitions == known.config.partitions:
-            answers = await self._run(keys, fresh.config.incarnation, batch)
-            if not isinstance(answers, bytes):
+            answers = _words(await self._run(keys, fresh.config.incarnation, batch), batch)
+            if answers is not None:
                 return answers
         raise NamespaceLost(
             f"partition {keys.number} of {keys.machine} was wiped or replaced (namespace {keys.namespace}); nothing was queued"
@@ -213,7 +213,7 @@ class Appender:
             pass
 
     def _run(self, keys: PartitionKeys, incarnation: str, batch: list[Sent]) -> asyncio.Future[list[bytes] | bytes]:
-        """The script's words; ``lost`` if the partition is not of this incarnation."""
+        """The script's answer."""
         names = [keys.commands, keys.accepted, keys.lease, keys.outcomes_, keys.timers, keys.timers_data]
         args: list[bytes | str | int] = [
             incarnation,
@@ -233,6 +233,13 @@ class Appender:
                     names.append(keys.once(d.key, d.idempotency_key))
                 specials += (place, "" if d.delay_ms is None else d.delay_ms, d.digest, len(d.extras) // 2, *d.extras)
         return self._router.run("append", names, *args, *specials)
+
+
+def _words(reply: list[bytes] | bytes, batch: list[Sent]) -> list[bytes] | None:
+    """One word a command; None if the partition is not of this incarnation."""
+    if isinstance(reply, list):
+        return reply
+    return [ACCEPTED] * len(batch) if reply == ACCEPTED else None
 
 
 def _fail_all(batch: Iterable[Sent], error: StatemqError) -> None:

@@ -15,6 +15,8 @@ from statemq.store.wire import ReplyError
 
 _outcome = msgspec.json.Decoder(Outcome).decode
 
+ACCEPTED = b"accepted"
+
 
 class Appended(msgspec.Struct, frozen=True):
     """An answer: the command's id, its outcome if it has ended already, and whether it is an earlier request's command."""
@@ -59,7 +61,7 @@ def settle(draft: Draft, answer: Answer, text: bytes) -> None:
     """The script's word as a result or an error."""
     if answer.done():
         return
-    if text.startswith(b"accepted"):  # nearly always
+    if text == ACCEPTED:  # nearly always
         answer.set_result(Appended(draft.id))
         return
     word, _, rest = text.decode().partition(" ")

@@ -25,8 +25,8 @@ async def append(play: Stage, id: str, *, key: str = "a", n: int = 1, delay: str
     limits = (LIMITS.backlog, RESEND_WITHIN_MS, LIMITS.key, LIMITS.arguments)
     special = (1, delay, digest, 0) if delay or digest else ()
     args: list[Any] = [play.config.incarnation, *limits, "", 1, id, key, "note", b'{"n":%d}' % n, *special]
-    [word] = await play.router.run("append", names, *args)
-    return str(word.decode())
+    word = await play.router.run("append", names, *args)
+    return str((word[0] if isinstance(word, list) else word).decode())
 
 
 @pytest.mark.leaves_work
