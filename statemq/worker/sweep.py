@@ -1,4 +1,5 @@
-"""What an owner keeps tidy beside its work: forgotten outcomes, and accepted commands whose entry somebody deleted."""
+"""What an owner looks after beside its work: that its store was not set back, forgotten outcomes, accepted commands whose entry
+somebody deleted."""
 
 from __future__ import annotations
 
@@ -25,6 +26,8 @@ async def sweep(p: Partition) -> None:
             return
         if not p.caught_up:
             continue
+        # P2: only a numbered call tells an idle owner that its store was set back, and that what it has ended lies there again
+        await p.answer(p.fence.adopt([]))
         await _forget_outcomes(p)
         cursor = await _find_removed(p, cursor)
 
