@@ -1,0 +1,112 @@
+"""Mistakes in the scripts, each with the small scope that finds it: the proof that the exploration can fail."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tests.scope.explore import Faults, Plan
+from tests.scope.store import Broken
+
+
+class Mistake(NamedTuple):
+    """``rule``: what it breaks; the scope's commands, faults, and how many commands lie in the stream from the beginning."""
+
+    rule: str
+    broken: Broken
+    plan: Plan
+    faults: Faults
+    queued: int
+
+
+ADD_ADD: Plan = (("add", "a"), ("add", "a"))
+ADD_PAY: Plan = (("add", "a"), ("pay", "a"))
+PAY_ADD: Plan = (("pay", "a"), ("add", "a"))
+PAY_ADD_ADD: Plan = (("pay", "a"), ("add", "a"), ("add", "a"))
+NAP_ADD_ADD: Plan = (("nap", "a"), ("add", "a"), ("add", "a"))
+
+_TOKEN = "if held[1] ~= token then return 'fenced' end"
+_EPOCH = "(tonumber(string.match(held[1] or '', '^%d+')) or 0) > tonumber(string.match(token, '^%d+'))"
+_ENTRIES = "for c = 1, n do redis.call('XDEL', commands, ARGV[base + (c - 1) * width + 1]) end "
+
+
+MISTAKES = {
+    "no-token-compare": Mistake("P1", Broken("_words", _TOKEN, ""), PAY_ADD, Faults(lapses=1), 2),
+    "token-without-worker": Mistake(
+        "P1", Broken("acquire", "token = text(epoch) .. tail", "token = text(epoch)"), ADD_ADD, Faults(lapses=1, rewinds=1), 2
+    ),
+    "epoch-at-least": Mistake(
+        "P1", Broken("_words", _TOKEN, f"if {_EPOCH} then return 'fenced' end"), ADD_ADD, Faults(lapses=1, rewinds=1), 2
+    ),
+    "renewal-without-token": Mistake(
+        "P1", Broken("renew", "if held[1] ~= token then return { 'fenced' } end", ""), ADD_ADD, Faults(lapses=1), 2
+    ),
+    "release-without-token": Mistake(
+        "P1",
+        Broken("release", "if redis.call('HGET', lease, 'token') ~= token then return 'fenced' end", ""),
+        ADD_ADD, Faults(releases=1, cuts=1, lapses=1), 2,
+    ),
+    "resend-applied-again": Mistake("P2", Broken("_words", "return 'seen'", "return nil"), PAY_ADD, Faults(cuts=1), 2),
+    "last-number-applied-again": Mistake("P2", Broken("_words", "mine <= last", "mine < last"), PAY_ADD, Faults(cuts=1), 2),
+    "higher-number-applied": Mistake("P2", Broken("_words", "mine > last + 1", "false"), ADD_PAY, Faults(rewinds=1), 2),
+    "start-of-what-is-gone": Mistake("P3", Broken("start", "if where[c] == entry then", "if true then"), PAY_ADD, Faults(cancels=1), 2),
+    "acquire-without-compare": Mistake(
+        "P4",
+        Broken("acquire", "if token ~= believed then", "if false then"),
+        ADD_ADD, Faults(cuts=1, lapses=1), 2,
+    ),
+    "acquire-from-the-living": Mistake(
+        "P4", Broken("acquire", "and deadline > now then", "and false then"), ADD_ADD, Faults(lapses=1, crashes=1), 2
+    ),
+    "park-behind-the-younger": Mistake(
+        "P8",
+        Broken("park", "if tail and older((element(push[1])), (element(tail))) then", "if false then"),
+        PAY_ADD_ADD, Faults(parks=2, lapses=1), 3,
+    ),
+    "parked-entry-stays": Mistake(
+        "P8", Broken("park", "redis.call('XDEL', commands, unpack(drop))", ""), PAY_ADD, Faults(parks=1), 2
+    ),
+    "postpone-to-the-right": Mistake("P8", Broken("postpone", "'LPUSH'", "'RPUSH'"), NAP_ADD_ADD, Faults(parks=1), 3),
+    "postpone-without-read-ahead": Mistake(
+        "P8", Broken("postpone", "for b = behind, 1, -1 do", "for b = behind, 2, -1 do"), NAP_ADD_ADD, Faults(), 3
+    ),
+    "wake-forgets-the-key": Mistake(
+        "P9", Broken("wake", "redis.call('ZADD', ready, 'NX', now, p[3])", ""), NAP_ADD_ADD, Faults(), 3
+    ),
+    "record-overwrites": Mistake(
+        "P15",
+        Broken("record", "redis.call('HSETNX', steps, field, value) == 0", "redis.call('HSET', steps, field, value) == -1"),
+        PAY_ADD, Faults(stragglers=1), 2,
+    ),
+    "record-of-what-is-gone": Mistake("P15", Broken("record", "if not live[r] then", "if false then"), PAY_ADD, Faults(cancels=1), 2),
+    "record-answers-late": Mistake(
+        "P15",
+        Broken("record", "(stands == value or not stands) and '' or stands", "''"),
+        PAY_ADD, Faults(stragglers=1), 2,
+    ),
+    "no-version-compare": Mistake("P19", Broken("commit", "if stored ~= version then", "if false then"), ADD_ADD, Faults(cancels=1), 2),
+    "no-look-at-accepted": Mistake(
+        "P19", Broken("commit", "if taken[ids[c]] or not where[c] or", "if false and"), ADD_ADD, Faults(cancels=1), 2
+    ),
+    "entries-go-before-the-checks": Mistake(
+        "P19",
+        Broken("commit", "local next_key = 8 + states", f"local next_key = 8 + states {_ENTRIES}"),
+        ADD_ADD, Faults(cuts=1, cancels=1), 2,
+    ),
+    "resent-commit-was-applied": Mistake(
+        "P19",
+        Broken("commit", "where[c] and 'conflict' or (ours and 'applied' or 'gone')", "'applied'"),
+        ADD_ADD, Faults(cuts=1, cancels=1), 2,
+    ),
+    "committed-entry-stays": Mistake(
+        "P19", Broken("commit", "redis.call('XDEL', commands, unpack(entries))", ""), ADD_ADD, Faults(), 2
+    ),
+    "committed-journal-stays": Mistake(
+        "P19", Broken("commit", "redis.call('UNLINK', unpack(journals))", ""), PAY_ADD, Faults(), 2
+    ),
+    "no-look-at-what-waits": Mistake(
+        "P26", Broken("append", "elseif known[c] or here[id] then", "elseif false then"), ADD_ADD, Faults(cuts=1), 0
+    ),
+    "no-look-at-what-ended": Mistake(
+        "P26", Broken("append", "local outcome = ended[c] or ended_before[c]", "local outcome = nil"), ADD_ADD, Faults(cuts=1), 0
+    ),
+}  # fmt: skip
