@@ -170,3 +170,14 @@ async def test_a_durability_that_is_not_there_is_waited_for(url: str, namespace:
         with pytest.raises(Pending, match="Redis did not confirm"):
             await client.call(Door.open("a"), timeout=0.2)
         assert len(await fake.queued("a")) == 1
+
+
+@pytest.mark.leaves_work
+async def test_an_outcome_that_is_not_safe_is_not_told(client: Client, url: str, namespace: str, fake: FakeWorker) -> None:
+    """P23: the command was sent by somebody else, and has ended. Who wants a replica to have its outcome is told when one has."""
+    handle = await client.send(Door.open("a"))
+    await fake.complete("a", "done", silent=True)
+    assert await handle.result(timeout=20) == "done"
+    async with Client(url, namespace=namespace, machines=[Door], durability="replicas=1") as careful:
+        with pytest.raises(Pending):
+            await careful.handle(handle.id).result(timeout=1)

@@ -9,9 +9,10 @@ from tests.scope.store import Broken
 
 
 class Mistake(NamedTuple):
-    """``rule``: what it breaks; the scope's commands, faults, and how many commands lie in the stream from the beginning."""
+    """``rule`` and ``what``: what it breaks; the scope's commands, faults, and how many commands lie in the stream from the beginning."""
 
     rule: str
+    what: str
     broken: Broken
     plan: Plan
     faults: Faults
@@ -30,83 +31,131 @@ _ENTRIES = "for c = 1, n do redis.call('XDEL', commands, ARGV[base + (c - 1) * w
 
 
 MISTAKES = {
-    "no-token-compare": Mistake("P1", Broken("_words", _TOKEN, ""), PAY_ADD, Faults(lapses=1), 2),
+    "no-token-compare": Mistake(
+        "P1", "any token passes the fence",
+        Broken("_words", _TOKEN, ""), PAY_ADD, Faults(lapses=1), 2,
+    ),
     "token-without-worker": Mistake(
-        "P1", Broken("acquire", "token = text(epoch) .. tail", "token = text(epoch)"), ADD_ADD, Faults(lapses=1, rewinds=1), 2
+        "P1", "a token is its epoch only",
+        Broken("acquire", "token = text(epoch) .. tail", "token = text(epoch)"), ADD_ADD, Faults(lapses=1, rewinds=1), 2,
     ),
     "epoch-at-least": Mistake(
-        "P1", Broken("_words", _TOKEN, f"if {_EPOCH} then return 'fenced' end"), ADD_ADD, Faults(lapses=1, rewinds=1), 2
+        "P1", "the fence compares the epoch, by >=",
+        Broken("_words", _TOKEN, f"if {_EPOCH} then return 'fenced' end"), ADD_ADD, Faults(lapses=1, rewinds=1), 2,
     ),
     "renewal-without-token": Mistake(
-        "P1", Broken("renew", "if held[1] ~= token then return { 'fenced' } end", ""), ADD_ADD, Faults(lapses=1), 2
+        "P1", "anybody renews a lease",
+        Broken("renew", "if held[1] ~= token then return { 'fenced' } end", ""), ADD_ADD, Faults(lapses=1), 2,
     ),
     "release-without-token": Mistake(
-        "P1",
+        "P1", "anybody releases a partition",
         Broken("release", "if redis.call('HGET', lease, 'token') ~= token then return 'fenced' end", ""),
         ADD_ADD, Faults(releases=1, cuts=1, lapses=1), 2,
     ),
-    "resend-applied-again": Mistake("P2", Broken("_words", "return 'seen'", "return nil"), PAY_ADD, Faults(cuts=1), 2),
-    "last-number-applied-again": Mistake("P2", Broken("_words", "mine <= last", "mine < last"), PAY_ADD, Faults(cuts=1), 2),
-    "higher-number-applied": Mistake("P2", Broken("_words", "mine > last + 1", "false"), ADD_PAY, Faults(rewinds=1), 2),
-    "start-of-what-is-gone": Mistake("P3", Broken("start", "if where[c] == entry then", "if true then"), PAY_ADD, Faults(cancels=1), 2),
+    "resend-applied-again": Mistake(
+        "P2", "a call that was seen is applied again",
+        Broken("_words", "return 'seen'", "return nil"), PAY_ADD, Faults(cuts=1), 2,
+    ),
+    "last-number-applied-again": Mistake(
+        "P2", "a resend of the last call is applied again",
+        Broken("_words", "mine <= last", "mine < last"), PAY_ADD, Faults(cuts=1), 2,
+    ),
+    "higher-number-applied": Mistake(
+        "P2", "a call is applied though one before it is missing",
+        Broken("_words", "mine > last + 1", "false"), ADD_PAY, Faults(rewinds=1), 2,
+    ),
+    "start-unfenced": Mistake(
+        "P3", "a start is not fenced: claims are anybody's",
+        Broken("start", "if fault == 'fenced' or fault", "if fault"), PAY_ADD, Faults(lapses=1), 2,
+    ),
+    "start-of-what-is-gone": Mistake(
+        "P3", "a start does not say that its command is gone",
+        Broken("start", "if where[c] == entry then", "if true then"), PAY_ADD, Faults(cancels=1), 2,
+    ),
     "acquire-without-compare": Mistake(
-        "P4",
+        "P4", "acquire does not look at the token it believes dead",
         Broken("acquire", "if token ~= believed then", "if false then"),
         ADD_ADD, Faults(cuts=1, lapses=1), 2,
     ),
     "acquire-from-the-living": Mistake(
-        "P4", Broken("acquire", "and deadline > now then", "and false then"), ADD_ADD, Faults(lapses=1, crashes=1), 2
+        "P4", "acquire takes what a living owner holds",
+        Broken("acquire", "and deadline > now then", "and false then"), ADD_ADD, Faults(lapses=1, crashes=1), 2,
     ),
     "park-behind-the-younger": Mistake(
-        "P8",
+        "P8", "park puts what is older behind what is younger",
         Broken("park", "if tail and older((element(push[1])), (element(tail))) then", "if false then"),
         PAY_ADD_ADD, Faults(parks=2, lapses=1), 3,
     ),
     "parked-entry-stays": Mistake(
-        "P8", Broken("park", "redis.call('XDEL', commands, unpack(drop))", ""), PAY_ADD, Faults(parks=1), 2
+        "P8", "a parked command stays in the stream as well",
+        Broken("park", "redis.call('XDEL', commands, unpack(drop))", ""), PAY_ADD, Faults(parks=1), 2,
     ),
-    "postpone-to-the-right": Mistake("P8", Broken("postpone", "'LPUSH'", "'RPUSH'"), NAP_ADD_ADD, Faults(parks=1), 3),
+    "postpone-to-the-right": Mistake(
+        "P8", "postpone puts the read-ahead behind what was parked",
+        Broken("postpone", "'LPUSH'", "'RPUSH'"), NAP_ADD_ADD, Faults(parks=1), 3,
+    ),
     "postpone-without-read-ahead": Mistake(
-        "P8", Broken("postpone", "for b = behind, 1, -1 do", "for b = behind, 2, -1 do"), NAP_ADD_ADD, Faults(), 3
+        "P8", "postpone leaves what was read ahead in the stream",
+        Broken("postpone", "for b = behind, 1, -1 do", "for b = behind, 2, -1 do"), NAP_ADD_ADD, Faults(), 3,
     ),
     "wake-forgets-the-key": Mistake(
-        "P9", Broken("wake", "redis.call('ZADD', ready, 'NX', now, p[3])", ""), NAP_ADD_ADD, Faults(), 3
+        "P9", "a due wake-up does not make its key ready",
+        Broken("wake", "redis.call('ZADD', ready, 'NX', now, p[3])", ""), NAP_ADD_ADD, Faults(), 3,
+    ),
+    "record-unfenced": Mistake(
+        "P15", "a record is not fenced",
+        Broken("record", "if fault == 'fenced' or fault", "if fault"), PAY_ADD, Faults(lapses=1), 2,
     ),
     "record-overwrites": Mistake(
-        "P15",
+        "P15", "a late record overwrites the one that stands",
         Broken("record", "redis.call('HSETNX', steps, field, value) == 0", "redis.call('HSET', steps, field, value) == -1"),
         PAY_ADD, Faults(stragglers=1), 2,
     ),
-    "record-of-what-is-gone": Mistake("P15", Broken("record", "if not live[r] then", "if false then"), PAY_ADD, Faults(cancels=1), 2),
+    "record-of-what-is-gone": Mistake(
+        "P15", "a late record makes the journal of an ended command anew",
+        Broken("record", "if not live[r] then", "if false then"), PAY_ADD, Faults(cancels=1), 2,
+    ),
     "record-answers-late": Mistake(
-        "P15",
+        "P15", "a record does not answer what stands",
         Broken("record", "(stands == value or not stands) and '' or stands", "''"),
         PAY_ADD, Faults(stragglers=1), 2,
     ),
-    "no-version-compare": Mistake("P19", Broken("commit", "if stored ~= version then", "if false then"), ADD_ADD, Faults(cancels=1), 2),
+    "no-version-compare": Mistake(
+        "P19", "a commit does not compare the version",
+        Broken("commit", "if stored ~= version then", "if false then"), ADD_ADD, Faults(cancels=1), 2,
+    ),
     "no-look-at-accepted": Mistake(
-        "P19", Broken("commit", "if taken[ids[c]] or not where[c] or", "if false and"), ADD_ADD, Faults(cancels=1), 2
+        "P19", "a commit does not look whether its command is still there",
+        Broken("commit", "if taken[ids[c]] or not where[c] or", "if false and"), ADD_ADD, Faults(cancels=1), 2,
     ),
     "entries-go-before-the-checks": Mistake(
-        "P19",
+        "P19", "queue entries go before the commit is checked",
         Broken("commit", "local next_key = 8 + states", f"local next_key = 8 + states {_ENTRIES}"),
         ADD_ADD, Faults(cuts=1, cancels=1), 2,
     ),
     "resent-commit-was-applied": Mistake(
-        "P19",
+        "P19", "a resent commit is said to have been applied",
         Broken("commit", "where[c] and 'conflict' or (ours and 'applied' or 'gone')", "'applied'"),
         ADD_ADD, Faults(cuts=1, cancels=1), 2,
     ),
+    "outcome-outside-the-script": Mistake(
+        "P19", "the outcome is not written by the script that ends the command",
+        Broken("commit", "redis.call('HSET', outcomes_key, unpack(kept))", ""), ADD_ADD, Faults(), 2,
+    ),
     "committed-entry-stays": Mistake(
-        "P19", Broken("commit", "redis.call('XDEL', commands, unpack(entries))", ""), ADD_ADD, Faults(), 2
+        "P19", "a committed command stays queued",
+        Broken("commit", "redis.call('XDEL', commands, unpack(entries))", ""), ADD_ADD, Faults(), 2,
     ),
     "committed-journal-stays": Mistake(
-        "P19", Broken("commit", "redis.call('UNLINK', unpack(journals))", ""), PAY_ADD, Faults(), 2
+        "P19", "a committed command's journal stays",
+        Broken("commit", "redis.call('UNLINK', unpack(journals))", ""), PAY_ADD, Faults(), 2,
     ),
     "no-look-at-what-waits": Mistake(
-        "P26", Broken("append", "elseif known[c] or here[id] then", "elseif false then"), ADD_ADD, Faults(cuts=1), 0
+        "P26", "append does not look at what waits: dedupe off",
+        Broken("append", "elseif known[c] or here[id] then", "elseif false then"), ADD_ADD, Faults(cuts=1), 0,
     ),
     "no-look-at-what-ended": Mistake(
-        "P26", Broken("append", "local outcome = ended[c] or ended_before[c]", "local outcome = nil"), ADD_ADD, Faults(cuts=1), 0
+        "P26", "append does not look at what has ended: dedupe off",
+        Broken("append", "local outcome = ended[c] or ended_before[c]", "local outcome = nil"), ADD_ADD, Faults(cuts=1), 0,
     ),
 }  # fmt: skip

@@ -111,6 +111,29 @@ async def test_a_pause_keeps_the_order_of_what_was_read_ahead_and_what_was_parke
     assert play.log("a") == gate.came == [1, 2, 3, 4, 5]
 
 
+async def test_a_command_that_is_tried_again_keeps_its_place(play: Stage, hooks: dict) -> None:
+    """P8, I2: e1 raises twice while e2 e3 lie behind it in memory: it is tried again before them, each time."""
+    gate, tries = Gate(), []
+    hooks["work"] = lambda self, ctx, n: attempt(n)
+
+    async def attempt(n: int) -> None:
+        tries.append(n)
+        await gate(n)
+        if tries.count(1) < 3:
+            raise RuntimeError("not yet")
+
+    async with play.worker() as worker:
+        ids = await play.send("a", 1, transition="work")
+        await wait_until(lambda: gate.came)
+        ids += await play.send("a", 2, 3, transition="work")
+        [partition] = worker.partitions.values()
+        await wait_until(lambda: len(partition.lanes["a"].queue) == 2)
+        gate.let_all()
+        assert await play.outcome(ids[2]) == "completed"
+    assert tries == [1, 1, 1, 2, 3]
+    assert play.log("a") == [1, 2, 3]
+
+
 async def test_a_halted_key_keeps_its_order(play: Stage, hooks: dict) -> None:
     """P8, P20: three conflicts in a row halt a key whose later commands were parked: what ran and did not commit goes in front."""
     gate = Gate()

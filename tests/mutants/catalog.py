@@ -1,0 +1,210 @@
+"""The broken engines: each breaks one rule by one change of text, and names the cheapest thing that must notice.
+
+Those that only break a script and are found by exploring a small scope are listed in tests/scope/mistakes.py; both lists are run by
+``bin/mutants``. ``old`` occurs in its file exactly once: a test holds that, so that a mutant cannot rot.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from tests.scope.mistakes import MISTAKES
+from tests.scope.store import Broken
+
+RACES = "tests/integration/races"
+
+
+class Mutant(msgspec.Struct, frozen=True):
+    """``file`` is under statemq/; ``test`` fails when ``old`` is ``new`` there. Without one, the mutant is a mistake that a scope finds."""
+
+    rule: str
+    what: str
+    file: str
+    old: str
+    new: str
+    test: str = ""
+
+    def text(self, package: Path) -> str:
+        """The file with the mistake in it."""
+        shipped = (package / self.file).read_text()
+        found = shipped.count(self.old)
+        if found != 1:
+            raise LookupError(f"{self.file} holds {found} times, not once: {self.old}")
+        return shipped.replace(self.old, self.new)
+
+
+def _races(test: str) -> str:
+    return f"{RACES}/{test}"
+
+
+_BUILD = "spec.build(c.key, snap.state, snap.version, snap.data)"
+
+MUTANTS = {
+    # -- worker and store ----------------------------------------------------------------------------
+    "resent-in-another-order": Mutant(
+        "P2", "after a reconnect the unanswered calls go in another order",
+        "store/wire.py", "[c.packed for c in self._unanswered]", "[c.packed for c in reversed(self._unanswered)]",
+        _races("test_p02_numbered_calls.py::test_what_was_sent_after_the_lost_answer_keeps_its_place"),
+    ),
+    "not-resent": Mutant(
+        "P2", "what was unanswered when the connection was lost is not sent again",
+        "store/wire.py", "[c.packed for c in self._unanswered]", "[]",
+        _races("test_p02_numbered_calls.py::test_a_call_whose_answer_was_lost_is_applied_once"),
+    ),
+    "rewound-not-heard": Mutant(
+        "P2", "the owner goes on, with its cache, though the store was set back",
+        "store/fence.py", 'Rewound() if word == b"rewound" else None', "None",
+        _races("test_p02_numbered_calls.py::test_a_worker_whose_store_was_set_back_runs_again_from_there_in_order"),
+    ),
+    "idle-owner-does-not-ask": Mutant(
+        "P2", "an owner with nothing to do never learns that its store was set back",
+        "worker/sweep.py", "await p.answer(p.fence.adopt([]))", "pass",
+        _races("test_p02_numbered_calls.py::test_an_idle_owner_notices_that_its_store_was_set_back"),
+    ),
+    "stale-not-heard": Mutant(
+        "P1, P3", "a fenced owner drops neither its cache nor what it runs",
+        "store/fence.py", "return Fenced()", "return None",
+        _races("test_p03_reads_and_starts.py::test_no_step_runs_before_its_start_is_answered"),
+    ),
+    "no-start": Mutant(
+        "P3, P14", "a command is not claimed before its code runs: crashes are counted too late",
+        "worker/lane.py", "p.start([c for c in commands if c.journalled or c.transition not in p.pure])", "p.start([])",
+        _races("test_p14_crashes.py::test_a_killer_is_buried_at_its_last_lonely_crash"),
+    ),
+    "step-before-its-start-is-answered": Mutant(
+        "P3", "a step touches the world before the start of its command is answered",
+        "worker/execute.py", "await asyncio.shield(start)", "pass",
+        _races("test_p03_reads_and_starts.py::test_no_step_runs_before_its_start_is_answered"),
+    ),
+    "read-reply-taken-twice": Mutant(
+        "P3", "what two reads brought is taken twice",
+        "worker/partition.py", "entries = [e for e in entries if entry_order(e[0].decode()) > taken]", "entries = list(entries)",
+        _races("test_h_reading.py::test_what_was_taken_is_not_taken_again"),
+    ),
+    "silence-is-death": Mutant(
+        "P5", "a peer counts as dead though nobody saw it subscribed before",
+        "lua/acquire.lua", "(silent and fell_silent == '1')", "silent",
+        _races("test_p04_acquire.py::test_silence_counts_only_for_who_was_seen_to_fall_silent"),
+    ),
+    "retry-behind-the-others": Mutant(
+        "P8", "a command that is tried again goes behind those that came after it",
+        "worker/lane.py", "self.queue.appendleft(c)", "self.queue.append(c)",
+        _races("test_p08_order.py::test_a_command_that_is_tried_again_keeps_its_place"),
+    ),
+    "younger-before-the-inbox": Mutant(
+        "P8", "whoever loads an instance does not compare with the inbox's head",
+        "worker/lane.py", "c.order < first.order", "c.order",
+        _races("test_p08_order.py::test_younger_entries_go_behind_a_parked_head"),
+    ),
+    "inbox-before-older-entries": Mutant(
+        "P9", "inboxes are served before everything older was read",
+        "worker/lane.py", "and p.caught_up:", ":",
+        _races("test_p09_ready.py::test_an_inbox_waits_until_all_that_is_older_was_read"),
+    ),
+    "appends-side-by-side": Mutant(
+        "P10", "a partition may have several unanswered append calls",
+        "store/append.py", "if line.task is None:", "if True:",
+        _races("test_p10_appends.py::test_one_append_of_a_partition_is_unanswered_at_most"),
+    ),
+    "looks-do-not-merge": Mutant(
+        "P11", "each change by others appends a look, though one waits",
+        "lua/_words.lua", "redis.call('HEXISTS', accepted, name) == 0", "true",
+        _races("test_p11_looks.py::test_looks_merge_while_one_waits"),
+    ),
+    "attempts-share-a-copy": Mutant(
+        "P12", "all attempts on a version work on one decoded instance",
+        "worker/judge.py", _BUILD, f"judge.__dict__.setdefault((c.key, snap.version), {_BUILD})",
+        _races("test_p12_own_copy.py::test_what_an_attempt_that_raised_has_changed_is_not_committed"),
+    ),
+    "step-on-uncommitted-state": Mutant(
+        "P13", "a step runs while what it stands on is not committed",
+        "worker/execute.py", "await self.lane.settled()", "pass",
+        _races("test_p12_own_copy.py::test_a_step_waits_until_what_it_stands_on_is_committed"),
+    ),
+    "cache-kept-on-conflict": Mutant(
+        "P13, P19", "after a conflict the chain runs again on the cached instance",
+        "worker/lane.py", "self.broken = self.loaded = False", "self.broken = False",
+        _races("test_p12_own_copy.py::test_a_chain_whose_first_commit_was_not_applied_runs_again"),
+    ),
+    "deaths-blamed-on-all": Mutant(
+        "P14", "an owner's death counts for what others had begun",
+        "lua/acquire.lua", "pending[2] == dead", "true",
+        _races("test_p14_crashes.py::test_a_death_is_not_put_on_what_another_owner_had_begun"),
+    ),
+    "suspects-in-company": Mutant(
+        "P14", "a command whose worker died twice runs beside others",
+        "worker/lane.py", "if head.crashes >= 2 and not suspect and not kills:", "if False:",
+        _races("test_p14_crashes.py::test_a_suspect_runs_alone_and_its_neighbours_do_not_pay"),
+    ),
+    "own-result-instead-of-the-record": Mutant(
+        "P15", "the code goes on with its own result though another one stands",
+        "worker/execute.py", "return stands", "return value",
+        _races("test_p15_records.py::test_the_code_goes_on_with_the_record_that_stands"),
+    ),
+    "postpone-overlooks-a-cancel": Mutant(
+        "P16", "a command that was asked to cancel before it is put to sleep sleeps on",
+        "lua/postpone.lua", "if cancel then", "if false then",
+        _races("test_p15_records.py::test_a_cancel_that_comes_before_the_postpone_is_found_by_it"),
+    ),
+    "wake-up-of-another": Mutant(
+        "P16", "a wake-up of a command that is not its inbox's head makes the key ready",
+        "lua/wake.lua", "if head_id == id and where", "if where",
+        _races("test_p15_records.py::test_a_wake_up_of_a_command_that_is_not_the_head_does_nothing_but_go"),
+    ),
+    "commit-from-the-middle": Mutant(
+        "P19", "a command is committed though another is its inbox's head",
+        "lua/commit.lua", "if head_id == ids[c] and head_entry == entry then", "if true then",
+        _races("test_p08_order.py::test_a_commit_from_the_middle_of_an_inbox_is_a_conflict"),
+    ),
+    "commit-after-a-conflict": Mutant(
+        "P19", "what stood on a conflict is applied if the version fits by chance",
+        "lua/commit.lua", "if word == 'conflict' then version_of[key] = '' end", "",
+        _races("test_p19_commit.py::test_what_stands_on_a_conflict_is_a_conflict_whatever_the_version"),
+    ),
+    "twice-in-a-batch": Mutant(
+        "P19", "a command that is in a batch twice is applied twice",
+        "lua/commit.lua", "taken[ids[c]] or", "",
+        _races("test_h_scripts.py::test_a_command_that_is_twice_in_a_batch_is_applied_once"),
+    ),
+    "bad-command-in-company": Mutant(
+        "P20", "after a commit that raised the same batch is sent again",
+        "worker/partition.py", "[self._ended.pop(0)]", "take_batch(self._ended)",
+        _races("test_p19_commit.py::test_a_batch_that_raises_is_halved_until_one_is_alone"),
+    ),
+    "accepted-before-it-is-safe": Mutant(
+        "P23", "a client with durability hears that a command is accepted before it is that safe",
+        "store/append.py", "await self._be_safe(line.keys, answers)", "pass",
+        "tests/integration/test_client_reply.py::test_a_durability_that_is_not_there_is_waited_for",
+    ),
+    "outcome-before-it-is-safe": Mutant(
+        "P23", "a client with durability is told an outcome before it is that safe",
+        "store/reply.py", "safe = await outcomes_settled(self._router, part, self._durability)", "safe = True",
+        "tests/integration/test_client_reply.py::test_an_outcome_that_is_not_safe_is_not_told",
+    ),
+    "late-resend-runs-again": Mutant(
+        "P26", "an unknown id older than the retention is accepted",
+        "lua/append.lua", "if made and now - made > resend_within then", "if false then",
+        _races("test_p10_appends.py::test_an_unknown_id_older_than_the_retention_is_too_late"),
+    ),
+    "outcomes-of-the-last-minute-only": Mutant(
+        "P26", "a resend is not looked for in the period before",
+        "lua/append.lua", "ended[c] or ended_before[c]", "ended[c]",
+        _races("test_p10_appends.py::test_a_resend_of_what_has_ended_gets_the_outcome_over_the_turn_of_a_period"),
+    ),
+    "forwarded-twice": Mutant(
+        "P27, P32", "T:received does not stop an entry that was taken before",
+        "lua/forward.lua", "n <= last_n", "n < last_n",
+        _races("test_p27_by_hand.py::test_a_forwarded_entry_arrives_once"),
+    ),
+    "drop-of-another's-field": Mutant(
+        "P27", "a script removes an accepted field that names another entry",
+        "lua/drop.lua", "and redis.call('HGET', accepted, field) == entry then", "then",
+        _races("test_p27_by_hand.py::test_no_script_removes_an_accepted_field_that_is_not_its_entry_s"),
+    ),
+}  # fmt: skip
+
+for _name, _mistake in MISTAKES.items():
+    _broken: Broken = _mistake.broken
+    MUTANTS[_name] = Mutant(_mistake.rule, _mistake.what, f"lua/{_broken.script}.lua", _broken.old, _broken.new)
