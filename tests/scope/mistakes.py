@@ -26,7 +26,7 @@ PAY_ADD_ADD: Plan = (("pay", "a"), ("add", "a"), ("add", "a"))
 NAP_ADD_ADD: Plan = (("nap", "a"), ("add", "a"), ("add", "a"))
 
 _TOKEN = "if held[1] ~= token then return 'fenced' end"
-_EPOCH = "(tonumber(string.match(held[1] or '', '^%d+')) or 0) > tonumber(string.match(token, '^%d+'))"
+_EPOCH = "not held[1] or (tonumber(string.match(held[1], '^%d+')) or 0) > tonumber(string.match(token, '^%d+'))"
 _ENTRIES = "for c = 1, n do redis.call('XDEL', commands, ARGV[base + (c - 1) * width + 1]) end "
 
 

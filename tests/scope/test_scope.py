@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,8 +12,8 @@ from tests.scope.explore import Explorer, Faults, Plan, Violation
 from tests.scope.mistakes import MISTAKES, Mistake
 from tests.scope.store import Box
 
-MANY_STATES = 100_000
-"""Where a scope of the full form ends if it is larger: about two minutes."""
+MANY_STATES = int(os.environ.get("SCOPE_STATES") or 40_000)
+"""Where a scope of the full form ends if it is larger: about a minute. ``SCOPE_STATES`` sets it."""
 
 PURE: Plan = (("add", "a"), ("add", "a"), ("add", "b"))
 STEPS: Plan = (("pay", "a"), ("add", "a"), ("add", "b"))

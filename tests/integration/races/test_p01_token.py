@@ -7,6 +7,7 @@ import pytest
 from statemq.store.fence import Fenced
 from statemq.store.lease import Acquired
 from tests.integration.races.stage import Stage
+from tests.waiting import wait_until
 
 FAR = 9_000_000_000_000
 """An epoch far ahead of the clock, so that two acquisitions count on from it alike."""
@@ -65,3 +66,19 @@ async def test_a_former_owner_can_do_nothing(play: Stage) -> None:
             await old.answer(call())
     assert play.save() == before
     assert await play.committed(new, play.ended(c, 0, log=[1])) == ["applied"]
+
+
+async def test_a_fenced_answer_ends_the_tenure(play: Stage) -> None:
+    """P1, I1: another has taken the partition, and neither its news nor a renewal has told the owner. The answer to its commit does:
+    what it ran was not applied, and it drops all it holds."""
+    async with play.worker(lease_ms=600_000) as worker:
+        [partition] = worker.partitions.values()
+        token = play.token
+        play.redis.hset(play.part.lease, mapping={"token": "9999999999999.w9.1", "owner": "w9"})
+        [id] = await play.send("a", 1)
+        await wait_until(lambda: partition.closed)
+        assert play.log("a") == []
+        play.redis.hset(play.part.lease, mapping={"token": "", "owner": "", "deadline": 0})
+        assert await play.outcome(id) == "completed"
+        assert play.log("a") == [1]
+        assert play.token != token
