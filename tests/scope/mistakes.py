@@ -64,6 +64,11 @@ MISTAKES = {
         "P2", "a call is applied though one before it is missing",
         Broken("_words", "mine > last + 1", "false"), ADD_PAY, Faults(rewinds=1), 2,
     ),
+    "numbers-go-on": Mistake(
+        "P2", "a new owner's calls do not count from 1: its first ones pass for resends",
+        Broken("acquire", "'call', '0',", "'call', redis.call('HGET', lease, 'call') or '0',"),
+        PAY_ADD, Faults(lapses=1, parks=1), 2,
+    ),
     "start-unfenced": Mistake(
         "P3", "a start is not fenced: claims are anybody's",
         Broken("start", "if fault == 'fenced' or fault", "if fault"), PAY_ADD, Faults(lapses=1), 2,

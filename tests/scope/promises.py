@@ -145,8 +145,8 @@ def of_call(before: State, call: Call, answer: Any, s: State) -> Iterator[str]:
     if call.script == "record" and len(answer) > 1 and answer[1] is not None:
         id, field, value = call.args[3:6]
         stands = s.hash(f"steps:{id}").get(field)
-        if stands is not None and (answer[1].decode() or value) != stands:
-            yield f"record said {answer[1] or value} of {id}'s {field}; {stands} stands"
+        if (answer[1].decode() or value) != stands:
+            yield f"record said {answer[1].decode() or value} of {id}'s {field}; {stands} stands"
 
 
 def over_time(before: State, s: State) -> Iterator[str]:
