@@ -135,6 +135,11 @@ MUTANTS = {
         "lua/acquire.lua", "pending[2] == dead", "true",
         _races("test_p14_crashes.py::test_a_death_is_not_put_on_what_another_owner_had_begun"),
     ),
+    "stopped-is-crashed": Mutant(
+        "P14", "an owner that is still subscribed when its lease has passed counts as crashed",
+        "lua/acquire.lua", "if silent then dead = owner end", "dead = owner",
+        _races("test_p04_acquire.py::test_a_stopped_owner_has_not_crashed"),
+    ),
     "suspects-in-company": Mutant(
         "P14", "a command whose worker died twice runs beside others",
         "worker/lane.py", "if head.crashes >= 2 and not suspect and not kills:", "if False:",
@@ -185,6 +190,11 @@ MUTANTS = {
         "store/reply.py", "safe = await outcomes_settled(self._router, part, self._durability)", "safe = True",
         "tests/integration/test_client_reply.py::test_an_outcome_that_is_not_safe_is_not_told",
     ),
+    "failed-command-is-not-kept": Mutant(
+        "P25", "a command that failed with policy pause does not pause its instance",
+        "lua/postpone.lua", "if paused ~= '' then", "if false then",
+        _races("test_p27_by_hand.py::test_a_failed_command_stays_its_paused_key_s_head"),
+    ),
     "late-resend-runs-again": Mutant(
         "P26", "an unknown id older than the retention is accepted",
         "lua/append.lua", "if made and now - made > resend_within then", "if false then",
@@ -199,6 +209,21 @@ MUTANTS = {
         "P27, P32", "T:received does not stop an entry that was taken before",
         "lua/forward.lua", "n <= last_n", "n < last_n",
         _races("test_p27_by_hand.py::test_a_forwarded_entry_arrives_once"),
+    ),
+    "once-without-an-end": Mutant(
+        "P29", "the commit does not set an end to its command's idempotency record",
+        "lua/commit.lua", "redis.call('PEXPIRE', mine.once, once_ttl)", "",
+        _races("test_p10_appends.py::test_an_idempotency_record_has_no_ttl_while_its_command_lives"),
+    ),
+    "queued-by-its-timer-and-forgotten": Mutant(
+        "P33", "a due delayed command is in the stream and not in T:accepted",
+        "lua/wake.lua", "redis.call('HSET', accepted, id, entry)", "",
+        _races("test_p27_by_hand.py::test_a_due_delayed_command_is_queued_once"),
+    ),
+    "reply-to-anybody": Mutant(
+        "P33", "an entry's reply channel may lie outside the namespace",
+        "store/commands.py", 'reply=reply if reply.startswith(channel_prefix) else "",', "reply=reply,",
+        _races("test_p27_by_hand.py::test_a_reply_channel_outside_the_namespace_is_not_published_to"),
     ),
     "drop-of-another's-field": Mutant(
         "P27", "a script removes an accepted field that names another entry",

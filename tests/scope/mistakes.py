@@ -163,4 +163,12 @@ MISTAKES = {
         "P26", "append does not look at what has ended: dedupe off",
         Broken("append", "local outcome = ended[c] or ended_before[c]", "local outcome = nil"), ADD_ADD, Faults(cuts=1), 0,
     ),
+    "cancelled-entry-stays": Mistake(
+        "P28", "a cancelled command stays in the stream",
+        Broken("cancel", "redis.call('XDEL', commands, where)", ""), ADD_ADD, Faults(cancels=1), 2,
+    ),
+    "running-command-cancelled": Mistake(
+        "P28", "a command with a journal is ended by who cancels it, not by its owner",
+        Broken("cancel", "if redis.call('EXISTS', steps) == 1 then", "if false then"), PAY_ADD, Faults(cancels=1), 2,
+    ),
 }  # fmt: skip

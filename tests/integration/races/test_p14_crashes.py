@@ -127,6 +127,12 @@ async def test_a_suspect_runs_alone_and_its_neighbours_do_not_pay(play: Stage, h
         others = [(await play.send(f"k{n}", n, transition="work"))[0] for n in (2, 3)]
         [partition] = worker.partitions.values()
         await wait_until(lambda: partition.held == 3)
+
+        def settled() -> bool:
+            """Whoever may run has begun, the others wait for their turn."""
+            return not partition.slots._due and all(n in gate.came or partition.lanes[f"k{n}"].offered for n in (2, 3))
+
+        await wait_until(settled)
         assert gate.came == [1]
         gate.let(1)
         await wait_until(lambda: set(gate.came) == {1, 2, 3})
