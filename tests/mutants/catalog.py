@@ -107,7 +107,7 @@ MUTANTS = {
     ),
     "appends-side-by-side": Mutant(
         "P10", "a partition may have several unanswered append calls",
-        "store/append.py", "if line.task is None:", "if True:",
+        "store/append.py", "if gate.task is None:", "if True:",
         _races("test_p10_appends.py::test_one_append_of_a_partition_is_unanswered_at_most"),
     ),
     "looks-do-not-merge": Mutant(
@@ -162,17 +162,17 @@ MUTANTS = {
     ),
     "commit-from-the-middle": Mutant(
         "P19", "a command is committed though another is its inbox's head",
-        "lua/commit.lua", "if head_id == ids[c] and head_entry == entry then", "if true then",
+        "lua/commit.lua", "if head_id == id and head_entry == entry then", "if true then",
         _races("test_p08_order.py::test_a_commit_from_the_middle_of_an_inbox_is_a_conflict"),
     ),
     "commit-after-a-conflict": Mutant(
         "P19", "what stood on a conflict is applied if the version fits by chance",
-        "lua/commit.lua", "if word == 'conflict' then version_of[key] = '' end", "",
+        "lua/commit.lua", "else\n      taken[id] = true", "if word == 'conflict' then version_of[name] = nil end else taken[id] = true",
         _races("test_p19_commit.py::test_what_stands_on_a_conflict_is_a_conflict_whatever_the_version"),
     ),
     "twice-in-a-batch": Mutant(
         "P19", "a command that is in a batch twice is applied twice",
-        "lua/commit.lua", "taken[ids[c]] or", "",
+        "lua/commit.lua", "or taken[id] or", "or",
         _races("test_h_scripts.py::test_a_command_that_is_twice_in_a_batch_is_applied_once"),
     ),
     "bad-command-in-company": Mutant(

@@ -28,6 +28,7 @@ NAP_ADD_ADD: Plan = (("nap", "a"), ("add", "a"), ("add", "a"))
 _TOKEN = "if held[1] ~= token then return 'fenced' end"
 _EPOCH = "not held[1] or (tonumber(string.match(held[1], '^%d+')) or 0) > tonumber(string.match(token, '^%d+'))"
 _ENTRIES = "for c = 1, n do redis.call('XDEL', commands, ARGV[base + (c - 1) * width + 1]) end "
+_CHECKS = "-- keys that all commands share"
 
 
 MISTAKES = {
@@ -131,11 +132,11 @@ MISTAKES = {
     ),
     "no-look-at-accepted": Mistake(
         "P19", "a commit does not look whether its command is still there",
-        Broken("commit", "if taken[ids[c]] or not where[c] or", "if false and"), ADD_ADD, Faults(cancels=1), 2,
+        Broken("commit", "if not where[c] or taken[id] or", "if false and"), ADD_ADD, Faults(cancels=1), 2,
     ),
     "entries-go-before-the-checks": Mistake(
         "P19", "queue entries go before the commit is checked",
-        Broken("commit", "local next_key = 8 + states", f"local next_key = 8 + states {_ENTRIES}"),
+        Broken("commit", _CHECKS, f"{_ENTRIES}{_CHECKS}"),
         ADD_ADD, Faults(cuts=1, cancels=1), 2,
     ),
     "resent-commit-was-applied": Mistake(

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from statemq.config import LIMITS, RESEND_WITHIN_MS
 from statemq.keys import PartitionKeys
 from statemq.store import outcome
+from statemq.store.append import Appender
 from statemq.store.commands import Look, Queued, entry_order, from_element, read_entry
 from statemq.store.commit import Ended, lay_out, words
+from statemq.store.draft import Draft
 from statemq.store.fence import Fence
 
 KEYS = PartitionKeys("s", "scope", 0)
@@ -507,7 +508,7 @@ def _commit(w: Worker) -> None:
             continue
         data = e.data + after(q.id, e.value)
         json = outcome.completed(q.id, q.key, q.transition, target, e.version + 1, 1, b'"%b"' % data.encode())
-        laid.append(Ended(q, "completed", json, e.version, True, source, target, data.encode(), str(e.version + 1)))
+        laid.append(Ended(q, "completed", json, e.version, True, source, target, data.encode(), True))
     states, names, args = lay_out(laid, KEYS)
     _send(w, "commit", states, names, args, len(laid), then=("commit", batch))
 
@@ -551,10 +552,12 @@ def _send(w: Worker, method: str, *what: Any, then: tuple[Any, ...], **how: Any)
 
 
 def append(id: str, key: str, kind: str) -> Call:
-    """A client's command."""
-    names = (KEYS.commands, KEYS.accepted, KEYS.lease, KEYS.outcomes_, KEYS.timers, KEYS.timers_data)
-    head = (INCARNATION, LIMITS.backlog, RESEND_WITHIN_MS, LIMITS.key, LIMITS.arguments, "", 1)
-    return Call("append", names, (*head, id, key, kind, "{}", "", "", 0), (id,))
+    """A client's command, as the shipped client words it."""
+    appender = Appender.__new__(Appender)
+    appender._router, appender._reply = _Sender(), ""  # type: ignore[assignment]
+    draft = Draft(KEYS, key, kind, b"{}", [], id=id)
+    call: Any = appender._run(KEYS, INCARNATION, [(draft, None)])  # type: ignore[list-item]
+    return call._replace(then=(id,))  # type: ignore[no-any-return]
 
 
 def cancel(id: str, key: str) -> Call:
