@@ -70,12 +70,13 @@ MUTANTS = {
     ),
     "no-start": Mutant(
         "P3, P14", "a command is not claimed before its code runs: crashes are counted too late",
-        "worker/lane.py", "p.start([c for c in commands if c.journalled or c.transition not in p.pure])", "p.start([])",
+        "worker/lane.py", "[c for c in commands if c.journalled or c.transition not in p.pure])", "[])",
         _races("test_p03_reads_and_starts.py::test_no_step_runs_before_its_start_is_answered"),
     ),
     "step-before-its-start-is-answered": Mutant(
         "P3", "a step touches the world before the start of its command is answered",
-        "worker/execute.py", "await asyncio.shield(start)", "pass",
+        "worker/partition.py", "call.add_done_callback(functools.partial(self._claimed, jobs, commands))",
+        "done = self._loop.create_future(); done.set_result([b'done']); self._claimed(jobs, commands, done)",
         _races("test_p03_reads_and_starts.py::test_no_step_runs_before_its_start_is_answered"),
     ),
     "read-reply-taken-twice": Mutant(

@@ -93,6 +93,7 @@ class Lane:
     __slots__ = (
         "asleep",
         "broken",
+        "chain",
         "data",
         "fetching",
         "inbox",
@@ -119,6 +120,8 @@ class Lane:
         self.version = self.inflight = self.parking = self.parks = 0
         self.data = ""
         self.redo: tuple[Cmd, ...] = ()
+        self.chain: tuple[Cmd, ...] = ()
+        """Commands that only compute, which run when their start is answered."""
 
     def copy(self) -> Lane:
         other = Lane.__new__(Lane)
@@ -245,7 +248,7 @@ def _effect(w: Worker, key: str, straggler: bool = False) -> None:
     c = lane.running
     assert c
     if straggler:
-        _send(w, "record", [(c.id, STEPS[c.kind], f"<{w.name}.{w.acquires}s>")], then=("",))
+        _send(w, "record", [(c.id, STEPS[c.kind], f"<{w.name}.{w.acquires}s>".encode(), b"1")], then=("",))
     _record(w, lane, f"<{w.name}.{w.acquires}>")
 
 
@@ -333,9 +336,17 @@ def _peeked(w: Worker, answer: list[tuple[tuple[str, str], ...]], key: str, ids:
 
 def _started(w: Worker, answer: list[Any], key: str) -> None:
     lane = w.lanes[key]
-    if not lane.running:
-        return  # a pure one, which did not wait
-    if len(answer) > 1:  # it is gone
+    if lane.chain:
+        chain, lane.chain, lane.running, lane.stage = lane.chain, (), None, ""
+        for n, c in enumerate([c for c in chain if c.claimed]):
+            if n + 1 in answer[1:]:
+                chain = tuple(other for other in chain if other is not c)
+        for c in chain:
+            if lane.broken:
+                lane.redo += (c,)
+            else:
+                _end(w, lane, c)
+    elif len(answer) > 1:  # it is gone
         lane.running, lane.stage, lane.loaded = None, "", False
     else:
         lane.stage = "clear"
@@ -440,10 +451,19 @@ def _go_on(w: Worker, lane: Lane) -> None:
         if "@cancel" in head.recorded:
             _end(w, lane, head, word="cancelled")
         elif head.kind == "add":
-            if head.old or head.parked:
-                head = head._replace(claimed=True)
-                _send(w, "start", [head.queued], then=("",))
-            _end(w, lane, head)
+            chain = [head]
+            while (
+                lane.queue and lane.queue[0].kind == "add" and lane.queue[0].journal is not None and "@cancel" not in lane.queue[0].recorded
+            ):
+                chain.append(lane.queue[0])
+                lane.queue = lane.queue[1:]
+            chain = [c._replace(claimed=c.old or c.parked) for c in chain]
+            if claims := [c.queued for c in chain if c.claimed]:
+                lane.chain, lane.running, lane.stage = tuple(chain), head, "start"
+                _send(w, "start", claims, then=("start", lane.key))
+                return
+            for c in chain:
+                _end(w, lane, c)
         else:
             lane.running, lane.stage = head._replace(claimed=True), "start"
             _send(w, "start", [head.queued], then=("start", lane.key))
@@ -478,7 +498,7 @@ def _record(w: Worker, lane: Lane, value: str) -> None:
     c = lane.running
     assert c
     lane.stage = "record"
-    _send(w, "record", [(c.id, STEPS[c.kind], value)], then=("record", lane.key, value))
+    _send(w, "record", [(c.id, STEPS[c.kind], value.encode(), b"1")], then=("record", lane.key, value))
 
 
 def _end(w: Worker, lane: Lane, c: Cmd, value: str = "", word: str = "completed") -> None:

@@ -143,7 +143,7 @@ def of_call(before: State, call: Call, answer: Any, s: State) -> Iterator[str]:
         if answer[1:] != gone:
             yield f"start said that {answer[1:]} are gone; it is {gone}"
     if call.script == "record" and len(answer) > 1 and answer[1] is not None:
-        id, field, value = call.args[3:6]
+        id, field, value = call.args[3], call.args[4], call.args[5].decode()
         stands = s.hash(f"steps:{id}").get(field)
         if (answer[1].decode() or value) != stands:
             yield f"record said {answer[1].decode() or value} of {id}'s {field}; {stands} stands"
