@@ -25,6 +25,12 @@ def test_the_test_that_must_fail_exists(name: str) -> None:
     assert f"def {test}(" in Path(ROOT / path).read_text()
 
 
+def test_the_page_names_all_and_no_others() -> None:
+    rows = [line.split(" | ") for line in (ROOT / "docs" / "MUTANTS.md").read_text().splitlines() if line.count(" | ") == 3]
+    named = {row[0].removeprefix("| "): (row[1], row[2]) for row in rows[1:]}
+    assert named == {name: (m.rule, m.what) for name, m in MUTANTS.items()}
+
+
 @pytest.mark.parametrize("name", FAST)
 def test_a_mutant_is_caught(name: str) -> None:
     assert hunt(name).by

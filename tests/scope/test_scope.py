@@ -50,7 +50,7 @@ FAST = [
     (STEPS[:2], Faults(rewinds=1), 2),
     (BEHIND[:2], Faults(stragglers=1, cancels=1), 2),
     (SLEEP, Faults(parks=1), 3),
-    (SLEEP[:2], Faults(releases=1), 2),
+    (PURE[:2], Faults(releases=1), 2),
     (STEPS[:2], Faults(crashes=1), 2),
 ]
 
