@@ -70,7 +70,7 @@ MUTANTS = {
     ),
     "no-start": Mutant(
         "P3, P14", "a command is not claimed before its code runs: crashes are counted too late",
-        "worker/lane.py", "[c for c in commands if c.journalled or c.transition not in p.pure])", "[])",
+        "worker/lane.py", "return Job(self, commands, [", "return Job(self, commands, [] and [",
         _races("test_p03_reads_and_starts.py::test_no_step_runs_before_its_start_is_answered"),
     ),
     "step-before-its-start-is-answered": Mutant(
