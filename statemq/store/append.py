@@ -164,6 +164,7 @@ class Appender:
                 draft.id = draft.id or command_id(line.keys.machine, line.keys.number, now_ms)
             incarnation = self._catalog.kept(line.keys.machine).config.incarnation
             sent.append((line, batch, incarnation, self._run(line.keys, incarnation, batch)))
+        wire.flush()
         late = False
         for line, batch, incarnation, call in sent:
             try:

@@ -135,7 +135,7 @@ class Wire(asyncio.Protocol):
             self._unsent.append(packed)
             if not self._flush_due:
                 self._flush_due = True
-                self._loop.call_soon(self._flush)
+                self._loop.call_soon(self.flush)
 
     async def hello(self, *commands: tuple[bytes | str | int, ...]) -> list[Reply]:
         """For ``greet``: sends before everything that waits; error replies are returned as ReplyError values."""
@@ -178,7 +178,7 @@ class Wire(asyncio.Protocol):
             self._task.cancel()
             await asyncio.wait([self._task])
         if self._transport is not None:
-            self._flush()
+            self.flush()
             self._transport.close()
         self._fail(RedisAway("the connection was closed"))
 
@@ -229,7 +229,7 @@ class Wire(asyncio.Protocol):
         self.up, self.trouble = True, None
         self._heard_s = self._loop.time()
         self._unsent = [c.packed for c in self._unanswered]  # P2: first what is unanswered, in its order
-        self._flush()
+        self.flush()
         self._ready.set()
 
     async def _log_in(self) -> None:
@@ -304,7 +304,8 @@ class Wire(asyncio.Protocol):
         self.trouble = error
         self.drop()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Writes now what would be written at the end of this turn."""
         self._flush_due = False
         if self._unsent and self._transport is not None:
             self._transport.write(b"".join(self._unsent))

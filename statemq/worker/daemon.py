@@ -120,7 +120,7 @@ class Worker:
                 await self._declare(spec)
             loop = asyncio.get_running_loop()
             threads = ThreadPoolExecutor(max_workers=min(64, self.settings.concurrency), thread_name_prefix="statemq-step")
-            slots, waves = Slots(self.settings.concurrency), Waves(cluster=self._router.cluster)
+            slots, waves = Slots(self.settings.concurrency), Waves(self._router)
             self._shop = Shop(self._router, self.id, self.settings, slots, threads, self.now_ms, self._over, waves, self._crash)
             self._reading = Reading(self._router)
             all_keys = {name: s.keys for name, s in self._served.items()}

@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from statemq.store.router import Router
     from statemq.worker.partition import Partition
 
 
@@ -40,8 +41,9 @@ class Wave:
 class Waves:
     """Those of one worker."""
 
-    def __init__(self, *, cluster: bool) -> None:
-        self._shared = None if cluster else Wave()
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._shared = None if router.cluster else Wave()
         self._touched: list[Partition] = []
         self._due = False
         self._loop = asyncio.get_running_loop()
@@ -58,6 +60,7 @@ class Waves:
             self._loop.call_soon(self.flush)
 
     def flush(self) -> None:
+        """Sends now what would go at the end of this turn."""
         self._due = False
         touched, self._touched = self._touched, []
         for p in touched:
@@ -69,3 +72,5 @@ class Waves:
         for wave in waves:
             if not wave.unanswered:
                 wave.send()
+        for wire in self._router.nodes:
+            wire.flush()
