@@ -42,6 +42,9 @@ MISSING = "Function not found"
 
 BACKOFF_FIRST_S, BACKOFF_CAP_S = 0.02, 2.0
 
+RESUBSCRIBE_S = 0.005
+"""A subscription that was cut again and again is back after this, well within two looks of its peers."""
+
 
 _pack: Callable[[Any], bytes] = hiredis.pack_command
 """A tuple of bytes, texts and numbers as one RESP command."""
@@ -204,10 +207,12 @@ class Wire(asyncio.Protocol):
                     return  # closed at this very moment: wait_for kept the cancellation for itself
                 up_since = self._loop.time()
                 await self._lost.wait()
-                # connections that end at once, again and again, are paced like refused ones; the first time nothing may wait:
-                # a subscription that is gone for long is a death sign (P5)
+                # connections that end at once, again and again, are paced like refused ones; the first time nothing may wait, and
+                # a subscription never for long: one that is gone is a death sign (P5)
                 short = 0 if self._loop.time() - up_since > 1 else short + 1
                 wait_s = BACKOFF_FIRST_S if short <= 1 else min(BACKOFF_CAP_S, wait_s * 2)
+                if self._on_push is not None:
+                    wait_s = RESUBSCRIBE_S
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.0) if short > 1 else 0)  # noqa: S311
         finally:
             watch.cancel()
