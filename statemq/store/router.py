@@ -11,7 +11,15 @@ from redis.crc import key_slot
 from statemq.errors import RedisAway, StatemqError
 from statemq.store import address
 from statemq.store.scripts import Scripts
-from statemq.store.wire import Reply, ReplyError, Wire, refused
+from statemq.store.wire import Reply, ReplyError, Wire, refused, swallow
+
+FOLLOW_S = 0.5
+"""How often a cluster is asked who has the slots of a node that is away, or that sent us elsewhere."""
+
+SURVEY_S = 5.0
+"""How often it is asked in quiet times: who only subscribes is not sent anywhere by a node that became a replica."""
+
+Node = tuple[str, int]
 
 
 class Router:
@@ -22,12 +30,16 @@ class Router:
         self._refuse_eviction = refuse_eviction
         self.cluster = False
         self._timeout_s = timeout_s
-        self._wires: dict[tuple[str, int], Wire] = {}
+        self._wires: dict[Node, Wire] = {}
         self._scripts: dict[Wire, Scripts] = {}
-        self._slots: list[tuple[int, int, tuple[str, int]]] = []
+        self._slots: list[tuple[int, int, Node]] = []
         self._slot_of: dict[str, int] = {}
         self._home: Wire | None = None
-        self._extra: list[Wire] = []
+        self._extra: dict[Wire, str] = {}
+        """Further wires, each to the node of a key."""
+        self._following: asyncio.Task[None] | None = None
+        self._stale = False
+        """A slot was not where we thought it was."""
 
     async def open(self, timeout_s: float = 5.0) -> Router:
         """Connected, and knows whether this is a cluster. Raises RedisAway or UnsupportedServer."""
@@ -35,12 +47,16 @@ class Router:
         try:
             await home.connected(timeout_s)
             await self._learn(home)
+            for wire in list(self._wires.values()):
+                await wire.connected(self._timeout_s)
         except StatemqError:
             await self.close()
             raise
         return self
 
     async def close(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
         for wire in [*self._wires.values(), *self._extra]:
             await wire.close()
 
@@ -94,16 +110,23 @@ class Router:
         greet: Any = None,
     ) -> Wire:
         """One more connection to the node of ``key``, for a blocking read or a subscription; close it by ``release_wire``."""
-        base = self.wire_for(key)
-        wire = Wire(base.address, timeout_s=timeout_s, on_push=on_push, on_lost=on_lost, greet=greet)
-        self._extra.append(wire)
+
+        def pushed(message: list[Any]) -> None:
+            if message[0] == b"sunsubscribe":
+                wire.drop()  # its slot has left this node; it subscribes anew where the slot is
+            elif on_push is not None:
+                on_push(message)
+
+        heard = pushed if on_push is not None else None
+        wire = Wire(self.wire_for(key).address, timeout_s=timeout_s, on_push=heard, on_lost=on_lost, greet=greet)
+        self._extra[wire] = key
         return wire.open()
 
     async def release_wire(self, wire: Wire) -> None:
-        self._extra.remove(wire)
+        del self._extra[wire]
         await wire.close()
 
-    def _add(self, node: tuple[str, int], where: address.Address) -> Wire:
+    def _add(self, node: Node, where: address.Address) -> Wire:
         wire = self._wires.get(node)
         if wire is None:
             scripts = Scripts(refuse_eviction=self._refuse_eviction)
@@ -121,16 +144,48 @@ class Router:
         except ReplyError:
             return  # no cluster: "cluster support disabled", or the command is not allowed
         self.cluster = True
-        ranges = []
+        self._adopt(slots)
+        self._following = asyncio.get_running_loop().create_task(self._follow())
+
+    async def _follow(self) -> None:
+        """A node that died is followed by a replica of it, and no MOVED tells: one that is there is asked. What waits for the dead one
+        goes to the other, byte for byte and in its order (P2). Subscriptions follow their slot, too: a replica would keep them."""
+        asked_s = 0.0
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            now_s = asyncio.get_running_loop().time()
+            there = next((wire for wire in self._wires.values() if wire.up), None)
+            away = self._stale or any(not wire.up for wire in [*self._wires.values(), *self._extra])
+            if there is None or not (away or now_s - asked_s > SURVEY_S):
+                continue
+            asked_s = now_s
+            self._stale = False
+            asked = there.call("CLUSTER", "SLOTS")
+            swallow([asked])
+            await asyncio.wait([asked], timeout=self._timeout_s)
+            if asked.done() and asked.exception() is None:
+                self._adopt(asked.result())
+
+    def _adopt(self, slots: list[Any]) -> None:
+        """From now on this is who holds which slot."""
+        ranges: list[tuple[int, int, Node]] = []
         for first, last, primary, *_ in slots:
-            node = (primary[0].decode() or self.address.host, primary[1])
-            if node == (self.address.host, self.address.port) or not primary[0]:
-                node = (self.address.host, primary[1])
+            ranges.append((first, last, (primary[0].decode() or self.address.host, primary[1])))
+        before, self._slots = self._slots, ranges
+        present = {node for _, _, node in ranges}
+        for node, wire in list(self._wires.items()):
+            slot = next((first for first, _, owner in before if owner == node), None)
+            heir = next((owner for first, last, owner in ranges if slot is not None and first <= slot <= last), None)
+            if node not in present and heir is not None:
+                del self._wires[node]
+                wire.move(self.address.at(*heir))
+                if self._wires.setdefault(heir, wire) is not wire:
+                    self._extra[wire] = ""  # it ends what it has, and nobody gives it more
+        for node in present:
             self._add(node, self.address.at(*node))
-            ranges.append((first, last, node))
-        self._slots = ranges
-        for node in {n for _, _, n in ranges}:
-            await self._wires[node].connected(self._timeout_s)
+        for wire, key in self._extra.items():
+            if key:
+                wire.move(self.wire_for(key).address)
 
     def _moved(self, packed: bytes, answer: asyncio.Future[Reply], message: str) -> None:
         """A call came to a node that has given its slot away: it goes to the new one, in the order the refusals came in."""
@@ -139,4 +194,5 @@ class Router:
         node, slot = (host or self.address.host, int(port)), int(slot_text)
         wire = self._add(node, self.address.at(*node))
         self._slots = [(slot, slot, node), *(r for r in self._slots if r != (slot, slot, r[2]))]
+        self._stale = True
         wire.resend(packed, answer)

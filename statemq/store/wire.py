@@ -33,7 +33,7 @@ class ReplyError(ServerError):
 
 
 AGAIN = frozenset(
-    {"NOSCRIPT", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "MISCONF", "UNBLOCKED"}
+    {"NOSCRIPT", "LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "ASK", "BUSY", "NOREPLICAS", "MISCONF", "UNBLOCKED"}
 )
 """Not executed: the connection is made anew, which also finds the new primary, and the call is sent again."""
 
@@ -173,6 +173,12 @@ class Wire(asyncio.Protocol):
         """Gives up this connection; what is unanswered goes over the next one."""
         if self._transport is not None:
             self._transport.abort()
+
+    def move(self, address: Address) -> None:
+        """To another server from now on, with all that is unanswered."""
+        if address != self.address:
+            self.address = address
+            self.drop()
 
     async def close(self) -> None:
         """Ends it; unanswered calls raise RedisAway."""

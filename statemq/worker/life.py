@@ -152,20 +152,18 @@ class Life:
         await router.close()
 
     def _subscribe(self, router: Router) -> list[Wire]:
-        """One subscribed connection a node: the sharded life-sign channels of its partitions, and the machines' news on one of them."""
-        by_node: dict[Wire, list[PartitionKeys]] = {}
+        """One subscribed connection, in a cluster one a partition, so that it follows its slot: the sharded life-sign channels, and the
+        machines' news on the first."""
+        together: dict[str, list[PartitionKeys]] = {}
         for p in self._all:
-            by_node.setdefault(router.wire_for(p.lease), []).append(p)
+            together.setdefault(p.tag if router.cluster else "", []).append(p)
         wires = []
-        for i, partitions in enumerate(by_node.values()):
+        for i, partitions in enumerate(together.values()):
             channels = [p.alive_channel(self._worker) for p in partitions]
             news = [names.news_channel(self._namespace, machine) for machine in self._partitions] if i == 0 else []
 
             async def greet(wire: Wire, channels: list[str] = channels, news: list[str] = news) -> None:
-                by_slot: dict[str, list[str]] = {}
-                for channel in channels:
-                    by_slot.setdefault(channel[: channel.index("}")] if router.cluster else "", []).append(channel)
-                commands: list[tuple[str, ...]] = [("SSUBSCRIBE", *group) for group in by_slot.values()]
+                commands: list[tuple[str, ...]] = [("SSUBSCRIBE", *channels)]
                 if news:
                     commands.append(("SUBSCRIBE", *news))
                 for command in commands:

@@ -34,5 +34,3 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         for line in lines:
             terminalreporter.write_line(line)
         config.stash[REPORTS] = []
-
-

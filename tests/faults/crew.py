@@ -72,7 +72,9 @@ class Crew:
 
 
 @contextlib.asynccontextmanager
-async def crew(url: str, namespace: str = "statemq", *, workers: int = 2, machine: type[Any] = Tally, **settings: Any) -> AsyncIterator[Crew]:
+async def crew(
+    url: str, namespace: str = "statemq", *, workers: int = 2, machine: type[Any] = Tally, **settings: Any
+) -> AsyncIterator[Crew]:
     """So many workers that share all partitions; when the block ends they still run, then they end in good order."""
     crew = Crew()
     events.listeners.append(crew.told.append)
