@@ -38,6 +38,8 @@ class Member:
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self.process, self.log = process, log
+        self.point = ""
+        """Where it shall end (tests/faults/points.py)."""
         self.stopped = False
         self.lost_before: dict[int, int] = {}
         """How often it had said of a partition that it lost it when somebody looked last."""
@@ -69,17 +71,18 @@ class Fleet:
     def running(self) -> list[Member]:
         return [m for m in self.members if m.runs]
 
-    def start(self) -> Member:
+    def start(self, target: str = "tests.chaos.ledger", **environment: str) -> Member:
         log = self.folder / f"worker-{len(self.members) + 1}.log"
-        words = ["worker", "tests.chaos.ledger", "--log-transitions", "--redis", self.client.url, "--namespace", self.client.namespace]
+        words = ["worker", target, "--log-transitions", "--redis", self.client.url, "--namespace", self.client.namespace]
         env = {name: value for name, value in os.environ.items() if not name.startswith("STATEMQ_")}
-        env |= {"PYTHONPATH": str(ROOT), EFFECTS: str(self.effects_file)}
+        env |= {"PYTHONPATH": str(ROOT), EFFECTS: str(self.effects_file), **environment}
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "statemq", *words, "--lease-ms", str(self.lease_ms)],
                 cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, preexec_fn=end_with_parent(),
             )  # fmt: skip
         member = Member(process, log)
+        member.point = environment.get("STATEMQ_FP", "")
         self.members.append(member)
         return member
 
