@@ -1,13 +1,16 @@
-"""What an owner looks after beside its work: that its store was not set back, forgotten outcomes, accepted commands whose entry
-somebody deleted."""
+"""What an owner looks after beside its work: that its store was not set back, forgotten outcomes, consumers of workers that are gone,
+accepted commands whose entry somebody deleted."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 from statemq.config import OUTCOME_PERIOD_MS
 from statemq.store import outcome
+from statemq.store.commands import entry_order
+from statemq.store.fence import Rewound
 from statemq.worker.partition import Partition
 
 EVERY_S = 8.0
@@ -15,6 +18,9 @@ EVERY_S = 8.0
 
 SLICE = 200
 """Accepted commands looked at in one sweep."""
+
+GONE_MS = 60_000
+"""A consumer of the group that is not ours, has nothing in progress and was not heard of for so long belongs to a former owner."""
 
 
 async def sweep(p: Partition) -> None:
@@ -29,6 +35,10 @@ async def sweep(p: Partition) -> None:
         # P2: only a numbered call tells an idle owner that its store was set back, and that what it has ended lies there again
         await p.answer(p.fence.adopt([]))
         await _forget_outcomes(p)
+        await _forget_consumers(p)
+        if await _made_anew(p):
+            p.lose(Rewound())
+            return
         cursor = await _find_removed(p, cursor)
 
 
@@ -36,6 +46,36 @@ async def _forget_outcomes(p: Partition) -> None:
     """P31: past periods go by UNLINK, which blocks nobody; their TTL is the net."""
     period = p.now_ms() // OUTCOME_PERIOD_MS
     await p.ask("UNLINK", p.keys.outcomes(period - 2), p.keys.outcomes(period - 3))
+
+
+async def _forget_consumers(p: Partition) -> None:
+    """I8: each process start is a consumer of its own, in each partition that it ever owned."""
+    for group in await _about(p, "GROUPS"):
+        if group["name"] != b"workers" or group["consumers"] < 2:
+            continue
+        for consumer in await _about(p, "CONSUMERS", "workers"):
+            name = consumer["name"].decode()
+            if name != p.fence.worker and consumer["pending"] == 0 and consumer["idle"] > GONE_MS:
+                await p.answer(p.router.call(p.keys.commands, "XGROUP", "DELCONSUMER", p.keys.commands, "workers", name))
+
+
+async def _made_anew(p: Partition) -> bool:
+    """Whether the stream is younger than what was read of it: somebody deleted a used-up one, and what it gets now would not be read."""
+    position = p.position  # as it was before we asked
+    return any(entry_order(stream["last-generated-id"].decode()) < entry_order(position) for stream in await _about(p, "STREAM"))
+
+
+async def _about(p: Partition, what: str, *more: str) -> list[dict[str, Any]]:
+    """XINFO of the command stream, by name; nothing of one that is not there."""
+    commands = p.keys.commands
+    if not await p.ask("EXISTS", commands):
+        return []
+    said = await p.answer(p.router.call(commands, "XINFO", what, commands, *more))
+    return [_by_name(said)] if what == "STREAM" else [_by_name(row) for row in said]
+
+
+def _by_name(flat: list[Any]) -> dict[str, Any]:
+    return {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
 
 
 async def _find_removed(p: Partition, cursor: str) -> str:
