@@ -99,7 +99,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.mark.parametrize("how", ["kill", *(pytest.param(how, marks=pytest.mark.chaos) for how in ("", "FORCE", "TAKEOVER", "kill"))])
 async def test_f18_a_primary_is_followed_by_its_replica(cluster: Cluster, how: str, report: Report) -> None:
-    """What had not been replicated is lost back to an earlier moment; nothing is mixed, and who holds partitions there finds the new node."""
+    """What had not been replicated is lost back to an earlier moment; nothing is mixed, and the new node is found."""
     namespace = f"t-{uuid.uuid4().hex[:8]}"
     async with Client(cluster.url, namespace=namespace) as client, crew(cluster.url, namespace) as workers:
         parts = [PartitionKeys(namespace, "tally", p) for p in range(Tally.spec.partitions)]

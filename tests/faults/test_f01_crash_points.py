@@ -144,9 +144,7 @@ async def test_f02_a_process_stops_at_each_point(
         await fleet.until(lambda: not any(victim.runs for victim in these))  # noqa: B023
         assert [victim.process.returncode for victim in these] == [0] * len(these)
     await judge(fleet, client, producer, victims, "stop")
-    report(
-        f"processes stopped for 3 leases at {len(victims)} points (seed {seed}): {len(producer.handles)} commands, {len(fleet.lost())} tenures fenced"
-    )
+    report(f"stopped for 3 leases at {len(victims)} points (seed {seed}): {len(producer.handles)} commands, {len(fleet.lost())} fenced")
 
 
 async def up(client: Client, members: list[Member]) -> bool:
