@@ -49,6 +49,9 @@ CONFIRM_S = 0.025
 LATE_MS = 500
 """Whose lease was over for so long, after a survey had the time to see it renewed, gets no share."""
 
+LEAVE_S = 2.0
+"""What handing over may take beside the grace period."""
+
 TROUBLE_S = 5.0
 """How long a damaged or wiped partition is left alone before it is tried again."""
 
@@ -131,7 +134,7 @@ class Worker:
             await self._survey()
             self._spawn(self._survey_often())
             await self._stopping.wait()
-            await self._leave()
+            await self._leave_in_time()
             threads.shutdown(wait=False, cancel_futures=True)
         finally:
             for task in list(self._tasks):
@@ -482,6 +485,17 @@ class Worker:
             events.emit(events.Released(machine=p.spec.name, partition=p.keys.number))
         asyncio.get_running_loop().call_later(0.5, self._replan)
 
+    async def _leave_in_time(self) -> None:
+        """Leaving asks Redis; when it does not answer, the process ends all the same, and what it held is free when its leases end."""
+        try:
+            await asyncio.wait_for(self._leave(), self.settings.grace_s + LEAVE_S)
+        except TimeoutError:
+            events.emit(events.Warned(text="Redis does not answer; this worker leaves without handing over what it holds"))
+            for p in list(self.partitions.values()):
+                p.close()
+        await self._reading.close()
+        await self._life.stop()
+
     async def _leave(self) -> None:
         """SIGTERM: each partition goes as soon as nothing of it runs; what outlasts the grace period is left pending."""
         self._shop.slots.closed = True
@@ -495,8 +509,6 @@ class Worker:
             await asyncio.gather(*(self._release(p) for p in idle))
             if self.partitions:
                 await asyncio.sleep(0.005)
-        await self._reading.close()
-        await self._life.stop()
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
