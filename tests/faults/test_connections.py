@@ -51,7 +51,7 @@ CALLS = [*OFTEN, *RARE]
 KTH = (1, 2, 3, 5, 8)
 
 
-@pytest.mark.parametrize("way", ["lose_reply", "lose_request"])
+@pytest.mark.parametrize("way", ["lose_reply", pytest.param("lose_request", marks=pytest.mark.chaos)])
 async def test_f24_the_kth_reply_or_request_of_each_call_is_lost(
     url: str, namespace: str, proxy: FaultyProxy, way: str, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,25 +99,28 @@ async def test_a_half_open_read_connection_is_given_up(url: str, namespace: str,
         await load.judge(client)
 
 
-async def test_f22_a_server_that_sleeps_for_two_leases(serve: Serve, report: Report) -> None:
+SLEEPS = [("DEBUG", "SLEEP", "2"), ("CLIENT", "PAUSE", "2000", "ALL"), ("CLIENT", "PAUSE", "2000", "WRITE")]
+
+
+@pytest.mark.parametrize("sleep", [SLEEPS[0], *(pytest.param(sleep, marks=pytest.mark.chaos) for sleep in SLEEPS[1:])])
+async def test_f22_a_server_that_sleeps_for_two_leases(serve: Serve, sleep: tuple[str, ...], report: Report) -> None:
     """All leases look expired when it wakes: one wave of acquires at most, nothing twice, no storm of retries."""
     lease_ms = 1_000
     server = serve("--enable-debug-command", "yes", appendonly=False)
     async with Client(server.url) as client, crew(server.url, lease_ms=lease_ms) as workers:
         async with Load(client) as load, Redis.from_url(server.url, socket_timeout=30) as redis:
-            for sleep in (("DEBUG", "SLEEP", "2"), ("CLIENT", "PAUSE", "2000", "ALL"), ("CLIENT", "PAUSE", "2000", "WRITE")):
-                await load.more(3)
-                before = workers.counted(events.Acquired)
-                await redis.execute_command(*sleep)
-                if sleep[0] == "CLIENT":
-                    await asyncio.sleep(2.0)
-                await goes_on(client, await answers(server.url), lease_ms=lease_ms)
-                assert workers.counted(events.Acquired) - before <= 2 * Tally.spec.partitions, "more than a wave"
-                came = await connections(redis)
-                await load.more(10)
-                assert await connections(redis) - came < 40, "a storm of connections"
+            await load.more(3)
+            before = workers.counted(events.Acquired)
+            await redis.execute_command(*sleep)
+            if sleep[0] == "CLIENT":
+                await asyncio.sleep(2.0)
+            took_s = await goes_on(client, await answers(server.url), lease_ms=lease_ms)
+            assert workers.counted(events.Acquired) - before <= 2 * Tally.spec.partitions, "more than a wave"
+            came = await connections(redis)
+            await load.more(10)
+            assert await connections(redis) - came < 40, "a storm of connections"
         await load.judge(client)
-    report(f"DEBUG SLEEP 2 leases, CLIENT PAUSE ALL and WRITE: {load.total} commands, each once and in order")
+    report(f"{' '.join(sleep)}, two leases: {load.total} commands, each once and in order; back within {took_s:.2f} s")
 
 
 async def connections(redis: Redis) -> int:
@@ -219,6 +222,7 @@ async def test_f33_deadlines_jump_as_by_the_server_s_clock(url: str, namespace: 
         await load.judge(client)
 
 
+@pytest.mark.chaos
 async def test_f32_busy_and_flushed_scripts(serve: Serve, report: Report) -> None:
     server = serve("--busy-reply-threshold", "100", appendonly=False)
     async with Client(server.url) as client, crew(server.url), Redis.from_url(server.url, socket_timeout=30) as redis:

@@ -100,7 +100,7 @@ LIKELY = st.builds(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("entries", [600, pytest.param(10_000, marks=[pytest.mark.chaos, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("entries", [300, pytest.param(10_000, marks=[pytest.mark.chaos, pytest.mark.timeout(600)])])
 async def test_f37_generated_garbage(client: Client, redis: Redis, url: str, namespace: str, entries: int, report: Report) -> None:
     """Each entry becomes a command or a dead letter; none stays, none stops the worker, and the commands between them run."""
     parts = [PartitionKeys(namespace, "tally", p) for p in range(PARTITIONS)]
@@ -362,8 +362,9 @@ async def test_f45_a_backlog_is_worked_off_through_a_window(client: Client, url:
     report(f"a backlog of 5000: at most {most} in a window of 100")
 
 
+@pytest.mark.parametrize("instances", [4_000, pytest.param(20_000, marks=pytest.mark.chaos)])
 async def test_f46_a_takeover_asks_nothing_of_idle_instances(
-    client: Client, redis: Redis, url: str, namespace: str, report: Report
+    client: Client, redis: Redis, url: str, namespace: str, instances: int, report: Report
 ) -> None:
     """The calls of a worker's start do not grow with the number of instances, and an idle one is a small hash."""
 
@@ -375,17 +376,17 @@ async def test_f46_a_takeover_asks_nothing_of_idle_instances(
 
     empty = await calls_of_a_start()
     async with redis.pipeline(transaction=False) as pipe:
-        for n in range(20_000):
+        for n in range(instances):
             part = part_of(namespace, f"idle {n}")
             row = {"state": "open", "version": 1, "entered": 1, "data": '{"log":[1]}', "updated": 1_700_000_000_000}
             pipe.hset(part.instance(f"idle {n}"), mapping=row)  # type: ignore[arg-type]
             pipe.zadd(part.in_state("open"), {f"idle {n}": 1_700_000_000_000})
         await pipe.execute()
     full = await calls_of_a_start()
-    size = await redis.memory_usage(part.instance("idle 19999"))
-    assert full < empty + 200, f"{empty} calls without, {full} with 20000 instances"
+    size = await redis.memory_usage(part.instance(f"idle {instances - 1}"))
+    assert full < empty + 200, f"{empty} calls without, {full} with {instances} instances"
     assert size < 400
-    report(f"a worker's start: {empty} calls, with 20000 idle instances {full}; {size} B an instance")
+    report(f"a worker's start: {empty} calls, with {instances} idle instances {full}; {size} B an instance")
 
 
 @pytest.mark.chaos
