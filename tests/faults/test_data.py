@@ -277,7 +277,7 @@ async def test_f43_the_same_command_again_after_it_failed_has_its_error(url: str
         assert len(await client.failed(Fails)) == 1
 
 
-async def test_f43_an_id_that_nobody_knows_is_unknown_and_one_too_old_to_tell_is_pending(client: Client) -> None:
+async def test_f43_an_id_that_nobody_knows_is_unknown(client: Client) -> None:
     with pytest.raises(Unknown):
         await client.handle(f"tally.0.{uuid.uuid4().hex}").outcome(timeout=10)
 

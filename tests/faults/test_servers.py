@@ -17,9 +17,9 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from statemq import Client
+from statemq import Client, Pending, Unknown
 from statemq.config import WorkerSettings
-from statemq.errors import RedisAway, Refused, StatemqError
+from statemq.errors import NamespaceLost, RedisAway, Refused, StatemqError
 from statemq.server import EmbeddedServer
 from statemq.worker.daemon import Worker
 from tests.chaos.conftest import Report
@@ -158,6 +158,33 @@ class kept_by_a_thread:
     def _end(self) -> None:
         block_until(lambda: not self._server.running, 60)
         self._over.set()
+
+
+async def test_f26_everything_is_flushed_under_load(serve: Serve, report: Report) -> None:
+    """With ``on_wipe="reinit"`` it begins anew by itself; nobody hangs: what was lost is unknown, refused, or said to be lost."""
+    server = serve(appendonly=False)
+    async with Client(server.url) as client, crew(server.url, on_wipe="reinit"), Redis.from_url(server.url) as redis:
+        async with Load(client) as load:
+            for _ in range(2):
+                await load.more(5)
+                await redis.flushall()
+                await wait_until(lambda: back(client), 30)
+                await load.more(5)
+            await goes_on(client, time.monotonic())
+        said = await asyncio.gather(*(h.outcome(timeout=60) for hs in load.sent.values() for h in hs), return_exceptions=True)
+        wrong = [s for s in said if isinstance(s, BaseException) and not isinstance(s, Unknown | NamespaceLost | Pending)]
+        assert not wrong, wrong[:3]
+        for key, handles in load.sent.items():
+            log = await log_of(client, key)
+            assert log == list(range(len(handles)))[len(handles) - len(log) :], f"{key} is no suffix of what was sent: {log}"
+    report(f"flushed twice under load: {load.total} commands, {load.counts['namespace_lost']} refused meanwhile; it began anew by itself")
+
+
+async def back(client: Client) -> bool:
+    try:
+        return all([await client.call(Tally.ping(key), timeout=5) == key for key in one_key_each()])
+    except (NamespaceLost, Unknown, Pending):
+        return False
 
 
 @pytest.mark.chaos
