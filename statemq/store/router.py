@@ -174,9 +174,9 @@ class Router:
         before, self._slots = self._slots, ranges
         present = {node for _, _, node in ranges}
         for node, wire in list(self._wires.items()):
-            slot = next((first for first, _, owner in before if owner == node), None)
-            heir = next((owner for first, last, owner in ranges if slot is not None and first <= slot <= last), None)
-            if node not in present and heir is not None:
+            slot = next((first for first, _, owner in before if owner == node), 0)
+            heir = next((owner for first, last, owner in ranges if first <= slot <= last), node)
+            if node not in present and heir != node:  # also a replica, or another name of a primary, that we were given
                 del self._wires[node]
                 wire.move(self.address.at(*heir))
                 if self._wires.setdefault(heir, wire) is not wire:
