@@ -8,9 +8,11 @@ import random
 from typing import Any
 
 from statemq.config import OUTCOME_PERIOD_MS
+from statemq.errors import RedisAway
 from statemq.store import outcome
 from statemq.store.commands import entry_order
 from statemq.store.fence import Rewound
+from statemq.store.wire import ReplyError
 from statemq.worker.partition import Partition
 
 EVERY_S = 8.0
@@ -56,7 +58,7 @@ async def _forget_consumers(p: Partition) -> None:
         for consumer in await _about(p, "CONSUMERS", "workers"):
             name = consumer["name"].decode()
             if name != p.fence.worker and consumer["pending"] == 0 and consumer["idle"] > GONE_MS:
-                await p.answer(p.router.call(p.keys.commands, "XGROUP", "DELCONSUMER", p.keys.commands, "workers", name))
+                await _asked(p, "XGROUP", "DELCONSUMER", p.keys.commands, "workers", name)
 
 
 async def _made_anew(p: Partition) -> bool:
@@ -67,11 +69,16 @@ async def _made_anew(p: Partition) -> bool:
 
 async def _about(p: Partition, what: str, *more: str) -> list[dict[str, Any]]:
     """XINFO of the command stream, by name; nothing of one that is not there."""
-    commands = p.keys.commands
-    if not await p.ask("EXISTS", commands):
+    said = await _asked(p, "XINFO", what, p.keys.commands, *more)
+    return [_by_name(said)] if said and what == "STREAM" else [_by_name(row) for row in said]
+
+
+async def _asked(p: Partition, *words: str) -> Any:
+    """The answer, or nothing: a stream that is not there, or a user who may not ask, ends no tenure."""
+    try:
+        return await p.router.call(p.keys.commands, *words)
+    except (ReplyError, RedisAway):
         return []
-    said = await p.answer(p.router.call(commands, "XINFO", what, commands, *more))
-    return [_by_name(said)] if what == "STREAM" else [_by_name(row) for row in said]
 
 
 def _by_name(flat: list[Any]) -> dict[str, Any]:
