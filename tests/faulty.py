@@ -40,7 +40,7 @@ class FaultyProxy:
         self.refuse = False
         """New connections are closed at once."""
         self.black_hole = False
-        """Connections stay open and nothing passes: bytes of this time are lost."""
+        """Connections stay open and nothing passes, now or later: a stream that has lost bytes has no way on."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, HOST, 0)
@@ -119,7 +119,7 @@ class _Link:
         self._proxy, self._client, self._server = proxy, client, server
         self._faults: deque[str] = deque()
         """One for each unanswered request."""
-        self._subscribed = self._held = False
+        self._subscribed = self._held = self._swallows = False
 
     def cut(self) -> None:
         for _, writer in (self._client, self._server):
@@ -135,10 +135,14 @@ class _Link:
                 way.cancel()
             await asyncio.wait(ways)
 
+    def _lost(self) -> bool:
+        self._swallows = self._swallows or self._proxy.black_hole
+        return self._swallows
+
     async def _requests(self) -> None:
         buffer = b""
         while data := await _read(self._client[0]):
-            if self._proxy.black_hole:
+            if self._lost():
                 continue
             buffer += data
             while (end := message_end(buffer)) is not None:
@@ -155,7 +159,7 @@ class _Link:
     async def _replies(self) -> None:
         buffer = b""
         while data := await _read(self._server[0]):
-            if self._proxy.black_hole:
+            if self._lost():
                 continue
             buffer += data
             while (end := message_end(buffer)) is not None:
