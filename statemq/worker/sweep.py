@@ -52,10 +52,10 @@ async def _forget_outcomes(p: Partition) -> None:
 
 async def _forget_consumers(p: Partition) -> None:
     """I8: each process start is a consumer of its own, in each partition that it ever owned."""
-    for group in await _about(p, "GROUPS"):
+    for group in map(_by_name, await _asked(p, "XINFO", "GROUPS", p.keys.commands)):
         if group["name"] != b"workers" or group["consumers"] < 2:
             continue
-        for consumer in await _about(p, "CONSUMERS", "workers"):
+        for consumer in map(_by_name, await _asked(p, "XINFO", "CONSUMERS", p.keys.commands, "workers")):
             name = consumer["name"].decode()
             if name != p.fence.worker and consumer["pending"] == 0 and consumer["idle"] > GONE_MS:
                 await _asked(p, "XGROUP", "DELCONSUMER", p.keys.commands, "workers", name)
@@ -64,13 +64,8 @@ async def _forget_consumers(p: Partition) -> None:
 async def _made_anew(p: Partition) -> bool:
     """Whether the stream is younger than what was read of it: somebody deleted a used-up one, and what it gets now would not be read."""
     position = p.position  # as it was before we asked
-    return any(entry_order(stream["last-generated-id"].decode()) < entry_order(position) for stream in await _about(p, "STREAM"))
-
-
-async def _about(p: Partition, what: str, *more: str) -> list[dict[str, Any]]:
-    """XINFO of the command stream, by name; nothing of one that is not there."""
-    said = await _asked(p, "XINFO", what, p.keys.commands, *more)
-    return [_by_name(said)] if said and what == "STREAM" else [_by_name(row) for row in said]
+    stream = _by_name(await _asked(p, "XINFO", "STREAM", p.keys.commands))
+    return bool(stream) and entry_order(stream["last-generated-id"].decode()) < entry_order(position)
 
 
 async def _asked(p: Partition, *words: str) -> Any:

@@ -185,6 +185,7 @@ async def test_each_role_uses_all_of_its_rule_and_nothing_else(
     own: EmbeddedServer, admin: Redis, functions: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sweep, "EVERY_S", 0.05)
+    monkeypatch.setattr(sweep, "GONE_MS", -1)
     box.ran.clear()
     urls = {role: grant(admin, own, role, functions=functions) for role in Role}
     with monitoring(own.port) as monitor:
@@ -208,6 +209,11 @@ async def test_each_role_uses_all_of_its_rule_and_nothing_else(
             people = People(client, operator, reader, urls, admin)
             async with working(urls[Role.worker], NAMESPACE, Box, suspend_after_s=0.001, read_ahead=2, lease_ms=1000):
                 await people.work()
+                if not any(group["name"] == "workers" for group in admin.xinfo_groups(PARTS[0].commands)):
+                    admin.xgroup_create(PARTS[0].commands, "workers", id="0")
+                for name in ("gone", "gone too"):  # workers that died long ago
+                    admin.xgroup_createconsumer(PARTS[0].commands, "workers", name)
+                await wait_until(lambda: sends(Role.worker, "xgroup|delconsumer"))
                 async with Client(urls[Role.client], namespace=NAMESPACE, machines=[Box]) as later:  # finds the functions
                     assert await later.call(Box.put("f"), timeout=20) == 1
                 await people.mend()
