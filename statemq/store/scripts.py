@@ -53,8 +53,13 @@ def sources(words: bool = False) -> dict[str, str]:
 
 @cache
 def library() -> Library:
-    """Joined from ``statemq/lua/*.lua``: the file's name is the function's."""
-    files = sources(words=True)
+    """The library of the scripts as they are shipped."""
+    return joined(sources(words=True))
+
+
+def joined(files: dict[str, str]) -> Library:
+    """A library of these scripts; the file's name is the function's."""
+    files = dict(files)
     words = files.pop("_words")
     body = words + "".join(f"\nlocal function {name}(KEYS, ARGV)\n{files[name]}end\n" for name in sorted(files))
     mark = hashlib.sha256(body.encode()).hexdigest()[:12]
