@@ -241,10 +241,12 @@ class Worker:
             await self._survey()
 
     def _until_survey_s(self) -> float:
-        """Until just after the next deadline of another's lease as last seen: who was never seen alive is found out by that alone (P5)."""
+        """Until just after the next deadline of another's lease as last seen, or after the moment at which that costs it its share: who
+        was never seen to die is found out by that alone (P5)."""
         now_ms = self.now_ms()
         others = [h.deadline_ms for s in self._served.values() for h in s.view if h.token and h.owner != self.id]
-        next_ms = min((d for d in others if d >= now_ms), default=now_ms + SURVEY_S * 1000)
+        moments = [deadline_ms + late_ms for deadline_ms in others for late_ms in (0, LATE_MS)]
+        next_ms = min((m for m in moments if m >= now_ms), default=now_ms + SURVEY_S * 1000)
         return min(SURVEY_S, max(SURVEY_S / 10, (next_ms - now_ms) / 1000 + 0.02))
 
     async def _survey(self) -> None:

@@ -1,0 +1,127 @@
+"""The shipped scripts, wrapped so that they leave an audit: rows for ``statemq.testing``, and counts of what was recognised.
+
+Each script's text stays as it is shipped; what is wrapped around it runs in the same call, so its rows stand and fall with the script's
+own writes. Nothing of this is in production: a process that shall leave an audit calls ``install`` before it connects
+(``python -m tests.audit worker …`` is ``statemq worker …`` so installed), beside processes that do not.
+
+``T:audit`` is a stream whose entry ids count the rows of its partition (pseq); ``T:audit:counts`` is a hash.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from typing import Any
+
+from statemq.store import scripts
+from statemq.testing.evidence import Acquire, Commit, Line, Record
+
+WORDS = """
+-- T of a lease's or stream's name
+local function audit_of(name, suffix) return string.match(name, '^(.*}:)') .. 'audit' .. suffix end
+local function count(name, what) redis.call('HINCRBY', audit_of(name, ':counts'), what, 1) end
+local function row(lease, kind, ...)
+  local name = audit_of(lease, '')
+  redis.call('XADD', name, redis.call('XLEN', name) + 1 .. '-0', 'kind', kind, 'at_ms', clock(), ...)
+end
+local shipped_fence = fence
+local function fence(lease, token, number)
+  local word = shipped_fence(lease, token, number)
+  if word then count(lease, word) end
+  return word
+end
+"""
+
+COMMIT = """
+local lease, token = KEYS[1], ARGV[1]
+local fresh = shipped_fence(lease, token, ARGV[2]) == nil
+local answer = shipped(KEYS, ARGV)
+if answer[1] ~= 'done' then return answer end
+local base = 7 + tonumber(ARGV[6])
+for c = 1, tonumber(ARGV[base]) do
+  local o, word = base + (c - 1) * 13, answer[c + 1] or 'applied'
+  if word ~= 'applied' then count(lease, word) end
+  if fresh and word == 'applied' then
+    local writes = string.byte(ARGV[o + 2]) == 119
+    row(lease, 'commit', 'key', ARGV[o + 4], 'id', ARGV[o + 3], 'entry', ARGV[o + 1], 'token', token, 'worker', ARGV[3],
+      'version', writes and ARGV[o + 6] + 1 .. '' or '0', 'outcome', ARGV[o + 12], 'writes', writes and '1' or '')
+  end
+end
+return answer
+"""
+
+ACQUIRE = """
+local lease = KEYS[1]
+local held = redis.call('HMGET', lease, 'token', 'owner')
+local answer = shipped(KEYS, ARGV)
+if answer[1] ~= 'done' or answer[2] == held[1] then return answer end
+local from = held[1] and held[1] ~= '' and held[2] ~= ARGV[1] and held[2] or ''
+row(lease, 'acquire', 'token', answer[2], 'worker', ARGV[1], 'taken_from', from,
+  'how', from ~= '' and (answer[4] == from and 'died' or 'silent') or '')
+return answer
+"""
+
+RECORD = """
+local lease, token, journals, missing = KEYS[1], ARGV[1], {}, {}
+local fresh = shipped_fence(lease, token, ARGV[2]) == nil
+for r = 1, tonumber(ARGV[3]) do
+  missing[r] = fresh and string.sub(ARGV[3 * r + 2], 1, 1) ~= '@' and redis.call('HEXISTS', KEYS[2 + r], ARGV[3 * r + 2]) == 0
+end
+local answer = shipped(KEYS, ARGV)
+for r = 1, tonumber(ARGV[3]) do
+  if missing[r] and answer[r + 1] == '' then row(lease, 'record', 'id', ARGV[3 * r + 1], 'step', ARGV[3 * r + 2], 'token', token) end
+  if answer[1] == 'done' and answer[r + 1] and answer[r + 1] ~= '' then count(lease, 'step stood') end
+end
+return answer
+"""
+
+APPEND = """
+local answers = shipped(KEYS, ARGV)
+if type(answers) == 'table' and not answers.err then
+  for _, answer in ipairs(answers) do count(KEYS[3], 'append ' .. string.match(answer, '^%S+')) end
+end
+return answers
+"""
+
+AROUND = {"commit": COMMIT, "acquire": ACQUIRE, "record": RECORD, "append": APPEND}
+
+
+def audited(files: dict[str, str]) -> dict[str, str]:
+    """The scripts, each that is audited inside what leaves its rows."""
+    wrapped = {name: f"local function shipped(KEYS, ARGV)\n{files[name]}end\n{around}" for name, around in AROUND.items()}
+    return {**files, "_words": files["_words"] + WORDS, **wrapped}
+
+
+def install() -> None:
+    """All connections that this process makes from now on call audited scripts."""
+    made = scripts.joined(audited(scripts.sources()))
+    scripts.library = lambda: made  # type: ignore[assignment]
+
+
+def rows(redis: Any, namespace: str, machine: str, partitions: int) -> list[Line]:
+    """The audit. ``redis`` decodes replies."""
+    kinds: dict[str, Any] = {"commit": Commit, "acquire": Acquire, "record": Record}
+    found: list[Line] = []
+    for partition in range(partitions):
+        for entry, fields in redis.xrange(f"{namespace}:{{{machine}:{partition}}}:audit"):
+            kind, at_ms = kinds[fields.pop("kind")], int(fields.pop("at_ms"))
+            if kind is Commit:
+                fields |= {"version": int(fields["version"]), "writes": bool(fields["writes"])}
+            found.append(kind(partition, int(entry.partition("-")[0]), at_ms, **fields))
+    return found
+
+
+def counts(redis: Any, namespace: str, machine: str, partitions: int) -> Counter[str]:
+    """What the scripts recognised: fenced, seen, rewound; gone, conflict; append known, ended, attached, …"""
+    total = Counter[str]()
+    for partition in range(partitions):
+        found = redis.hgetall(f"{namespace}:{{{machine}:{partition}}}:audit:counts")
+        total.update({what: int(n) for what, n in found.items()})
+    return total
+
+
+if __name__ == "__main__":
+    from statemq.cli.app import main
+
+    install()
+    sys.exit(main())
