@@ -56,16 +56,18 @@ local held = redis.call('HMGET', lease, 'token', 'owner')
 local answer = shipped(KEYS, ARGV)
 if answer[1] ~= 'done' or answer[2] == held[1] then return answer end
 local from = held[1] and held[1] ~= '' and held[2] ~= ARGV[1] and held[2] or ''
-row(lease, 'acquire', 'token', answer[2], 'worker', ARGV[1], 'taken_from', from,
-  'how', from ~= '' and (answer[4] == from and 'died' or 'silent') or '')
+local how = from ~= '' and (answer[4] == from and 'died' or 'silent') or ''
+if from ~= '' then count(lease, 'taken ' .. how) end
+row(lease, 'acquire', 'token', answer[2], 'worker', ARGV[1], 'taken_from', from, 'how', how)
 return answer
 """
 
 RECORD = """
-local lease, token, journals, missing = KEYS[1], ARGV[1], {}, {}
+local lease, token, missing = KEYS[1], ARGV[1], {}
 local fresh = shipped_fence(lease, token, ARGV[2]) == nil
 for r = 1, tonumber(ARGV[3]) do
-  missing[r] = fresh and string.sub(ARGV[3 * r + 2], 1, 1) ~= '@' and redis.call('HEXISTS', KEYS[2 + r], ARGV[3 * r + 2]) == 0
+  -- engine fields and sleeps have an @ in their names
+  missing[r] = fresh and not string.find(ARGV[3 * r + 2], '@', 1, true) and redis.call('HEXISTS', KEYS[2 + r], ARGV[3 * r + 2]) == 0
 end
 local answer = shipped(KEYS, ARGV)
 for r = 1, tonumber(ARGV[3]) do

@@ -40,7 +40,9 @@ class FaultyProxy:
         self.refuse = False
         """New connections are closed at once."""
         self.black_hole = False
-        """Connections stay open and nothing passes, now or later: a stream that has lost bytes has no way on."""
+        """Connections stay open and nothing passes. One that lost bytes carries none any more, as if its other end had vanished."""
+        self.struck: Counter[str] = Counter()
+        """How often each fault has happened."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, HOST, 0)
@@ -90,7 +92,12 @@ class FaultyProxy:
         """What is to happen to this call; each rule strikes once."""
         struck = [rule for rule in self._rules if rule.strikes(name.lower())]
         self._rules = [rule for rule in self._rules if rule not in struck]
+        self.struck.update(rule.what for rule in struck[:1])
         return struck[0].what if struck else ""
+
+    def forget(self) -> None:
+        """What was asked for and has not happened will not."""
+        self._rules.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refuse:
@@ -119,7 +126,7 @@ class _Link:
         self._proxy, self._client, self._server = proxy, client, server
         self._faults: deque[str] = deque()
         """One for each unanswered request."""
-        self._subscribed = self._held = self._swallows = False
+        self._subscribed = self._held = self._lost = False
 
     def cut(self) -> None:
         for _, writer in (self._client, self._server):
@@ -135,14 +142,16 @@ class _Link:
                 way.cancel()
             await asyncio.wait(ways)
 
-    def _lost(self) -> bool:
-        self._swallows = self._swallows or self._proxy.black_hole
-        return self._swallows
+    def _swallows(self) -> bool:
+        if self._proxy.black_hole and not self._lost:
+            self._lost = True
+            self._proxy.struck["black_hole"] += 1
+        return self._lost
 
     async def _requests(self) -> None:
         buffer = b""
         while data := await _read(self._client[0]):
-            if self._lost():
+            if self._swallows():
                 continue
             buffer += data
             while (end := message_end(buffer)) is not None:
@@ -159,7 +168,7 @@ class _Link:
     async def _replies(self) -> None:
         buffer = b""
         while data := await _read(self._server[0]):
-            if self._lost():
+            if self._swallows():
                 continue
             buffer += data
             while (end := message_end(buffer)) is not None:

@@ -33,7 +33,8 @@ class Invoke(msgspec.Struct, frozen=True, tag="invoke", omit_defaults=True):
 
 
 class Ok(msgspec.Struct, frozen=True, tag="ok", omit_defaults=True):
-    """It was done. A write: the command's id, the version it made, its result. A read: the version and value it saw."""
+    """It was done. A write: the command's id, the version it made, its result, and when by Redis time. A read: the version and value it
+    saw."""
 
     client: str
     op: int
@@ -52,6 +53,7 @@ class Fail(msgspec.Struct, frozen=True, tag="fail", omit_defaults=True):
     at_s: float
     id: str = ""
     why: str = ""
+    committed_ms: int = 0
 
 
 class Info(msgspec.Struct, frozen=True, tag="info", omit_defaults=True):

@@ -5,35 +5,46 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from statemq.testing.evidence import Commit, Fail, Fault, Ok
-from statemq.testing.view import Command, View
+from statemq.testing.evidence import Fail, Fault, Info, Ok
+from statemq.testing.view import Command, Op, View
 
 
 def losses(view: View) -> Iterator[str]:
     """Where losses are allowed: the answered writes that are missing were, in their partition, the last ones before a fault that may lose
-    writes, and nothing else of them is left (who asked afterwards heard of nothing). Names them to the other checks, which judge the rest.
+    writes, and nothing else of them is left: who asks afterwards is not told of them. An answer that was lost counts as none to all other
+    checks, which judge what survived; so does a read that saw what was lost.
     """
     if not view.demand.losses:
         return
     breaks = [fault for fault in view.faults if fault.at_ms]
     gone: dict[tuple[int | None, int], list[tuple[Command, Ok]]] = defaultdict(list)
-    for id, command in view.commands.items():
-        row = view.row_of.get(id)
-        for ok in command.oks[:1]:
-            again = row is not None and row.at_ms > ok.committed_ms  # sent anew after the loss, and applied then
-            if row is not None and not again:
-                continue
-            at = next((i for i, fault in enumerate(breaks) if ok.committed_ms <= fault.at_ms), None)
-            if at is None:
-                if row is None:
-                    yield f"{command.first.key}: {id} is missing, and no fault came after it that may have lost it"
-                continue
-            view.lost.add(id)
-            gone[view.partition_of(id), at].append((command, ok))
-            yield from _remains(view, command, breaks[at])
+    for command in view.commands.values():
+        for op, at in _lost_answers(view, command, breaks):
+            answer, missing = op.end, command.id not in view.row_of
+            if isinstance(answer, Ok):
+                view.lost.add(command.id)
+                gone[view.partition_of(command.id), at].append((command, answer))
+            if op.begun.at_s > breaks[at].end_s and missing:
+                yield f"{command.first.key}: {command.id} is missing, and its outcome was still told after the fault"
+            op.end = Info(op.begun.client, op.begun.op, op.end.at_s if op.end else 0.0, command.id, "lost")
     for (partition, at), lost in gone.items():
         yield from _holes(view, partition, breaks, at, lost)
     _drop_reads(view, breaks)
+
+
+def _lost_answers(view: View, command: Command, breaks: list[Fault]) -> list[tuple[Op, int]]:
+    """The answers that a fault undid, and which one: the write is missing, or the command ended once more after it."""
+    row = view.row_of.get(command.id)
+    ends_ms = [a.committed_ms for a in [*command.oks, *command.fails]] + ([row.at_ms] if row is not None else [])
+    found = []
+    for op in command.ops:
+        answer = op.end
+        if not isinstance(answer, Ok | Fail):
+            continue
+        at = next((i for i, fault in enumerate(breaks) if answer.committed_ms <= fault.at_ms), None)
+        if at is not None and ((row is None and isinstance(answer, Ok)) or max(ends_ms) > breaks[at].at_ms):
+            found.append((op, at))
+    return found
 
 
 def _holes(view: View, partition: int | None, breaks: list[Fault], at: int, lost: list[tuple[Command, Ok]]) -> Iterator[str]:
@@ -43,28 +54,18 @@ def _holes(view: View, partition: int | None, breaks: list[Fault], at: int, lost
     for command, ok in lost:
         for row in kept:
             same = row.key == command.first.key
-            if row.at_ms > ok.committed_ms or (same and row.version >= ok.version):
+            if (row.at_ms > ok.committed_ms + 1 and not same) or (same and row.version >= ok.version):
                 yield f"{command.first.key}: {command.id} (version {ok.version}) is missing, though {row.id}, committed after it, is there"
                 break
 
 
-def _remains(view: View, command: Command, fault: Fault) -> Iterator[str]:
-    """An outcome that outlived its write would answer a resend with something that never happened."""
-    for op in command.ops:
-        late = op.begun.at_s > fault.end_s and isinstance(op.end, Ok | Fail)
-        if late and command.id not in view.row_of:
-            yield f"{command.first.key}: {command.id} is missing, and its outcome was still told after the fault"
-
-
 def _drop_reads(view: View, breaks: list[Fault]) -> None:
-    """Reads that saw what was lost later judge nothing any more."""
     for op in view.ops:
         if op.begun.kind != "read" or not isinstance(op.end, Ok):
             continue
-        ended_s, version = op.end.at_s, op.end.version
-        fault = next((f for f in breaks if ended_s <= f.end_s), None)
+        fault = next((f for f in breaks if op.end.at_s <= f.end_s), None)
         if fault is None:
             continue
-        rows: list[Commit] = view.applied.get(op.begun.key, [])
-        if version > max((r.version for r in rows if r.at_ms <= fault.at_ms), default=0):
-            view.lost_reads.add((op.begun.client, op.begun.op))
+        kept = [r.version for r in view.applied.get(op.begun.key, []) if r.at_ms <= fault.at_ms]
+        if op.end.version > max(kept, default=0):
+            op.end = Info(op.begun.client, op.begun.op, op.end.at_s, why="lost")

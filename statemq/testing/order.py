@@ -49,7 +49,7 @@ def real_time(view: View) -> Iterator[str]:
             spans[row.key].append((command.invoked_s, ended_s, (row.version, 0), f"the write {id} of version {row.version}"))
             invoked[row.key, row.version] = command.invoked_s
     for op in view.ops:
-        if op.begun.kind == "read" and isinstance(op.end, Ok) and (op.begun.client, op.begun.op) not in view.lost_reads:
+        if op.begun.kind == "read" and isinstance(op.end, Ok):
             key, version = op.begun.key, op.end.version
             what = f"{op.begun.client}'s read {op.begun.op} of version {version}"
             spans[key].append((op.begun.at_s, op.end.at_s, (version, 1), what))

@@ -91,6 +91,8 @@ class View:
         self.worker_of = {p.pid: p.worker for p in of(Process)}
         self._clocks = sorted(of(Clock), key=lambda c: c.at_s)
         self.ops = _operations(of(Invoke), [*of(Ok), *of(Fail), *of(Info)])
+        self.succeeded_s = sorted(op.end.at_s for op in self.ops if op.begun.kind == "write" and isinstance(op.end, Ok))
+        """When writes were answered, also those that were lost later."""
         self.commands = _commands(self.ops)
         self.nameless = [op.begun for op in self.ops if op.begun.kind == "write" and not op.id]
         """Writes whose id nobody learnt."""
@@ -109,8 +111,7 @@ class View:
             rows.sort(key=lambda row: (row.version, row.pseq))
         self.tenures: dict[int, list[Acquire]] = {p: [r for r in rows if isinstance(r, Acquire)] for p, rows in self.audit.items()}
         self.lost: set[str] = set()
-        """Commands that were answered and are not there any more; filled by the check of losses, where they are allowed."""
-        self.lost_reads: set[tuple[str, int]] = set()
+        """Commands whose answers were lost with Redis; filled by the check of losses, where they are allowed."""
 
     def ms(self, at_s: float) -> float:
         """Redis time of a moment of the monotonic clock."""

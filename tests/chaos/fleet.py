@@ -22,6 +22,7 @@ from tests.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 UP_WITHIN_S = 60.0
 LOST = re.compile(r"ledger:(\d+) lost")
+RUNS = re.compile(r"worker (\S+) runs")
 TAKEN = re.compile(r"ledger: (\d+) partitions? acquired from (\S+), which (died|fell silent)")
 
 
@@ -56,12 +57,20 @@ class Member:
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 
+    @property
+    def worker(self) -> str:
+        """Its worker id, once it has said it."""
+        found = RUNS.search(self.said)
+        return found[1] if found else ""
+
 
 class Fleet:
     """The workers of one namespace. ``close`` leaves no process."""
 
-    def __init__(self, client: Client, folder: Path, *, lease_ms: int = 10_000) -> None:
+    def __init__(self, client: Client, folder: Path, *, lease_ms: int = 10_000, url: str = "", program: str = "statemq") -> None:
+        """``url``: the workers' way to Redis, if it is not the client's. ``program``: the module that is ``statemq`` to them."""
         self.client, self.folder, self.lease_ms = client, folder, lease_ms
+        self.url, self.program = url or client.url, program
         self.members: list[Member] = []
         self.deeds: list[Deed] = []
         self.effects_file = folder / "effects.jsonl"
@@ -73,12 +82,12 @@ class Fleet:
 
     def start(self, target: str = "tests.chaos.ledger", **environment: str) -> Member:
         log = self.folder / f"worker-{len(self.members) + 1}.log"
-        words = ["worker", target, "--log-transitions", "--redis", self.client.url, "--namespace", self.client.namespace]
+        words = ["worker", target, "--log-transitions", "--redis", self.url, "--namespace", self.client.namespace]
         env = {name: value for name, value in os.environ.items() if not name.startswith("STATEMQ_")}
         env |= {"PYTHONPATH": str(ROOT), EFFECTS: str(self.effects_file), **environment}
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "statemq", *words, "--lease-ms", str(self.lease_ms)],
+                [sys.executable, "-m", self.program, *words, "--lease-ms", str(self.lease_ms)],
                 cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, preexec_fn=end_with_parent(),
             )  # fmt: skip
         member = Member(process, log)

@@ -6,7 +6,6 @@ Steps leave a line in the file that ``LEDGER_EFFECTS`` names: what they did to t
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 from enum import StrEnum
@@ -14,6 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from statemq import Context, Fail, Machine, Reject, transition
+from statemq.testing.chain import Chain, link
 
 EFFECTS = "LEDGER_EFFECTS"
 STEPS = ("first", "second")
@@ -31,15 +31,15 @@ class Link(msgspec.Struct, frozen=True):
     chain: str = ""
 
     def next(self, command_id: str, x: int) -> Link:
-        return Link(self.n + 1, hashlib.sha256(f"{self.chain} {command_id} {x}".encode()).hexdigest())
+        return Link(self.n + 1, link(self.chain, command_id, x))
 
 
 class Book(msgspec.Struct):
     last: Link = Link()
 
 
-class Effect(msgspec.Struct, frozen=True):
-    """A step's body began. ``at_s`` by the machine's monotonic clock, ``wall_ms`` by its wall clock (the server's)."""
+class Effect(msgspec.Struct, frozen=True, tag="effect"):
+    """A step's body began; a line that ``statemq.testing`` reads, too. ``wall_ms`` is the server's clock: they share a host."""
 
     id: str
     step: str
@@ -90,6 +90,9 @@ def ends(transition: str, x: int) -> str:
     if transition == "refuse":
         return "rejected"
     return "failed" if transition == "fail" and x % FAILS_EVERY == 0 else "completed"
+
+
+MODEL = Chain(lambda transition, x: ends(transition, x) == "completed")
 
 
 async def effect(command_id: str, step: str, pause_ms: int) -> str:

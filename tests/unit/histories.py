@@ -111,7 +111,7 @@ class World:
         begun, partition = head.begun, self.partition(key)
         self.tick()
         if self.dice.random() < 0.1:
-            self.lines.append(Fail(begun.client, begun.op, self.later(), head.id, "cancelled"))
+            self.lines.append(Fail(begun.client, begun.op, self.later(), head.id, "cancelled", self.ms))
             return
         if begun.transition == "steps":
             self.steps(head.id, partition)
@@ -119,7 +119,7 @@ class World:
         stepped = MODEL.apply(self.state[key][1], head.id, begun.transition, begun.x)
         if stepped is None:
             self.row(partition, Commit, key=key, id=head.id, entry=head.entry, token=token, worker=worker, outcome="rejected", writes=False)
-            ends: list[Any] = [Fail(begun.client, begun.op, self.later(), head.id, "rejected")]
+            ends: list[Any] = [Fail(begun.client, begun.op, self.later(), head.id, "rejected", self.ms)]
         else:
             version = self.state[key][0] + 1
             self.state[key] = (version, stepped[0])
@@ -132,7 +132,7 @@ class World:
             self.tick()
             asked = self.invoke("ask", key, id=head.id)
             again = Fail if stepped is None else Ok
-            rest = ("rejected",) if stepped is None else (version, stepped[1], ends[0].committed_ms)
+            rest = ("rejected", ends[0].committed_ms) if stepped is None else (version, stepped[1], ends[0].committed_ms)
             ends.append(again(asked.client, asked.op, self.later(), head.id, *rest))
         self.lines += ends
 
