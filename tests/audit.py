@@ -9,12 +9,16 @@ own writes. Nothing of this is in production: a process that shall leave an audi
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from typing import Any
 
 from statemq.store import scripts
 from statemq.testing.evidence import Acquire, Commit, Line, Record
+from tests.chaos.mutants import MUTANTS
+
+BREAKS = "STATEMQ_TEST_MUTANT"
 
 WORDS = """
 -- T of a lease's or stream's name
@@ -95,8 +99,11 @@ def audited(files: dict[str, str]) -> dict[str, str]:
 
 
 def install() -> None:
-    """All connections that this process makes from now on call audited scripts."""
-    made = scripts.joined(audited(scripts.sources()))
+    """All connections that this process makes from now on call audited scripts, of a broken engine if ``BREAKS`` names one."""
+    files = scripts.sources()
+    if name := os.environ.get(BREAKS):
+        files = MUTANTS[name].applied(files)
+    made = scripts.joined(audited(files))
     scripts.library = lambda: made  # type: ignore[assignment]
 
 

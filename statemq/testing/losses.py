@@ -35,13 +35,14 @@ def losses(view: View) -> Iterator[str]:
 def _lost_answers(view: View, command: Command, breaks: list[Fault]) -> list[tuple[Op, int]]:
     """The answers that a fault undid, and which one: the write is missing, or the command ended once more after it."""
     row = view.row_of.get(command.id)
-    ends_ms = [a.committed_ms for a in [*command.oks, *command.fails]] + ([row.at_ms] if row is not None else [])
+    ends_ms = [a.committed_ms for a in command.oks] + [a.committed_ms for a in command.fails] + ([row.at_ms] if row is not None else [])
     found = []
     for op in command.ops:
         answer = op.end
         if not isinstance(answer, Ok | Fail):
             continue
-        at = next((i for i, fault in enumerate(breaks) if answer.committed_ms <= fault.at_ms), None)
+        ended_ms = answer.committed_ms
+        at = next((i for i, fault in enumerate(breaks) if ended_ms <= fault.at_ms), None)
         if at is not None and ((row is None and isinstance(answer, Ok)) or max(ends_ms) > breaks[at].at_ms):
             found.append((op, at))
     return found

@@ -83,7 +83,7 @@ class Fleet:
     def start(self, target: str = "tests.chaos.ledger", **environment: str) -> Member:
         log = self.folder / f"worker-{len(self.members) + 1}.log"
         words = ["worker", target, "--log-transitions", "--redis", self.url, "--namespace", self.client.namespace]
-        env = {name: value for name, value in os.environ.items() if not name.startswith("STATEMQ_")}
+        env = {name: value for name, value in os.environ.items() if not name.startswith("STATEMQ_") or name.startswith("STATEMQ_TEST_")}
         env |= {"PYTHONPATH": str(ROOT), EFFECTS: str(self.effects_file), **environment}
         with log.open("wb") as file:
             process = subprocess.Popen(

@@ -40,6 +40,7 @@ from tests.chaos.faults import FAULTS, LOSSES, SEEN_AS, WIRE_TIMEOUT_S, Arena
 from tests.chaos.fleet import ROOT, Fleet
 from tests.chaos.judge import undrained
 from tests.chaos.ledger import MODEL, Ledger
+from tests.chaos.mutants import MUTANTS
 from tests.faulty import FaultyProxy
 from tests.waiting import wait_until
 
@@ -353,9 +354,12 @@ def arguments(words: list[str]) -> argparse.Namespace:
         "--fsync", choices=["always", "everysec", "no"], default="always", help="unless always, the last answers may be lost"
     )
     parser.add_argument("--losses", action="store_true", help="tears the server's file, too: the last answers may be lost, no hole may be")
+    parser.add_argument("--mutant", choices=[*MUTANTS], metavar="NAME", help=f"a broken engine, to be found: {', '.join(MUTANTS)}")
     parser.add_argument("--server", help="another server binary")
     parser.add_argument("--evidence", type=Path, help="a new folder to keep the evidence in, whatever comes out")
     args = parser.parse_args(words)
+    if args.mutant:
+        os.environ[audit.BREAKS] = args.mutant
     args.losses = args.losses or bool(LOSSES.keys() & set(args.only or []))
     return args
 
@@ -368,8 +372,11 @@ def main(words: list[str]) -> int:
     again = f"bin/chaos --minutes {args.minutes:g} --seed {args.seed}"
     try:
         verdict = asyncio.run(soak.run())
+    except AssertionError as error:  # something never came: a worker, a client, an answer
+        sys.stdout.write(f"{error}\nseed {args.seed}: BROKEN OFF; evidence in {folder}; again: {again}\n")
+        return 1
     except BaseException:
-        soak.say(f"broken off; seed {args.seed}, evidence in {folder}; again: {again}")
+        soak.say(f"ended from outside; evidence in {folder}; again: {again}")
         raise
     ok = verdict.ok and not soak.late
     sys.stdout.write(f"{soak.table()}\n\n{verdict.text()}\n")
