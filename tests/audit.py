@@ -9,16 +9,18 @@ own writes. Nothing of this is in production: a process that shall leave an audi
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from collections import Counter
 from typing import Any
 
 from statemq.store import scripts
 from statemq.testing.evidence import Acquire, Commit, Line, Record
-from tests.chaos.mutants import MUTANTS
 
-BREAKS = "STATEMQ_TEST_MUTANT"
+BREAK = "STATEMQ_TEST_BREAK"
+"""Names a broken engine: ``["append", "old text", "new text"]``."""
 
 WORDS = """
 -- T of a lease's or stream's name
@@ -41,18 +43,32 @@ local lease, token = KEYS[1], ARGV[1]
 local fresh = shipped_fence(lease, token, ARGV[2]) == nil
 local answer = shipped(KEYS, ARGV)
 if answer[1] ~= 'done' then return answer end
-local base = 7 + tonumber(ARGV[6])
-for c = 1, tonumber(ARGV[base]) do
-  local o, word = base + (c - 1) * 13, answer[c + 1] or 'applied'
+local ids = 7 + tonumber(ARGV[6])
+local n = tonumber(ARGV[ids])
+for c = 1, n do
+  local o, word = ids + n + (c - 1) * WIDTH, answer[c + 1] or 'applied'
   if word ~= 'applied' then count(lease, word) end
   if fresh and word == 'applied' then
-    local writes = string.byte(ARGV[o + 2]) == 119
-    row(lease, 'commit', 'key', ARGV[o + 4], 'id', ARGV[o + 3], 'entry', ARGV[o + 1], 'token', token, 'worker', ARGV[3],
-      'version', writes and ARGV[o + 6] + 1 .. '' or '0', 'outcome', ARGV[o + 12], 'writes', writes and '1' or '')
+    local made = ARGV[o + NEXT]
+    row(lease, 'commit', 'key', ARGV[o + KEY], 'id', ARGV[ids + c], 'entry', ARGV[o + ENTRY], 'token', token, 'worker', ARGV[3],
+      'version', made == '' and '0' or made, 'outcome', ARGV[o + OUTCOME], 'writes', made == '' and '' or '1')
   end
 end
 return answer
 """
+
+LAYOUT = re.compile(r"states \[state …\] n, n ids, then n times:\n--\s+((?:\w+ ?)+)")
+"""What the header of the commit script says of its arguments; the header is its contract."""
+
+
+def _commit(shipped: str) -> str:
+    """The audit of a commit, with the places that its arguments have."""
+    found = LAYOUT.search(shipped)
+    assert found, "lua/commit.lua lays out its arguments in another way now: follow it here"
+    names = found[1].split()
+    places = {name.upper(): str(names.index(name) + 1) for name in ("next", "key", "entry", "outcome")} | {"WIDTH": str(len(names))}
+    return re.sub(r"\b(WIDTH|NEXT|KEY|ENTRY|OUTCOME)\b", lambda m: places[m[0]], COMMIT)
+
 
 ACQUIRE = """
 local lease = KEYS[1]
@@ -89,20 +105,22 @@ end
 return answers
 """
 
-AROUND = {"commit": COMMIT, "acquire": ACQUIRE, "record": RECORD, "append": APPEND}
+AROUND = {"commit": _commit, "acquire": lambda shipped: ACQUIRE, "record": lambda shipped: RECORD, "append": lambda shipped: APPEND}
 
 
 def audited(files: dict[str, str]) -> dict[str, str]:
     """The scripts, each that is audited inside what leaves its rows."""
-    wrapped = {name: f"local function shipped(KEYS, ARGV)\n{files[name]}end\n{around}" for name, around in AROUND.items()}
+    wrapped = {name: f"local function shipped(KEYS, ARGV)\n{files[name]}end\n{around(files[name])}" for name, around in AROUND.items()}
     return {**files, "_words": files["_words"] + WORDS, **wrapped}
 
 
 def install() -> None:
-    """All connections that this process makes from now on call audited scripts, of a broken engine if ``BREAKS`` names one."""
+    """All connections that this process makes from now on call audited scripts, of a broken engine if ``BREAK`` names one."""
     files = scripts.sources()
-    if name := os.environ.get(BREAKS):
-        files = MUTANTS[name].applied(files)
+    if broken := os.environ.get(BREAK):
+        script, old, new = json.loads(broken)
+        assert files[script].count(old) == 1, f"lua/{script}.lua has {files[script].count(old)} times what is to be broken: {old}"
+        files[script] = files[script].replace(old, new)
     made = scripts.joined(audited(files))
     scripts.library = lambda: made  # type: ignore[assignment]
 

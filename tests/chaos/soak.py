@@ -40,7 +40,6 @@ from tests.chaos.faults import FAULTS, LOSSES, SEEN_AS, WIRE_TIMEOUT_S, Arena
 from tests.chaos.fleet import ROOT, Fleet
 from tests.chaos.judge import undrained
 from tests.chaos.ledger import MODEL, Ledger
-from tests.chaos.mutants import MUTANTS
 from tests.faulty import FaultyProxy
 from tests.waiting import wait_until
 
@@ -354,12 +353,9 @@ def arguments(words: list[str]) -> argparse.Namespace:
         "--fsync", choices=["always", "everysec", "no"], default="always", help="unless always, the last answers may be lost"
     )
     parser.add_argument("--losses", action="store_true", help="tears the server's file, too: the last answers may be lost, no hole may be")
-    parser.add_argument("--mutant", choices=[*MUTANTS], metavar="NAME", help=f"a broken engine, to be found: {', '.join(MUTANTS)}")
     parser.add_argument("--server", help="another server binary")
     parser.add_argument("--evidence", type=Path, help="a new folder to keep the evidence in, whatever comes out")
     args = parser.parse_args(words)
-    if args.mutant:
-        os.environ[audit.BREAKS] = args.mutant
     args.losses = args.losses or bool(LOSSES.keys() & set(args.only or []))
     return args
 
