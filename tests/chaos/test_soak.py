@@ -40,7 +40,6 @@ def test_a_short_soak_is_clean_and_leaves_its_evidence(tmp_path: Path, capsys: p
 
 BROKEN = {
     "a resent append is queued again": ("append", "elseif known[c] or here[id] then", "elseif here[id] then", "drop k-th reply"),
-    "what was cancelled is committed": ("commit", "if not where[c] or taken[id] or where[c] ~=", "if where[c] and where[c] ~=", "delay"),
     "a journal outlives its command": ("commit", "if #journals > 0 then redis.call('UNLINK', unpack(journals)) end", "", "delay"),
     "no step is recorded": ("record", "redis.call('HSETNX', steps, field, value) == 0", "false", "kill -9 worker"),
 }
