@@ -64,7 +64,8 @@ def _drop_reads(view: View, breaks: list[Fault]) -> None:
     for op in view.ops:
         if op.begun.kind != "read" or not isinstance(op.end, Ok):
             continue
-        fault = next((f for f in breaks if op.end.at_s <= f.end_s), None)
+        began_s = op.begun.at_s  # it may have seen what was there before, whenever its client came to write that down
+        fault = next((f for f in breaks if began_s <= f.end_s), None)
         if fault is None:
             continue
         kept = [r.version for r in view.applied.get(op.begun.key, []) if r.at_ms <= fault.at_ms]

@@ -115,7 +115,7 @@ class Soak:
         words = ["--enable-debug-command", "yes", "--appendfsync", self.args.fsync]
         async with contextlib.AsyncExitStack() as stack:
             self.server = stack.enter_context(EmbeddedServer(self.folder / "redis", server_bin=self.args.server, config=words))
-            self.redis = stack.enter_context(redis_py.Redis(port=self.server.port, decode_responses=True, retry=None))
+            self.redis = stack.enter_context(redis_py.Redis(port=self.server.port, decode_responses=True, retry=None, socket_timeout=60))
             self.client = await stack.enter_async_context(Client(self.server.url, namespace=self.namespace, machines=[Ledger]))
             workers = await stack.enter_async_context(FaultyProxy(self.server.port))
             callers = await stack.enter_async_context(FaultyProxy(self.server.port))

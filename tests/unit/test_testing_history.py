@@ -392,6 +392,18 @@ def test_a_lost_end_is_a_fault_where_nothing_may_be_lost(seed: int) -> None:
     assert "4" in {f.check for f in judge(lines).findings}
 
 
+@settings(deadline=None, max_examples=25)
+@given(seeds)
+def test_a_read_of_what_was_lost_may_be_written_down_late(seed: int) -> None:
+    lines, lost = rewound(seed, 3)
+    fault = some(random.Random(0), lines, Fault, lambda f: f.kind == "torn")
+    told = [r for r in lost if r.writes and r.id in answered(lines)]
+    assume(told)
+    lines += [Invoke("c0", 5000, fault.start_s - 0.001, "read", told[-1].key)]
+    lines += [Ok("c0", 5000, fault.end_s + 0.01, version=told[-1].version, value=answered(lines)[told[-1].id].value)]
+    assert judge(lines).ok, judge(lines).text()
+
+
 # -- real time, against all orders there are ------------------------------------------------------
 
 
