@@ -500,7 +500,7 @@ class Worker:
 
     async def _leave(self) -> None:
         """SIGTERM: each partition goes as soon as nothing of it runs; what outlasts the grace period is left pending."""
-        self._shop.slots.closed = True
+        self._shop.slots.closed = self._life.leaving = True
         for name in self._served:
             await self._tell_gone(name, self.id)
         until = time.monotonic() + self.settings.grace_s

@@ -87,6 +87,8 @@ class Life:
     ) -> None:
         self.tokens: dict[PartitionKeys, str] = {}
         self.owners: dict[PartitionKeys, str] = {}
+        self.leaving = False
+        """From then on each life sign says that the worker is gone: what it still runs ends, and nobody leaves it a share."""
         self.turned_s = time.monotonic()
         """When the main loop last turned; it keeps this fresh."""
         self.running: Callable[[], list[str]] = list
@@ -192,7 +194,7 @@ class Life:
 
     async def _beat(self, router: Router, machine: str) -> None:
         try:
-            live = await lease.beat(router, self._namespace, machine, self._worker, self._about)
+            live = await lease.beat(router, self._namespace, machine, self._worker, self._about, gone=self.leaving)
         except ReplyError as error:
             if machine not in self._unheard:
                 self._unheard.add(machine)
