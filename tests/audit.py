@@ -116,7 +116,7 @@ def audited(files: dict[str, str]) -> dict[str, str]:
 
 def install() -> None:
     """All connections that this process makes from now on call audited scripts, of a broken engine if ``BREAK`` names one."""
-    files = scripts.sources()
+    files = scripts.sources(words=True)
     if broken := os.environ.get(BREAK):
         script, old, new = json.loads(broken)
         assert files[script].count(old) == 1, f"lua/{script}.lua has {files[script].count(old)} times what is to be broken: {old}"

@@ -16,7 +16,7 @@ FAST = ["kill -9 worker", "kill -9 server", "drop k-th reply"]
 
 
 def test_an_audited_script_holds_the_shipped_one_as_it_is() -> None:
-    shipped, wrapped = scripts.sources(), audited(scripts.sources())
+    shipped, wrapped = scripts.sources(words=True), audited(scripts.sources(words=True))
     assert wrapped.keys() == shipped.keys()
     assert all(text in wrapped[name] for name, text in shipped.items())
 
