@@ -11,6 +11,7 @@ from statemq.store import scripts
 from statemq.testing.evidence import Commit, Invoke, Ok, read
 from tests.audit import BREAK, audited
 from tests.chaos import soak
+from tests.chaos.faults import FAULTS
 
 FAST = ["kill -9 worker", "kill -9 server", "drop k-th reply"]
 
@@ -44,6 +45,12 @@ BROKEN = {
     "no step is recorded": ("record", "redis.call('HSETNX', steps, field, value) == 0", "false", "kill -9 worker"),
 }
 """Broken engines: a script, what is changed in it, and the fault under which that must be found."""
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_is_to_be_broken_is_there_once(what: str) -> None:
+    script, old, new, fault = BROKEN[what]
+    assert (scripts.sources(words=True)[script].count(old), old != new, fault in FAULTS) == (1, True, True)
 
 
 @pytest.mark.chaos
