@@ -57,19 +57,6 @@ end
 return answer
 """
 
-LAYOUT = re.compile(r"states \[state …\] n, n ids, then n times:\n--\s+((?:\w+ ?)+)")
-"""What the header of the commit script says of its arguments; the header is its contract."""
-
-
-def _commit(shipped: str) -> str:
-    """The audit of a commit, with the places that its arguments have."""
-    found = LAYOUT.search(shipped)
-    assert found, "lua/commit.lua lays out its arguments in another way now: follow it here"
-    names = found[1].split()
-    places = {name.upper(): str(names.index(name) + 1) for name in ("next", "key", "entry", "outcome")} | {"WIDTH": str(len(names))}
-    return re.sub(r"\b(WIDTH|NEXT|KEY|ENTRY|OUTCOME)\b", lambda m: places[m[0]], COMMIT)
-
-
 ACQUIRE = """
 local lease = KEYS[1]
 local held = redis.call('HMGET', lease, 'token', 'owner')
@@ -83,15 +70,17 @@ return answer
 """
 
 RECORD = """
-local lease, token, missing = KEYS[1], ARGV[1], {}
+local lease, token, n, missing = KEYS[1], ARGV[1], tonumber(ARGV[3]), {}
 local fresh = shipped_fence(lease, token, ARGV[2]) == nil
-for r = 1, tonumber(ARGV[3]) do
+for r = 1, n do
   -- engine fields and sleeps have an @ in their names
-  missing[r] = fresh and not string.find(ARGV[3 * r + 2], '@', 1, true) and redis.call('HEXISTS', KEYS[2 + r], ARGV[3 * r + 2]) == 0
+  local field = ARGV[3 + n + (r - 1) * WIDTH + FIELD]
+  missing[r] = fresh and not string.find(field, '@', 1, true) and redis.call('HEXISTS', KEYS[2 + r], field) == 0
 end
 local answer = shipped(KEYS, ARGV)
-for r = 1, tonumber(ARGV[3]) do
-  if missing[r] and answer[r + 1] == '' then row(lease, 'record', 'id', ARGV[3 * r + 1], 'step', ARGV[3 * r + 2], 'token', token) end
+for r = 1, n do
+  local field = ARGV[3 + n + (r - 1) * WIDTH + FIELD]
+  if missing[r] and answer[r + 1] == '' then row(lease, 'record', 'id', ARGV[3 + r], 'step', field, 'token', token) end
   if answer[1] == 'done' and answer[r + 1] and answer[r + 1] ~= '' then count(lease, 'step stood') end
 end
 return answer
@@ -99,18 +88,36 @@ return answer
 
 APPEND = """
 local answers = shipped(KEYS, ARGV)
-if type(answers) == 'table' and not answers.err then
+if answers == 'accepted' then
+  redis.call('HINCRBY', audit_of(KEYS[3], ':counts'), 'append accepted', ARGV[7])
+elseif type(answers) == 'table' and not answers.err then
   for _, answer in ipairs(answers) do count(KEYS[3], 'append ' .. string.match(answer, '^%S+')) end
 end
 return answers
 """
 
-AROUND = {"commit": _commit, "acquire": lambda shipped: ACQUIRE, "record": lambda shipped: RECORD, "append": lambda shipped: APPEND}
+AROUND = {
+    "commit": (COMMIT, r"ARGV token number worker .* states \[state …\] n, n ids, then n times:\n--\s+(\w+(?: \w+)*)\n"),
+    "acquire": (ACQUIRE, r"KEYS lease .*\n-- ARGV worker (.*)\n-- RETURNS done token last_entry dead "),
+    "record": (RECORD, r"ARGV token number n, n ids, then n times: (\w+(?: \w+)*)"),
+    "append": (APPEND, r"KEYS commands accepted (lease) [\s\S]* reply n, n ids,[\s\S]*-- RETURNS 'lost', 'accepted' if all are, or a list"),
+}
+"""What goes around a script, and what it takes its header to say of arguments and answer: the header is a script's contract."""
+
+
+def _around(script: str, shipped: str) -> str:
+    """The audit of a script; its words in capitals become the places that the header gives them."""
+    lua, contract = AROUND[script]
+    found = re.search(contract, shipped)
+    assert found, f"lua/{script}.lua lays out its arguments in another way now: follow it in {__name__}"
+    names = found[1].split()
+    places = {name.upper(): str(at + 1) for at, name in enumerate(names)} | {"WIDTH": str(len(names))}
+    return re.sub(r"(?<=WIDTH \+ )[A-Z]+|WIDTH|(?<=\[o \+ )[A-Z]+", lambda m: places[m[0]], lua)
 
 
 def audited(files: dict[str, str]) -> dict[str, str]:
     """The scripts, each that is audited inside what leaves its rows."""
-    wrapped = {name: f"local function shipped(KEYS, ARGV)\n{files[name]}end\n{around(files[name])}" for name, around in AROUND.items()}
+    wrapped = {name: f"local function shipped(KEYS, ARGV)\n{files[name]}end\n{_around(name, files[name])}" for name in AROUND}
     return {**files, "_words": files["_words"] + WORDS, **wrapped}
 
 

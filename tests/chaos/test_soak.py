@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from statemq.store import scripts
-from statemq.testing.evidence import Commit, Invoke, Ok, read
+from statemq.testing.evidence import Commit, Effect, Invoke, Ok, Record, read
 from tests.audit import BREAK, audited
 from tests.chaos import soak
 from tests.chaos.faults import FAULTS
@@ -36,6 +36,9 @@ def test_a_short_soak_is_clean_and_leaves_its_evidence(tmp_path: Path, capsys: p
     assert {b.kind for b in lines if isinstance(b, Invoke)} == {"write", "read", "ask", "cancel"}
     applied = {r.id for r in lines if isinstance(r, Commit) and r.writes}
     assert applied >= {e.id for e in lines if isinstance(e, Ok) and e.id and e.version} != set()
+    recorded = {(r.id, r.step) for r in lines if isinstance(r, Record)}
+    assert recorded
+    assert recorded <= {(e.id, e.step) for e in lines if isinstance(e, Effect)}
     assert "all promises kept" in said
 
 
