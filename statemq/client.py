@@ -259,9 +259,13 @@ class Client(Console):
         if if_version is not None:
             draft.extras += ["if_version", str(int(if_version))]
         if trace:
+            if (size := len(trace.encode(errors="replace"))) > LIMITS.field:
+                raise TooLarge("trace", size, LIMITS.field)
             draft.extras += ["trace", trace]
         if delay is not None:
             draft.delay_ms = duration_ms(delay)
+            if draft.delay_ms > LIMITS.delay_ms:
+                raise TooLarge("delay", draft.delay_ms, LIMITS.delay_ms, "ms")
         if idempotency_key is not None:
             size = len(idempotency_key.encode())
             if not 0 < size <= LIMITS.idempotency_key:

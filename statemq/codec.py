@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from statemq.config import LIMITS
 from statemq.errors import UsageError
 
 encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
@@ -20,11 +21,26 @@ encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
 
 
 def encode_exact(value: Any) -> bytes:
-    """The same for a user's value. NaN and infinities, which the encoder would write as null, are a ValueError too."""
+    """The same for a user's value. NaN and infinities, which the encoder would write as null, and too deep ones are a ValueError too."""
     raw = encode(value)
     if b"null" in raw and value is not None and _has_no_number(msgspec.to_builtins(value)):
         raise ValueError("NaN and infinities are no JSON")
+    check_depth(raw)
     return raw
+
+
+def check_depth(raw: bytes) -> None:
+    """Raises ValueError for JSON that nests deeper than the limit, which is far below what any decoder's stack takes."""
+    if raw.count(b"[") + raw.count(b"{") > LIMITS.depth and (depth := _depth(raw)) > LIMITS.depth:
+        raise ValueError(f"it nests {depth} levels deep; the limit is {LIMITS.depth}")
+
+
+def _depth(raw: bytes) -> int:
+    depth = deepest = 0
+    for bracket in re.findall(rb"[\[{\]}]", re.sub(rb'"(?:[^"\\]|\\.)*"', b"", raw)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _has_no_number(value: Any) -> bool:

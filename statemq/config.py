@@ -29,15 +29,30 @@ ONCE_TTL_MS = 24 * 3600 * 1000
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Sizes in bytes unless named otherwise; the append script checks them again."""
+    """Sizes in bytes unless named otherwise; docs/LIMITS.md says who refuses what. The append script checks those of a command again."""
 
     key: int = 512
     name: int = 64
+    """A machine, state, transition or namespace."""
+    id: int = 256
+    """A command's; those made here have about 50."""
     arguments: int = 128 * 1024
     result: int = 128 * 1024
     step: int = 128 * 1024
+    """A step's result."""
+    step_name: int = 512
+    steps: int = 10_000
+    """Records of one command's journal: steps and sleeps."""
+    journal: int = 16 * 1024 * 1024
+    """All records of one command's journal."""
     data: int = 256 * 1024
     idempotency_key: int = 256
+    field: int = 2048
+    """Any other field of a command: trace, if_state, …"""
+    depth: int = 100
+    """Levels of lists and objects in JSON, the outermost counted."""
+    delay_ms: int = 3650 * 24 * 3600 * 1000
+    """The longest delay of a command, ten years."""
     backlog: int = 1_000_000
     """Commands of one partition that are accepted and have not ended."""
     batch: int = 128
@@ -106,6 +121,32 @@ class Safety(StrEnum):
     always = "always"
     """A failover may take what was not replicated."""
     replicated = "replicated"
+
+
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the HTTP edge answers; durations in seconds, sizes in bytes. All but the durations of a request are of one process."""
+
+    wait_s: float = 60.0
+    """How long a POST waits for the outcome when it does not say; then 504 with the command's id."""
+    max_wait_s: float = 300.0
+    """The longest wait that may be asked for."""
+    max_body: int = LIMITS.arguments
+    max_header_bytes: int = 32 * 1024
+    """Of a request: path, query, names and values of its headers; of these there are at most 100."""
+    header_within_s: float = 10.0
+    """A connection whose request line and headers do not arrive in time is closed; so is one that asks nothing more."""
+    body_within_s: float = 30.0
+    """A slow sender must not hold a place for ever."""
+    max_connections: int = 12_000
+    """Connections at one time; further ones wait to be taken. More than may wait for outcomes, so that others are always answered."""
+    max_waiting: int = 10_000
+    """Requests that wait for an outcome; further ones are answered 504 with the id at once."""
+    max_waiting_each: int = 5_000
+    """Of these, requests of one caller (its token, or else its address), so that one cannot take all places."""
+    redis_within_s: float = 5.0
+    """When Redis has not answered after this, the answer is 503."""
+    queue_shown: int = 100
+    """Commands of an instance's queue that ``GET /{machine}/{key}`` shows."""
 
 
 def check_namespace(namespace: str) -> str:

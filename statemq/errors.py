@@ -87,9 +87,9 @@ class InvalidKey(UsageError):
 class TooLarge(UsageError):
     code = "too_large"
 
-    def __init__(self, what: str, size: int, limit: int) -> None:
+    def __init__(self, what: str, size: int, limit: int, unit: str = "bytes") -> None:
         self.what, self.size, self.limit = what, size, limit
-        super().__init__(f"{what} has {size} bytes; the limit is {limit}")
+        super().__init__(f"{what} has {size} {unit}; the limit is {limit}")
 
 
 class IdempotencyConflict(UsageError):

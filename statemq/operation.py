@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from statemq.codec import encode_exact
+from statemq.codec import check_depth, encode_exact
 from statemq.errors import Fail, InvalidArguments
 
 UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
@@ -53,6 +53,7 @@ class Operation(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         if not self.names and raw == b"{}":
             return {}
         try:
+            check_depth(raw)
             return msgspec.structs.asdict(self.decode_struct(raw or b"{}"))
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise self._invalid(explain(error, self.names)) from None

@@ -10,7 +10,9 @@ from typing import Any
 
 import falcon.asgi
 
+from statemq.config import HttpSettings
 from statemq.errors import UsageError
+from statemq.http.framing import check_framing
 from statemq.http.problems import Refusal
 from statemq.http.request import Request
 
@@ -72,7 +74,10 @@ class Access:
         self.tokens = tokens
         self.hosts = LOOPBACK_NAMES | {bracketed(host.lower()) for host in allowed_hosts}
 
+        self.max_header_bytes = HttpSettings().max_header_bytes
+
     async def process_request(self, req: Request, resp: falcon.asgi.Response) -> None:
+        check_framing(req.scope, self.max_header_bytes)
         self.check_host(req)
         if req.method not in READING:
             check_origin(req)
@@ -94,6 +99,7 @@ class Access:
 
     def check_token(self, req: Request) -> frozenset[str]:
         if self.tokens is None:
+            req.caller = str((req.scope.get("client") or ("",))[0])
             return ROLES
         if req.segments in OPEN_PATHS:
             return frozenset()
@@ -101,6 +107,7 @@ class Access:
         roles = self.tokens.roles(token.strip()) if scheme.lower() == "bearer" else None
         if roles is None:
             raise Refusal("token", "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+        req.caller = f"token {_digest(token.strip()).hex()[:8]}"
         return roles
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import falcon
@@ -11,15 +11,17 @@ import falcon.asgi
 
 from statemq.client import Client
 from statemq.command import Declared
+from statemq.config import HttpSettings
 from statemq.errors import StatemqError
 from statemq.http.access import Access, Tokens
 from statemq.http.commands import CallResource, SendResource
+from statemq.http.framing import Receive, body_later
 from statemq.http.instances import InstanceResource, QueryResource
 from statemq.http.openapi import OpenApiResource
 from statemq.http.problems import PROBLEM_JSON, Refusal, refusal_of
 from statemq.http.request import Request
 from statemq.http.routes import Router
-from statemq.http.service import Service, Settings
+from statemq.http.service import Service
 from statemq.http.status import (
     CancelResource,
     CommandResource,
@@ -32,7 +34,16 @@ from statemq.http.views import answer_json
 
 log = logging.getLogger("statemq.http")
 
-App = falcon.asgi.App[Request, falcon.asgi.Response]
+
+class App(falcon.asgi.App[Request, falcon.asgi.Response]):
+    """Falcon's app, which hears of a request before its body and takes HTTP/1.0 as granian names it."""
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Callable[[Any], Awaitable[None]]) -> None:  # type: ignore[override]
+        if scope["type"] == "http":
+            receive = body_later(receive)
+            if scope.get("http_version") == "1":
+                scope = {**scope, "http_version": "1.0"}
+        await super().__call__(scope, receive, send)
 
 
 def create_app(
@@ -42,7 +53,7 @@ def create_app(
     *,
     tokens: Tokens | None = None,
     allowed_hosts: Iterable[str] = (),
-    settings: Settings | None = None,
+    settings: HttpSettings | None = None,
 ) -> App:
     """The app for these machines; it connects to Redis when its lifespan begins, or else with the first request.
 
@@ -52,17 +63,18 @@ def create_app(
     return build_app(create_service(machines, url, namespace, settings), Access(tokens, allowed_hosts))
 
 
-def create_service(machines: Iterable[type[Declared]], url: str, namespace: str, settings: Settings | None = None) -> Service:
+def create_service(machines: Iterable[type[Declared]], url: str, namespace: str, settings: HttpSettings | None = None) -> Service:
     classes = list(machines)
 
     def connect() -> Client:
         return Client(url, namespace=namespace, machines=classes)
 
-    return Service(classes, connect, settings or Settings())
+    return Service(classes, connect, settings or HttpSettings())
 
 
 def build_app(service: Service, access: Access) -> App:
-    app: App = falcon.asgi.App(request_type=Request, router=Router())
+    app = App(request_type=Request, router=Router())
+    access.max_header_bytes = service.settings.max_header_bytes
     app.add_middleware(access)
     app.add_middleware(service)
     app.req_options.strip_url_path_trailing_slash = False

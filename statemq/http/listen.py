@@ -19,14 +19,6 @@ from statemq.http.service import Service
 GRACE_S = 2.0
 """After the stop, how long answers under way may take. Waiting requests are answered at once; their commands go on."""
 
-HEADERS_WITHIN_MS = 10_000
-"""A connection whose request line and headers do not arrive in time is closed."""
-
-MAX_HEADER_BYTES = 64 * 1024
-
-MAX_REQUESTS = 12_000
-"""Requests in work at one time; more than may wait for outcomes, so that others are always answered."""
-
 UP_WITHIN_S = 10.0
 
 
@@ -35,6 +27,7 @@ async def listen(service: Service, access: Access, address: Address, *, stop: as
 
     Raises ServerError, PartitionMismatch, SchemaTooNew, UnsupportedServer; RedisAway never: requests are answered 503 then.
     """
+    settings = service.settings
     server = Server(
         build_app(service, access),
         address.ip,
@@ -43,8 +36,11 @@ async def listen(service: Service, access: Access, address: Address, *, stop: as
         http=HTTPModes.http1,
         websockets=False,
         backlog=1024,
-        backpressure=MAX_REQUESTS,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADERS_WITHIN_MS, max_buffer_size=MAX_HEADER_BYTES),
+        backpressure=settings.max_connections,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=round(settings.header_within_s * 1000),
+            max_buffer_size=2 * settings.max_header_bytes,  # read ahead by the piece, so this one is no exact limit
+        ),
         log_enabled=False,
     )
     await service.start()  # what cannot work is raised here, not in a log line of the server's

@@ -31,6 +31,8 @@ class Request(falcon.asgi.Request):
         super().__init__(scope, noting, **kwargs)
         self.gone = False
         self.roles: frozenset[str] = frozenset()
+        self.caller = ""
+        """Its token's mark (the digest's first digits), or else its address."""
         self._next_event = noting
 
     @cached_property

@@ -7,11 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-import msgspec
-
 from statemq.client import Client
 from statemq.command import Declared
-from statemq.config import LIMITS
+from statemq.config import HttpSettings
 from statemq.errors import Pending, RedisAway, StatemqError
 from statemq.http.problems import Refusal
 from statemq.http.request import Request
@@ -26,31 +24,13 @@ CONNECT_EVERY_S = 0.5
 T = TypeVar("T")
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Limits of the HTTP edge; durations in seconds."""
-
-    wait_s: float = 60.0
-    """How long a POST waits for the outcome when it does not say; then 504 with the command's id."""
-    max_wait_s: float = 300.0
-    """The longest wait that may be asked for."""
-    max_body: int = LIMITS.arguments
-    body_within_s: float = 30.0
-    """A slow sender must not hold a place for ever."""
-    max_waiting: int = 10_000
-    """Requests of this process that wait for an outcome; further ones are answered 504 with the id at once."""
-    redis_within_s: float = 5.0
-    """When Redis has not answered after this, the answer is 503."""
-    queue_shown: int = 100
-    """Commands of an instance's queue that ``GET /{machine}/{key}`` shows."""
-
-
 class Service:
     """``connect`` makes a client that is not connected; each process keeps one, which comes back by itself after a failure."""
 
-    def __init__(self, machines: Iterable[type[Declared]], connect: Callable[[], Client], settings: Settings) -> None:
+    def __init__(self, machines: Iterable[type[Declared]], connect: Callable[[], Client], settings: HttpSettings) -> None:
         self.specs: dict[str, MachineSpec] = {machine.spec.name: machine.spec for machine in machines}
         self.settings = settings
-        self.waiting = Waiting(settings.max_waiting)
+        self.waiting = Waiting(settings.max_waiting, settings.max_waiting_each)
         self._connect = connect
         self._client: Client | None = None
         self._connecting: asyncio.Future[None] | None = None

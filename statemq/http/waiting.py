@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -19,10 +20,11 @@ ASK_WITHIN_S = 2.0
 
 
 class Waiting:
-    """The requests of this process that wait; ``limit`` of them at most."""
+    """The requests of this process that wait; ``limit`` of them at most, ``each`` of one caller."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.count = limit, 0
+    def __init__(self, limit: int, each: int) -> None:
+        self.limit, self.each, self.count = limit, each, 0
+        self._of: Counter[str] = Counter()
         self._stopping = asyncio.Event()
         self._limits: set[asyncio.Timeout] = set()
 
@@ -48,13 +50,17 @@ class Waiting:
 
     async def outcome(self, req: Request, handle: Handle[object], seconds: float) -> Outcome:
         """How the command ended. Raises Pending when the time is over or it is no use to wait on; the command goes on."""
-        if self.stopping or self.count >= self.limit:
+        if self.stopping or self.count >= self.limit or self._of[req.caller] >= self.each:
             return await handle.outcome(timeout=0)
         self.count += 1
+        self._of[req.caller] += 1
         try:
             return await (self._short(handle, seconds) if seconds <= SHORT_S else self._long(req, handle, seconds))
         finally:
             self.count -= 1
+            self._of[req.caller] -= 1
+            if not self._of[req.caller]:
+                del self._of[req.caller]
 
     async def _short(self, handle: Handle[object], seconds: float) -> Outcome:
         """No time to hear of the outcome: it is asked for before the answer is that there is none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from statemq import Context, Fail, Machine, Reject, query, transition
@@ -38,6 +40,10 @@ class Gate(Machine[Data], initial="DOWN", partitions=4):
     @transition(source=("DOWN", "UP"))
     def fail(self, ctx: Context) -> None:
         raise Fail("the card is stolen", code="stolen")
+
+    @transition(source=("DOWN", "UP"))
+    def keep(self, ctx: Context, what: Any = None) -> Any:
+        return what
 
     @query
     def room(self, least: int = 0) -> dict[str, int]:

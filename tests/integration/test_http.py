@@ -2,97 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.client
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from statemq.config import LIMITS, WorkerSettings
+from statemq.config import LIMITS
 from statemq.worker.daemon import Worker
-from tests.integration.http_machines import Gate
+from tests.serving import Edge, answers, working_thread
 from tests.waiting import block_until
-
-TARGET = str(Path(__file__).with_name("http_machines.py"))
-ROOT = Path(__file__).parents[2]
-SERVE = """
-import sys
-from statemq.errors import StatemqError
-from statemq.http.server import serve
-target, url, namespace, host, port, workers = sys.argv[1:]
-try:
-    sys.exit(serve([target], url, namespace, host=host, port=int(port), workers=int(workers), say=lambda line: print(line, flush=True)))
-except StatemqError as error:
-    sys.exit(f"{type(error).__name__}: {error}")
-"""
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    text: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.text)
-
-
-class Edge:
-    """A serving process."""
-
-    def __init__(self, url: str, namespace: str, *, host: str = "127.0.0.1", port: int = 0, workers: int = 1, token: str = "") -> None:
-        env = {name: value for name, value in os.environ.items() if name != "STATEMQ_TOKEN"} | {"PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", SERVE, TARGET, url, namespace, host, str(port), str(workers)],
-            env=env | ({"STATEMQ_TOKEN": token} if token else {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.said = self.process.stdout.readline().strip()
-        self.port = int(self.said.rpartition(":")[2]) if self.said else 0
-
-    def ask(
-        self, method: str, path: str, body: bytes | str | None = None, headers: dict[str, str] | None = None, timeout_s: float = 30
-    ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
-        try:
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            return Answer(response.status, {n.lower(): v for n, v in response.getheaders()}, response.read().decode())
-        finally:
-            connection.close()
-
-    def get(self, path: str, **headers: str) -> Answer:
-        return self.ask("GET", path, None, named(headers))
-
-    def post(self, path: str, arguments: Any = None, **headers: str) -> Answer:
-        sent = {"Content-Type": "application/json"} | named(headers)
-        return self.ask("POST", path, b"" if arguments is None else json.dumps(arguments).encode(), sent)
-
-    def end(self) -> tuple[int, str]:
-        """The exit code and what was said on stderr, after SIGTERM if it still runs."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        _, errors = self.process.communicate(timeout=20)
-        return self.process.returncode, errors
-
-
-def named(headers: dict[str, str]) -> dict[str, str]:
-    return {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 @pytest.fixture
@@ -106,22 +31,8 @@ def edge(url: str, namespace: str) -> Iterator[Edge]:
 @pytest.fixture
 def worker(url: str, namespace: str) -> Iterator[Worker]:
     """A worker in a thread of its own."""
-    ready = threading.Event()
-    held: list[tuple[Worker, asyncio.AbstractEventLoop]] = []
-
-    async def work() -> None:
-        held.append((Worker([Gate], url, namespace=namespace, settings=WorkerSettings(grace_s=1)), asyncio.get_running_loop()))
-        ready.set()
-        await held[0][0].run()
-
-    thread = threading.Thread(target=lambda: asyncio.run(work()))
-    thread.start()
-    assert ready.wait(10)
-    worker, loop = held[0]
-    yield worker
-    loop.call_soon_threadsafe(worker.stop)
-    thread.join(20)
-    assert not thread.is_alive()
+    with working_thread(url, namespace) as worker:
+        yield worker
 
 
 def test_the_seed_s_curl(edge: Edge, worker: Worker) -> None:
@@ -301,30 +212,19 @@ def test_machines_health_and_openapi(edge: Edge, worker: Worker) -> None:
     assert "/gate/{key}/setUp" in edge.get("/openapi.json").json["paths"]
 
 
+TWO_COMMANDS = "import msgspec, statemq.config as c\nc.LIMITS = msgspec.structs.replace(c.LIMITS, backlog=2)\n"
+
+
 @pytest.mark.leaves_work
 def test_a_full_backlog(edge: Edge, url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a worker nothing drains; the serving process has a small limit of its own."""
-    small = SmallBacklog(url, namespace)
+    small = Edge(url, namespace, before=TWO_COMMANDS)
     try:
         assert [small.post("/gate/a/setUp/send").status for _ in range(2)] == [202, 202]
         answer = small.post("/gate/a/setUp/send")
         assert (answer.status, answer.json["error"], answer.headers["retry-after"]) == (429, "backlog_full", "1")
     finally:
         small.end()
-
-
-class SmallBacklog(Edge):
-    """A serving process that takes two commands a partition."""
-
-    def __init__(self, url: str, namespace: str) -> None:
-        global SERVE
-        whole = SERVE
-        lowered = "import msgspec, statemq.config as c\nc.LIMITS = msgspec.structs.replace(c.LIMITS, backlog=2)\n"
-        try:
-            SERVE = lowered + whole
-            super().__init__(url, namespace)
-        finally:
-            SERVE = whole
 
 
 @pytest.mark.leaves_work
@@ -388,13 +288,6 @@ def test_several_processes_share_the_port(url: str, namespace: str, worker: Work
     finally:
         code, errors = edge.end()
     assert code == 0, errors
-
-
-def answers(edge: Edge) -> bool:
-    try:
-        return edge.get("/-/health").status == 200
-    except OSError:
-        return False
 
 
 def test_without_redis_it_starts_and_answers_503(namespace: str) -> None:

@@ -11,10 +11,11 @@ import msgspec
 from statemq import Context, Machine, query, transition
 from statemq.client import Client
 from statemq.codec import command_id, encode
+from statemq.config import HttpSettings
 from statemq.errors import Pending, StatemqError, Unknown, UnknownMachine
 from statemq.http.access import Access, Tokens
 from statemq.http.app import build_app
-from statemq.http.service import Service, Settings
+from statemq.http.service import Service
 from statemq.records import CommandStatus, Instance, MachineInfo, Outcome, Queued
 
 
@@ -156,9 +157,9 @@ class FakeClient:
 class Edge:
     """The app, its fake client, and requests to it."""
 
-    def __init__(self, *, tokens: Tokens | None = None, allowed_hosts: tuple[str, ...] = (), settings: Settings | None = None) -> None:
+    def __init__(self, *, tokens: Tokens | None = None, allowed_hosts: tuple[str, ...] = (), settings: HttpSettings | None = None) -> None:
         self.client = FakeClient()
-        self.service = Service([Resource], lambda: cast(Client, self.client), settings or Settings())
+        self.service = Service([Resource], lambda: cast(Client, self.client), settings or HttpSettings())
         self.app = build_app(self.service, Access(tokens, allowed_hosts))
 
     def ask(self, method: str, path: str, *, body: bytes | str | Any = b"", headers: dict[str, str] | None = None) -> falcon.testing.Result:

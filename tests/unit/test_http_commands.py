@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from statemq.config import LIMITS
+from statemq.config import LIMITS, HttpSettings
 from statemq.errors import (
     BacklogFull,
     IdempotencyConflict,
@@ -19,7 +19,6 @@ from statemq.errors import (
     UnknownMachine,
     UnknownTransition,
 )
-from statemq.http.service import Settings
 from statemq.records import Outcome
 from tests.unit.http_fakes import Edge, problem
 
@@ -96,20 +95,20 @@ def test_without_a_wait_the_outcome_is_asked_for(edge: Edge) -> None:
 
 
 def test_the_default_wait_is_bounded() -> None:
-    edge = Edge(settings=Settings(wait_s=0.01))
+    edge = Edge(settings=HttpSettings(wait_s=0.01))
     edge.client.ended.clear()
     problem(edge.post("/resource/a/setUp"), 504, "pending")
 
 
 def test_long_waits_end_when_the_server_stops() -> None:
-    edge = Edge(settings=Settings(wait_s=3600.0))
+    edge = Edge(settings=HttpSettings(wait_s=3600.0))
     edge.client.ended.clear()
     edge.service.waiting.stop()
     problem(edge.post("/resource/a/setUp"), 504, "pending")
 
 
 def test_more_waiting_requests_than_allowed_are_answered_at_once() -> None:
-    edge = Edge(settings=Settings(wait_s=3600.0, max_waiting=0))
+    edge = Edge(settings=HttpSettings(wait_s=3600.0, max_waiting=0))
     edge.client.ended.clear()
     assert problem(edge.post("/resource/a/setUp"), 504, "pending")["id"]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from statemq.config import HttpSettings
 from statemq.errors import RedisAway, Unknown
 from statemq.http.instances import read_argument
 from statemq.http.problems import ERRORS
-from statemq.http.service import Settings
 from statemq.records import CommandStatus, Instance, Outcome, Queued, Step
 from tests.unit.http_fakes import Edge, problem
 
@@ -163,7 +163,7 @@ def test_alive_but_not_ready_without_redis() -> None:
 
 
 def test_a_redis_that_does_not_answer_is_not_waited_for_for_ever() -> None:
-    edge = Edge(settings=Settings(redis_within_s=0.01))
+    edge = Edge(settings=HttpSettings(redis_within_s=0.01))
 
     async def never(machine: str) -> dict[str, Any]:
         await edge.client.hang.wait()

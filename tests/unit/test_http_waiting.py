@@ -7,10 +7,11 @@ import json
 from typing import Any, cast
 
 from statemq.client import Client
+from statemq.config import HttpSettings
 from statemq.errors import RedisAway
 from statemq.http.access import Access
 from statemq.http.app import build_app
-from statemq.http.service import Service, Settings
+from statemq.http.service import Service
 from tests.unit.http_fakes import Edge, FakeClient, Resource
 from tests.waiting import wait_until
 
@@ -71,7 +72,7 @@ async def test_a_request_that_breaks_off_is_not_run() -> None:
 
 
 async def test_a_slow_body_is_refused() -> None:
-    edge = Edge(settings=Settings(body_within_s=0.01))
+    edge = Edge(settings=HttpSettings(body_within_s=0.01))
     caller = Caller(edge, "/resource/a/setUp", body=b"{", whole=False)
     await asyncio.wait_for(caller.answered, 10)
     assert (caller.status, caller.error) == (408, "slow")
@@ -101,7 +102,7 @@ async def test_an_outcome_that_comes_late_is_answered() -> None:
 async def test_redis_is_found_when_it_is_back() -> None:
     client = FakeClient()
     client.connect_fault = RedisAway("not yet")
-    service = Service([Resource], lambda: cast(Client, client), Settings())
+    service = Service([Resource], lambda: cast(Client, client), HttpSettings())
     build_app(service, Access(None, ()))
     await service.start()
     client.connect_fault = None
