@@ -17,6 +17,15 @@ _outcome = msgspec.json.Decoder(Outcome).decode
 
 ACCEPTED = b"accepted"
 
+_LIMIT_OF = {
+    "key": LIMITS.key,
+    "arguments": LIMITS.arguments,
+    "id": LIMITS.id,
+    "transition": LIMITS.name,
+    "delay": LIMITS.delay_ms,
+    "digest": LIMITS.name,
+}
+
 
 class Appended(msgspec.Struct, frozen=True):
     """An answer: the command's id, its outcome if it has ended already, and whether it is an earlier request's command."""
@@ -81,7 +90,7 @@ def settle(draft: Draft, answer: Answer, text: bytes) -> None:
         fail(answer, StreamExhausted(machine, partition))
     elif word == "large":
         what, size = rest.split()
-        fail(answer, TooLarge(what, int(size), LIMITS.key if what == "key" else LIMITS.arguments))
+        fail(answer, TooLarge(what, int(size), _LIMIT_OF.get(what, LIMITS.field), "ms" if what == "delay" else "bytes"))
     elif word == "late":
         fail(
             answer,
