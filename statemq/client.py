@@ -10,7 +10,7 @@ from statemq.codec import decode, digest, duration_ms
 from statemq.command import Command, check_key
 from statemq.config import LIMITS
 from statemq.console import NO_ARGUMENTS, Console, MachineRef, checked_id
-from statemq.errors import Pending, RedisAway, TooLarge, Unknown, UsageError
+from statemq.errors import Pending, RedisAway, TooLarge, Unknown, UsageError, unicode
 from statemq.handle import Duration, Handle, raise_unless_completed
 from statemq.records import Outcome
 from statemq.store.draft import Appended, Draft
@@ -259,7 +259,8 @@ class Client(Console):
         if if_version is not None:
             draft.extras += ["if_version", str(int(if_version))]
         if trace:
-            if (size := len(trace.encode(errors="replace"))) > LIMITS.field:
+            trace = unicode(trace)
+            if (size := len(trace.encode())) > LIMITS.field:
                 raise TooLarge("trace", size, LIMITS.field)
             draft.extras += ["trace", trace]
         if delay is not None:
@@ -267,7 +268,10 @@ class Client(Console):
             if draft.delay_ms > LIMITS.delay_ms:
                 raise TooLarge("delay", draft.delay_ms, LIMITS.delay_ms, "ms")
         if idempotency_key is not None:
-            size = len(idempotency_key.encode())
+            try:
+                size = len(idempotency_key.encode())
+            except UnicodeEncodeError:
+                raise UsageError("an idempotency key must be valid Unicode; this one has a lone surrogate") from None
             if not 0 < size <= LIMITS.idempotency_key:
                 raise (
                     TooLarge("idempotency key", size, LIMITS.idempotency_key) if size else UsageError("an idempotency key cannot be empty")

@@ -102,8 +102,8 @@ def parse_command_id(id: str) -> tuple[str, int]:
     """The machine and partition of a command id."""
     machine, _, rest = id.partition(".")
     partition, _, unique = rest.partition(".")
-    if not (machine and unique and partition.isdecimal()):
-        raise UsageError(f'"{id}" is no command id; one looks like resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12')
+    if not (machine and unique and partition.isdecimal() and len(id) <= LIMITS.id and len(partition) <= 9):
+        raise UsageError(f'"{id[:80]}" is no command id; one looks like resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12')
     return machine, int(partition)
 
 

@@ -175,7 +175,7 @@ class Console(Session):
 def checked_id(id: str) -> str:
     """The id itself, if it can be one."""
     if not is_name(parse_command_id(id)[0]):
-        raise UsageError(f'"{id}" is no command id; one looks like resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12')
+        raise UsageError(f'"{id[:80]}" is no command id; one looks like resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12')
     return id
 
 

@@ -11,11 +11,6 @@ from statemq.keys import PartitionKeys, partition_of
 
 LOOK = "@look"
 
-ID_BYTES = 256
-
-FIELD_BYTES = 16 * 1024
-"""A field of an entry that is neither the key nor the arguments has at most so many bytes."""
-
 _TEXTS = ("reply", "once", "if_state", "if_version", "trace", "chain")
 
 
@@ -107,17 +102,17 @@ def read_entry(
 
 _AS_APPENDED = [b"id", b"key", b"transition", b"args", b"reply"]
 
-SMALL = min(ID_BYTES, LIMITS.key, LIMITS.arguments, FIELD_BYTES)
+SMALL = min(LIMITS.id, LIMITS.key, LIMITS.arguments, LIMITS.field)
 """Fields other than the transition's name that together have no more bytes than any limit allows need not be measured one by one."""
 
 
 def _sizes_fit(raw: list[bytes]) -> bool:
     return (
-        len(raw[1]) <= ID_BYTES
+        len(raw[1]) <= LIMITS.id
         and len(raw[3]) <= LIMITS.key
         and len(raw[5]) <= LIMITS.name
         and len(raw[7]) <= LIMITS.arguments
-        and len(raw[9]) <= FIELD_BYTES
+        and len(raw[9]) <= LIMITS.field
     )
 
 
@@ -149,13 +144,14 @@ def _read_any(
         reason = f"the arguments have {len(f['args'])} bytes; the limit is {LIMITS.arguments}"
     elif len(f["transition"]) > LIMITS.name:
         reason = f"the transition has {len(f['transition'])} bytes; the limit is {LIMITS.name}"
-    elif id and (len(f["id"]) > ID_BYTES or id.split() != [id]):
-        reason = "the id is too long or has white space"
-    elif long := next((name for name in _TEXTS if len(f.get(name, b"")) > FIELD_BYTES), ""):
-        reason = f"the field {long} has {len(f[long])} bytes; the limit is {FIELD_BYTES}"
+    elif id and (len(f["id"]) > LIMITS.id or id.split() != [id]):
+        reason = f"the id has {len(f['id'])} bytes; the limit is {LIMITS.id}" if len(f["id"]) > LIMITS.id else "the id has white space"
+    elif long := next((name for name in _TEXTS if len(f.get(name, b"")) > LIMITS.field), ""):
+        reason = f"the field {long} has {len(f[long])} bytes; the limit is {LIMITS.field}"
     if reason:
         shown = {k[:64]: v[: LIMITS.buried_field].decode(errors="replace") for k, v in list(f.items())[:32]}
-        return Garbage(entry, reason, shown, id if id.split() == [id] and len(id) <= ID_BYTES else "", key[:1024], transition[:128])
+        # an id that somebody had accepted is answered
+        return Garbage(entry, reason, shown, id if len(f.get("id", b"")) <= LIMITS.id else "", key[: LIMITS.key], transition[: LIMITS.name])
     get = f.get
     try:
         reply, once = get("reply", b"").decode(), get("once", b"").decode()

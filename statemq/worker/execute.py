@@ -131,6 +131,7 @@ class Attempt:
             self._unread.update(f for f in journal if not f.startswith("@"))
             self._clock_ms = int(journal.get("@started", self.began_ms))
         self.recorded = len(self._unread)
+        self._records, self._bytes = self.recorded, sum(map(len, command.journal.values())) if command.journal else 0
         self._names: dict[str, int] = {}
         self._uuids = 0
         self._active = 0
@@ -196,8 +197,8 @@ class Attempt:
         self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, returns: Any
     ) -> Coroutine[Any, Any, Any]:
         self._check_open()
-        if not name or len(name) > LIMITS.key or "@" in name:
-            raise ValueError(f'"{name[:80]}" cannot name a step: 1 to {LIMITS.key} characters, without "@"')
+        if not name or len(name.encode()) > LIMITS.step_name or "@" in name:
+            raise ValueError(f'"{name[:80]}" cannot name a step: 1 to {LIMITS.step_name} bytes, without "@"')
         # counted when called, not when awaited: branches made in one order count in that order at each attempt
         n = self._names[name] = self._names.get(name, 0) + 1
         field = name if n == 1 else f"{name}#{n}"
@@ -211,6 +212,10 @@ class Attempt:
     def _check_open(self) -> None:
         if self.stopped is not None:
             raise Closing("this attempt is over; put undo into the transition's next attempt, not into finally")
+
+    def _check_room(self) -> None:
+        if self._records + self._active >= LIMITS.steps:
+            raise TooLarge(f"the journal of {self.command.transition}", self._records + self._active + 1, LIMITS.steps, "records")
 
     async def _step(
         self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, type_: Any
@@ -240,6 +245,7 @@ class Attempt:
     ) -> tuple[StepRecord | None, bytes]:
         """The record that stands as it lies in the journal, and decoded if it is the one made here."""
         partition = self.partition
+        self._check_room()
         self._active += 1
         try:
             if not self._is_clear():
@@ -316,6 +322,9 @@ class Attempt:
     async def _record(self, field: str, value: bytes) -> bytes:
         """The record that stands: this one, or one made before (P15)."""
         command, started = self.command, b""
+        if self._bytes + len(value) > LIMITS.journal:
+            raise TooLarge(f"the journal of {command.transition}", self._bytes + len(value), LIMITS.journal)
+        self._records, self._bytes = self._records + 1, self._bytes + len(value)
         if "@started" not in command.journal:
             started = command.journal["@started"] = b"%d" % self._clock_ms
         command.journalled = True
@@ -331,6 +340,7 @@ class Attempt:
         partition = self.partition
         raw = self.command.journal.get(field)
         if raw is None:
+            self._check_room()
             await self._clear()
             now = partition.now_ms()
             raw = await self._record(field, _encode_record(StepRecord(due=now + ms, at=now)))

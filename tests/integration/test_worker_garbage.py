@@ -34,7 +34,7 @@ GARBAGE: list[tuple[Mapping[Any, Any], str]] = [
     ({"key": "a", "transition": "p" * 10 * MB}, "the transition has 10485760 bytes"),
     ({"key": "a", "transition": "put", "if_state": "p" * 10 * MB}, "the field if_state has 10485760 bytes"),
     ({"key": "a", "transition": "put", "trace": "p" * 10 * MB}, "the field trace has 10485760 bytes"),
-    ({"key": "a", "transition": "put", "id": "i" * 10 * MB}, "the id is too long"),
+    ({"key": "a", "transition": "put", "id": "i" * 10 * MB}, "the id has 10485760 bytes; the limit is 256"),
     ({"key": "a", "transition": "put", "id": "box.0.two words"}, "white space"),
     ({"key": "a", "transition": "put", "id": f"box.{HOME}.unknown"}, "the entry's id is not its own"),
     ({"key": "a", "transition": "step", "id": f"box.{HOME}.unknown"}, "the entry's id is not its own"),
