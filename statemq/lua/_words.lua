@@ -53,10 +53,11 @@ local function element(text)
 end
 
 -- P29: a parked command that was cancelled leaves its idempotency record without an end; it gets one when its element goes.
-local function forget_once(text)
+local function forget_once(text, accepted)
   local json = string.find(text, '"once":"', 1, true) and string.match(text, '^%S+ %S+ (.*)$')
   local ok, fields = pcall(cjson.decode, json or '{}')
-  if ok and fields.once then redis.call('PEXPIRE', fields.once, 86400000) end
+  local once, stem = ok and fields.once, string.sub(accepted, 1, -9) .. 'once:' -- P33: an element by hand may name anything
+  if type(once) == 'string' and string.sub(once, 1, #stem) == stem then redis.call('PEXPIRE', once, 86400000) end
 end
 
 -- Takes ended commands off an inbox's head (P28: cancel leaves them there), so many at most that nobody waits for it; the owner
@@ -71,7 +72,7 @@ local function live_head(inbox, accepted)
       if where and string.sub(where, 1, #entry + 2) == '@' .. entry .. ' ' then return entry, id end
     end
     redis.call('LPOP', inbox)
-    forget_once(head)
+    forget_once(head, accepted)
   end
 end
 

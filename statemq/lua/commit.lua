@@ -229,7 +229,7 @@ for key, queue in pairs(inbox_of) do
     settle_ready(ready, queue.inbox, key, now)
   end
 end
-for _, head in ipairs(dead) do forget_once(head) end
+for _, head in ipairs(dead) do forget_once(head, accepted) end
 if #pending > 0 then redis.pcall('XACK', commands, 'workers', unpack(pending)) end
 if e > 0 then redis.call('XDEL', commands, unpack(entries)) end
 if k > 0 then

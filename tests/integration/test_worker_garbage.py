@@ -192,6 +192,25 @@ async def test_an_entry_deleted_while_it_runs_changes_nothing(
         assert await behind.result(timeout=20) == 1
 
 
+async def test_an_element_by_hand_names_no_record_but_its_partition_s(
+    client: Client, redis: Redis, url: str, namespace: str, part: PartitionKeys
+) -> None:
+    """It is none of an accepted command's, and goes; the lease that it names as its idempotency record gets no TTL (P33)."""
+    await client.pause(Box, "a")
+    handle = await client.send(Box.put("a"))
+    async with working(url, namespace, Box):
+
+        async def parked() -> bool:
+            return bool(await redis.llen(part.inbox("a")) == 1)
+
+        await wait_until(parked)
+        forged = json.dumps({"key": "a", "transition": "put", "args": "{}", "once": part.lease}, separators=(",", ":"))
+        await redis.lpush(part.inbox("a"), f"1-1 box.{HOME}.x {forged}")
+        await client.resume(Box, "a")
+        assert await handle.result(timeout=20) == 1
+        assert await redis.ttl(part.lease) == -1
+
+
 async def test_what_is_no_element_of_an_inbox_is_skipped(
     client: Client, redis: Redis, url: str, namespace: str, part: PartitionKeys
 ) -> None:
