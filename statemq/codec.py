@@ -98,13 +98,15 @@ def command_id(machine: str, partition: int, now_ms: int) -> str:
     return f"{machine}.{partition}.{uuid7(now_ms)}"
 
 
+_COMMAND_ID = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)\.([0-9]{1,9})\.[!-~]+")
+
+
 def parse_command_id(id: str) -> tuple[str, int]:
-    """The machine and partition of a command id."""
-    machine, _, rest = id.partition(".")
-    partition, _, unique = rest.partition(".")
-    if not (machine and unique and partition.isdecimal() and len(id) <= LIMITS.id and len(partition) <= 9):
+    """The machine and partition of a command id. Raises UsageError for what is none, such as a text with a line break."""
+    match = _COMMAND_ID.fullmatch(id)
+    if match is None or len(id) > LIMITS.id:
         raise UsageError(f'"{id[:80]}" is no command id; one looks like resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12')
-    return machine, int(partition)
+    return match[1], int(match[2])
 
 
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -126,6 +128,11 @@ def duration_ms(value: float | timedelta | str) -> int:
     return round(ms)
 
 
+_LAST_MS = 253_402_300_799_000
+"""The last second of the year 9999: a time that somebody wrote into Redis by hand may lie beyond."""
+
+
 def rfc3339(at_ms: int) -> str:
-    """``2026-11-24T12:00:00.123Z``."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """``2026-11-24T12:00:00.123Z``; what lies outside 1970 to 9999 is shown as their end."""
+    at = datetime.fromtimestamp(min(max(at_ms, 0), _LAST_MS) / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -60,6 +60,7 @@ class Edge:
         workers: int = 1,
         token: str = "",
         before: str = "",
+        target: Path | str = TARGET,
         **settings: float,
     ) -> None:
         env = {name: value for name, value in os.environ.items() if name != "STATEMQ_TOKEN"} | {"PYTHONPATH": str(ROOT)}
@@ -69,7 +70,7 @@ class Edge:
                 sys.executable,
                 "-c",
                 code,
-                TARGET,
+                str(target),
                 url,
                 namespace,
                 host,
@@ -123,13 +124,13 @@ def answers(edge: Edge) -> bool:
 
 
 @contextlib.contextmanager
-def working_thread(url: str, namespace: str) -> Iterator[Worker]:
+def working_thread(url: str, namespace: str, machine: type[Any] = Gate) -> Iterator[Worker]:
     """A worker in a thread and event loop of its own."""
     ready = threading.Event()
     held: list[tuple[Worker, asyncio.AbstractEventLoop]] = []
 
     async def work() -> None:
-        held.append((Worker([Gate], url, namespace=namespace, settings=WorkerSettings(grace_s=1)), asyncio.get_running_loop()))
+        held.append((Worker([machine], url, namespace=namespace, settings=WorkerSettings(grace_s=1)), asyncio.get_running_loop()))
         ready.set()
         await held[0][0].run()
 

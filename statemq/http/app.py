@@ -18,6 +18,7 @@ from statemq.http.commands import CallResource, SendResource
 from statemq.http.framing import Receive, body_later
 from statemq.http.instances import InstanceResource, QueryResource
 from statemq.http.openapi import OpenApiResource
+from statemq.http.paths import header_id
 from statemq.http.problems import PROBLEM_JSON, Refusal, refusal_of
 from statemq.http.request import Request
 from statemq.http.routes import Router
@@ -113,7 +114,7 @@ async def on_refusal(req: Request, resp: falcon.asgi.Response, error: Refusal, p
     answer_json(resp, error.problem)
     resp.set_headers(error.headers)
     if error.problem.id:
-        resp.set_header("Statemq-Id", error.problem.id)
+        resp.set_header("Statemq-Id", header_id(error.problem.id))
 
 
 async def on_statemq_error(req: Request, resp: falcon.asgi.Response, error: StatemqError, params: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import falcon.asgi
 from statemq.client import Handle
 from statemq.errors import Pending, StatemqError
 from statemq.http.access import SUBMIT
-from statemq.http.paths import join_path
+from statemq.http.paths import header_id, join_path
 from statemq.http.problems import Refusal, refusal_of_outcome
 from statemq.http.request import Request, read_duration_s
 from statemq.http.service import Service
@@ -113,7 +113,7 @@ def answer_result(resp: falcon.asgi.Response, machine: str, outcome: Outcome) ->
 
 
 def name_command(req: Request, resp: falcon.asgi.Response, id: str) -> None:
-    resp.set_header("Statemq-Id", id)
+    resp.set_header("Statemq-Id", header_id(id))
     resp.set_header("Location", join_path(req.root_path, "-", "commands", id))
 
 

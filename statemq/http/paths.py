@@ -42,3 +42,8 @@ def _decode(segment: bytes) -> str:
 def join_path(root: str, *segments: str) -> str:
     """The inverse: an absolute path whose segments are ``segments``."""
     return root.rstrip("/") + "".join(f"/{quote(segment, safe='')}" for segment in segments)
+
+
+def header_id(id: str) -> str:
+    """A command's id as a header's value. Those made here stand as they are; of others, characters that no header can hold are escaped."""
+    return quote(id, safe="!#$&'()*+,/:;=?@[]~|^`{}<>")

@@ -46,7 +46,10 @@ def test_a_command_id_says_where_it_lives() -> None:
     assert codec.parse_command_id(id) == ("resource", 7)
 
 
-@pytest.mark.parametrize("id", ["", "resource", "resource.7", "resource.x.1", "resource.7.", ".7.1", "resource.-1.a"])
+ODD_IDS = ["a.1.x\n", "a.1.x y", "a.1.é", "a.\u0661.x", "a b.1.x", "a.1." + "x" * 300]
+
+
+@pytest.mark.parametrize("id", ["", "resource", "resource.7", "resource.x.1", "resource.7.", ".7.1", "resource.-1.a", *ODD_IDS])
 def test_what_is_no_command_id(id: str) -> None:
     with pytest.raises(UsageError, match="is no command id; one looks like"):
         codec.parse_command_id(id)
@@ -88,3 +91,8 @@ def test_milliseconds_survive(ms: int) -> None:
 def test_times_are_utc() -> None:
     assert codec.rfc3339(0) == "1970-01-01T00:00:00.000Z"
     assert codec.rfc3339(1_764_000_000_123) == "2025-11-24T16:00:00.123Z"
+
+
+def test_times_that_no_calendar_has_are_shown_as_its_end() -> None:
+    assert codec.rfc3339(9 * 10**15) == "9999-12-31T23:59:59.000Z"
+    assert codec.rfc3339(-1) == "1970-01-01T00:00:00.000Z"
