@@ -72,6 +72,10 @@ FAILED_CAP = 10_000
 """Dead letters of a partition, about; the oldest go first, and the worker says so."""
 
 
+AUDIT_CAP = 10_000
+"""What operators did to a machine, about; the oldest go first."""
+
+
 class WorkerSettings(msgspec.Struct, frozen=True):
     """How a worker runs; durations in the unit of the name's ending."""
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import getpass
+import os
+import socket
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from statemq.codec import duration_ms, parse_command_id
 from statemq.command import Declared, check_key
-from statemq.config import is_name
 from statemq.errors import UnknownTransition, UsageError
 from statemq.handle import Duration
 from statemq.records import (
+    AuditEntry,
     CommandStatus,
     DeadLetter,
     HistoryEntry,
@@ -25,7 +29,7 @@ from statemq.records import (
     WorkerInfo,
 )
 from statemq.session import Session
-from statemq.store import inspect, operate, queues
+from statemq.store import audit, inspect, operate, queues
 from statemq.store.catalog import Known
 from statemq.store.declare import known_machines
 
@@ -123,37 +127,42 @@ class Console(Session):
         known = await self._find(machine)
         return (await self._catalog.reread(known.name)).config.graph
 
-    # -- act -----------------------------------------------------------------------------------------
+    async def audit(self, machine: MachineRef, limit: int = 100) -> builtins.list[AuditEntry]:
+        """What operators did to the machine, the latest last, as far back as it is kept."""
+        known = await self._find(machine)
+        return await audit.entries(self._router, self.namespace, known.name, _positive(limit))
 
-    async def cancel(self, id: str) -> str:
+    # -- act: written to the audit first, with ``by`` (None: this process's user and host) -----------
+
+    async def cancel(self, id: str, *, by: str | None = None) -> str:
         """``cancelled``, ``asked`` (it has begun; its owner ends it) or ``ended``. Raises Unknown."""
         self._check()
-        return await operate.cancel(self._router, self.namespace, checked_id(id))
+        return await operate.cancel(self._router, self.namespace, checked_id(id), by or operator())
 
-    async def pause(self, machine: MachineRef, key: str | None = None) -> None:
+    async def pause(self, machine: MachineRef, key: str | None = None, *, by: str | None = None) -> None:
         """Nothing new of the instance, or of the whole machine, starts until it is resumed."""
         known = await self._find(machine)
-        await operate.pause(self._router, known, _key(key))
+        await operate.pause(self._router, known, _key(key), by or operator())
 
-    async def resume(self, machine: MachineRef, key: str | None = None) -> None:
+    async def resume(self, machine: MachineRef, key: str | None = None, *, by: str | None = None) -> None:
         """What waits goes on; a command whose failure paused its instance is tried again."""
         known = await self._find(machine)
-        await operate.resume(self._router, known, _key(key))
+        await operate.resume(self._router, known, _key(key), by or operator())
 
     async def failed(self, machine: MachineRef, limit: int = 100) -> builtins.list[DeadLetter]:
         """Commands that failed for good, oldest first."""
         known = await self._find(machine)
         return await operate.failed(self._router, known, _positive(limit))
 
-    async def failed_retry(self, machine: MachineRef, letters: Iterable[str] | None = None) -> builtins.list[str]:
+    async def failed_retry(self, machine: MachineRef, letters: Iterable[str] | None = None, *, by: str | None = None) -> builtins.list[str]:
         """These dead letters' commands (None: all) are queued again, each once; their new ids."""
         known = await self._find(machine)
-        return await operate.failed_retry(self._router, self._appender, known, None if letters is None else [*letters])
+        return await operate.failed_retry(self._router, self._appender, known, None if letters is None else [*letters], by or operator())
 
-    async def failed_discard(self, machine: MachineRef, letters: Iterable[str] | None = None) -> int:
+    async def failed_discard(self, machine: MachineRef, letters: Iterable[str] | None = None, *, by: str | None = None) -> int:
         """These dead letters (None: all) are gone; how many there were."""
         known = await self._find(machine)
-        return await operate.failed_discard(self._router, known, None if letters is None else [*letters])
+        return await operate.failed_discard(self._router, known, None if letters is None else [*letters], by or operator())
 
     # -- within --------------------------------------------------------------------------------------
 
@@ -172,10 +181,19 @@ class Console(Session):
             raise UnknownTransition(known.name, state, known.states, "state")
 
 
+@cache
+def operator() -> str:
+    """Who runs this process, for the audit."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
+
+
 def checked_id(id: str) -> str:
     """The id itself, if it can be one."""
-    if not is_name(parse_command_id(id)[0]):
-        raise UsageError(f'"{id[:80]}" is no command id; one looks like resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12')
+    parse_command_id(id)
     return id
 
 

@@ -30,6 +30,10 @@ def workers_about(namespace: str, machine: str) -> str:
     return f"{namespace}:{{{machine}}}:workers:about"
 
 
+def audit(namespace: str, machine: str) -> str:
+    return f"{namespace}:{{{machine}}}:audit"
+
+
 def news_channel(namespace: str, machine: str) -> str:
     """Where releases, joins and pauses of a machine are announced (a hint, never the truth)."""
     return f"{namespace}:{{{machine}}}:news"

@@ -132,6 +132,16 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     at: int = 0
 
 
+class AuditEntry(msgspec.Struct, frozen=True):
+    """What somebody did to a machine: ``did`` is cancel, pause, resume, retry or discard; ``what`` an id, key or dead letter."""
+
+    entry: str
+    did: str
+    what: str
+    by: str
+    at: int
+
+
 class MachineInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     partitions: int

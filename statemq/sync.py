@@ -21,6 +21,7 @@ from statemq.console import NO_ARGUMENTS, MachineRef
 from statemq.errors import UsageError
 from statemq.handle import Duration, Handle
 from statemq.records import (
+    AuditEntry,
     CommandStatus,
     DeadLetter,
     HistoryEntry,
@@ -265,23 +266,26 @@ class Client:
 
     # -- act -----------------------------------------------------------------------------------------
 
-    def cancel(self, id: str) -> str:
-        return self._run(lambda c: c.cancel(id))
+    def audit(self, machine: MachineRef, limit: int = 100) -> builtins.list[AuditEntry]:
+        return self._run(lambda c: c.audit(machine, limit))
 
-    def pause(self, machine: MachineRef, key: str | None = None) -> None:
-        self._run(lambda c: c.pause(machine, key))
+    def cancel(self, id: str, *, by: str | None = None) -> str:
+        return self._run(lambda c: c.cancel(id, by=by))
 
-    def resume(self, machine: MachineRef, key: str | None = None) -> None:
-        self._run(lambda c: c.resume(machine, key))
+    def pause(self, machine: MachineRef, key: str | None = None, *, by: str | None = None) -> None:
+        self._run(lambda c: c.pause(machine, key, by=by))
+
+    def resume(self, machine: MachineRef, key: str | None = None, *, by: str | None = None) -> None:
+        self._run(lambda c: c.resume(machine, key, by=by))
 
     def failed(self, machine: MachineRef, limit: int = 100) -> builtins.list[DeadLetter]:
         return self._run(lambda c: c.failed(machine, limit))
 
-    def failed_retry(self, machine: MachineRef, letters: Iterable[str] | None = None) -> builtins.list[str]:
-        return self._run(lambda c: c.failed_retry(machine, letters))
+    def failed_retry(self, machine: MachineRef, letters: Iterable[str] | None = None, *, by: str | None = None) -> builtins.list[str]:
+        return self._run(lambda c: c.failed_retry(machine, letters, by=by))
 
-    def failed_discard(self, machine: MachineRef, letters: Iterable[str] | None = None) -> int:
-        return self._run(lambda c: c.failed_discard(machine, letters))
+    def failed_discard(self, machine: MachineRef, letters: Iterable[str] | None = None, *, by: str | None = None) -> int:
+        return self._run(lambda c: c.failed_discard(machine, letters, by=by))
 
 
 class SyncHandle(Generic[R_co]):

@@ -7,7 +7,7 @@ from typing import Any
 
 MAY_STAY = re.compile(
     r"""machines
-    | \{[^}]+\}: (?: config | workers | workers:about | lease | instance:.* | in:.* | history | failed | received )""",
+    | \{[^}]+\}: (?: config | workers | workers:about | audit | lease | instance:.* | in:.* | history | failed | received )""",
     re.VERBOSE | re.DOTALL,
 )
 COMMANDS = re.compile(r"\{[^}]+\}:commands")

@@ -113,6 +113,29 @@ def queue(
     show.rows(found, columns, json, f"nothing waits for {machine}" + (f"/{key}" if key else ""))
 
 
+def audit(
+    machine: options.Machine,
+    limit: options.Limit = 100,
+    json: options.Json = False,
+    redis: options.Redis = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """List what operators did, the latest last.
+
+    A line for each cancel, pause, resume, retry and discard: of what, and by whom.
+
+    Example: statemq audit resource
+    """
+    columns: show.Columns[Any] = {
+        "AT": lambda e: show.time(e.at),
+        "DID": lambda e: e.did,
+        "WHAT": lambda e: e.what,
+        "BY": lambda e: e.by,
+    }
+    found = ask(redis, namespace, lambda client: client.audit(machine, limit=limit))
+    show.rows(found, columns, json, f"nobody has done anything to {machine} yet")
+
+
 def history(
     machine: options.Machine,
     key: options.MaybeKey = None,

@@ -8,6 +8,7 @@ import falcon.asgi
 from statemq.codec import parse_command_id
 from statemq.http.access import OPERATE
 from statemq.http.commands import answer_outcome, wait_s
+from statemq.http.paths import header_id
 from statemq.http.problems import Refusal
 from statemq.http.request import Request
 from statemq.http.service import Service
@@ -31,7 +32,7 @@ class CommandResource(Engine):
         parse_command_id(id)
         client = await self.service.client()
         status = await self.service.within(client.show(id))
-        resp.set_header("Statemq-Id", id)
+        resp.set_header("Statemq-Id", header_id(id))
         answer_json(resp, command_view(status))
 
 
@@ -53,8 +54,8 @@ class CancelResource(Engine):
         await self.service.arguments(req)
         parse_command_id(id)
         client = await self.service.client()
-        said = await self.service.within(client.cancel(id))
-        resp.set_header("Statemq-Id", id)
+        said = await self.service.within(client.cancel(id, by=f"HTTP, {req.caller}"))
+        resp.set_header("Statemq-Id", header_id(id))
         if said == "ended":
             raise Refusal("ended", f"{id} has ended already, and not by being cancelled", id=id)
         resp.status = falcon.HTTP_202 if said == "asked" else falcon.HTTP_200

@@ -13,6 +13,7 @@ from statemq.errors import Unknown, UsageError
 from statemq.keys import PartitionKeys
 from statemq.records import DeadLetter, Outcome
 from statemq.store.append import Appender
+from statemq.store.audit import note
 from statemq.store.catalog import Known
 from statemq.store.commands import from_element
 from statemq.store.draft import Draft
@@ -23,7 +24,7 @@ from statemq.store.router import Router
 _encode = msgspec.json.Encoder().encode
 
 
-async def cancel(router: Router, namespace: str, id: str) -> str:
+async def cancel(router: Router, namespace: str, id: str, by: str) -> str:
     """``cancelled``: it had not begun and has ended now; ``asked``: its owner will end it; ``ended``: it had ended otherwise.
 
     Raises Unknown.
@@ -31,6 +32,7 @@ async def cancel(router: Router, namespace: str, id: str) -> str:
     machine, p = parse_command_id(id)
     part = PartitionKeys(namespace, machine, p)
     before = await show(router, namespace, id)
+    await note(router, namespace, machine, "cancel", [id], by)
     outcome = Outcome(id, "cancelled", before.key, before.transition, reason="cancelled on request", code="cancelled", attempts=0)
     keys = [part.commands, part.accepted, part.outcomes_, part.history, part.timers, part.timers_data, part.steps(id), part.ready]
     keys.append(part.inbox(before.key))
@@ -45,14 +47,20 @@ async def cancel(router: Router, namespace: str, id: str) -> str:
     return "cancelled" if ended is not None and ended.outcome == "cancelled" else "ended"
 
 
-async def pause(router: Router, known: Known, key: str | None) -> None:
+async def pause(router: Router, known: Known, key: str | None, by: str) -> None:
     """Nothing new of the instance (or, without a key, of the machine) starts until it is resumed; what runs goes on."""
+    await _note(router, known, "pause", [key or "the machine"], by)
     await _pause(router, known, key, "1")
 
 
-async def resume(router: Router, known: Known, key: str | None) -> None:
+async def resume(router: Router, known: Known, key: str | None, by: str) -> None:
     """What waits goes on; a command that had failed and paused its instance begins its attempts anew."""
+    await _note(router, known, "resume", [key or "the machine"], by)
     await _pause(router, known, key, "0")
+
+
+async def _note(router: Router, known: Known, did: str, what: list[str], by: str) -> None:
+    await note(router, known.partitions[0].namespace, known.name, did, what, by)
 
 
 async def _pause(router: Router, known: Known, key: str | None, on: str) -> None:
@@ -95,7 +103,7 @@ def _letter(part: PartitionKeys, entry: bytes, flat: list[bytes]) -> DeadLetter:
     )
 
 
-async def failed_retry(router: Router, appender: Appender, known: Known, letters: list[str] | None) -> list[str]:
+async def failed_retry(router: Router, appender: Appender, known: Known, letters: list[str] | None, by: str) -> list[str]:
     """The letters' commands are queued again under new ids, which are returned, and the letters are gone.
 
     Without ``letters`` all that can be. Two who retry a letter at once queue its command once.
@@ -113,6 +121,7 @@ async def failed_retry(router: Router, appender: Appender, known: Known, letters
             if letters is not None:
                 raise UsageError(f"dead letter {letter.letter} cannot be retried: {why}")
             continue
+        await _note(router, known, "retry", [letter.letter], by)
         draft = Draft(
             known.partition(letter.key),
             letter.key,
@@ -138,9 +147,10 @@ def _unfit(letter: DeadLetter) -> str:
     return ""
 
 
-async def failed_discard(router: Router, known: Known, letters: list[str] | None) -> int:
+async def failed_discard(router: Router, known: Known, letters: list[str] | None, by: str) -> int:
     """The letters are gone; how many there were."""
     named = await _named(router, known, letters)
+    await _note(router, known, "discard", [f"{part.number}/{entry}" for part, entry in named], by)
     return sum(await asyncio.gather(*(router.call(part.lease, "XDEL", part.failed, entry) for part, entry in named)))
 
 

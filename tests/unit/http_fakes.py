@@ -131,7 +131,7 @@ class FakeClient:
         self.asked.append((machine, key, name, args))
         return {"room": 3}
 
-    async def cancel(self, id: str) -> str:
+    async def cancel(self, id: str, *, by: str | None = None) -> str:
         self._check()
         return self.said
 

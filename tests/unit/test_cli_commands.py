@@ -400,6 +400,7 @@ def test_help_names_every_command_and_is_no_error(run: Run) -> None:
         "list",
         "queue",
         "history",
+        "audit",
         "show",
         "result",
         "partitions",

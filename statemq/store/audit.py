@@ -1,0 +1,27 @@
+"""Who cancelled, paused, resumed, retried or discarded what: written before it is done, kept up to a cap (S6)."""
+
+from __future__ import annotations
+
+from statemq import keys
+from statemq.config import AUDIT_CAP
+from statemq.records import AuditEntry
+from statemq.store.inspect import fields, text
+from statemq.store.router import Router
+
+
+async def note(router: Router, namespace: str, machine: str, did: str, what: list[str], by: str) -> None:
+    """It is on record that ``by`` is about to do this, an entry for each thing."""
+    name = keys.audit(namespace, machine)
+    for thing in what:
+        await router.call(name, "XADD", name, "MAXLEN", "~", AUDIT_CAP, "*", "did", did, "what", thing, "by", by)
+
+
+async def entries(router: Router, namespace: str, machine: str, limit: int) -> list[AuditEntry]:
+    """The last ones, oldest first."""
+    name = keys.audit(namespace, machine)
+    found = []
+    for entry, flat in await router.call(name, "XREVRANGE", name, "+", "-", "COUNT", limit):
+        f = fields(flat)
+        at = int(text(entry).partition("-")[0])
+        found.append(AuditEntry(text(entry), text(f.get("did")), text(f.get("what")), text(f.get("by")), at))
+    return found[::-1]
