@@ -153,6 +153,11 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Commands of an instance's queue that ``GET /{machine}/{key}`` shows."""
 
 
+def shown(url: str) -> str:
+    """What may be said of a Redis URL: not its user and password, nor its options, which can hold them too."""
+    return url.split("@")[-1].split("?")[0]
+
+
 def check_namespace(namespace: str) -> str:
     """The namespace itself, if it is one: letters, digits, ``_`` and ``-``, at most 64."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", namespace):

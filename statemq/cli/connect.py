@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from statemq.cli.ends import say
 from statemq.cli.find import find
+from statemq.config import shown
 
 if TYPE_CHECKING:
     from statemq.client import Client
@@ -24,7 +25,7 @@ def ask(redis: str | None, namespace: str | None, question: Callable[[Client], A
     place = find(redis, namespace)
 
     async def run() -> R:
-        where = place.url.rpartition("@")[2]
+        where = shown(place.url)
         remark = asyncio.get_running_loop().call_later(SILENT_S, say, f"no answer from Redis at {where} yet; trying for some seconds")
         try:
             async with open_client(place.url, place.namespace, machines) as client:

@@ -44,9 +44,9 @@ def sentence_of(error: errors.StatemqError) -> str:
 
 
 def say(text: str) -> None:
-    """One remark on stderr: stdout is for answers. Lines stay lines; other control characters are escaped."""
+    """One remark on stderr: stdout is for answers. Further lines are indented; control characters are escaped."""
     lines = [clean(line) for line in text.splitlines()] or [""]
-    sys.stderr.write("\n".join([f"statemq: {lines[0]}", *lines[1:]]) + "\n")
+    sys.stderr.write("\n".join([f"statemq: {lines[0]}", *(line if line.startswith(" ") else f"  {line}" for line in lines[1:])]) + "\n")
     sys.stderr.flush()
 
 

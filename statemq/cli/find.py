@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from statemq.cli.ends import say
-from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace
+from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace, shown
 from statemq.errors import UsageError
 
 DEV_FILE = Path(".statemq") / "dev.json"
@@ -16,6 +16,9 @@ DEV_FILE = Path(".statemq") / "dev.json"
 class Place(NamedTuple):
     url: str
     namespace: str
+
+    def __repr__(self) -> str:
+        return f"Place({shown(self.url)}, {self.namespace})"
 
 
 class Dev(NamedTuple):
@@ -42,7 +45,7 @@ def find(redis: str | None, namespace: str | None) -> Place:
     url = redis or os.environ.get("STATEMQ_REDIS")
     wanted = namespace or os.environ.get("STATEMQ_NAMESPACE")
     if not url and (dev := find_dev(tell=True)):
-        say(f"using the dev server of {dev.folder} ({dev.url.split('@')[-1]})")
+        say(f"using the dev server of {dev.folder} ({shown(dev.url)})")
         url, wanted = dev.url, wanted or dev.namespace
     return Place(url or DEFAULT_URL, check_namespace(wanted or DEFAULT_NAMESPACE))
 

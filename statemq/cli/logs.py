@@ -29,12 +29,13 @@ def set_up(format: Format, level: Level) -> None:
 
 
 class _Text(logging.Formatter):
-    """``12:00:00.123 INFO resource/a ...``; a traceback follows on lines of its own."""
+    """``12:00:00.123 INFO resource/a ...``; a traceback follows on indented lines, which no text in it can leave (S15)."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = self.formatTime(record, "%H:%M:%S")
         line = f"{at}.{record.msecs:03.0f} {record.levelname:<7} {clean(record.getMessage())}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        traceback = self.formatException(record.exc_info).splitlines() if record.exc_info else []
+        return "\n".join([line, *(f"  {clean(text)}" for text in traceback)])
 
 
 class _Json(logging.Formatter):

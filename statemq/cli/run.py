@@ -18,6 +18,7 @@ import typer
 from statemq.cli import logs, options
 from statemq.cli.ends import INTERRUPTED
 from statemq.cli.find import Place, find
+from statemq.config import shown
 from statemq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ async def _work(machines: list[type[Any]], place: Place, settings: WorkerSetting
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     worker = Worker(machines, place.url, namespace=place.namespace, settings=settings, crash=crash_from(os.environ))
-    log.info("worker %s runs %s at %s", worker.id, ", ".join(cls.spec.name for cls in machines), place.url.rpartition("@")[2])
+    log.info("worker %s runs %s at %s", worker.id, ", ".join(cls.spec.name for cls in machines), shown(place.url))
     received: list[signal.Signals] = []
 
     def end(number: signal.Signals) -> None:

@@ -37,6 +37,9 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     tokens: str
     """As in a token file; empty: none is asked for."""
 
+    def __repr__(self) -> str:
+        return f"Serving({', '.join(self.targets)} at {self.address.url})"  # no secret
+
 
 def serve(
     targets: Sequence[str | type[Declared]],

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import msgspec
 from redis.asyncio.connection import SSLConnection, parse_url
 
+from statemq.config import shown
 from statemq.errors import UsageError
 
 
@@ -53,14 +54,16 @@ _KNOWN = {"host", "port", "path", "db", "username", "password", "ssl_ca_certs", 
 
 def parse(url: str) -> Address:
     """The address in ``redis://[user:password@]host:port/db``, ``rediss://…`` (TLS) or ``unix://path``."""
-    shown = url.split("@")[-1]
     try:
         parts: dict[str, Any] = dict(parse_url(url))
         _ = urlsplit(url).port
-    except ValueError as error:
-        raise UsageError(f'"{shown}" is no Redis URL ({error}); write redis://localhost:6379 or unix:///path/to.sock') from error
+    except ValueError:  # its words may quote a password with a "#" or "/" in it
+        raise UsageError(
+            f'"{shown(url)}" is no Redis URL; write redis://user:password@localhost:6379/0 or unix:///path/to.sock '
+            '(the port is a number; in a password, "#", "/" and "@" are %23, %2F and %40)'
+        ) from None
     if unknown := set(parts) - _KNOWN:
-        raise UsageError(f'the Redis URL "{shown}" has options that statemq does not know: {", ".join(sorted(unknown))}')
+        raise UsageError(f'the Redis URL "{shown(url)}" has options that statemq does not know: {", ".join(sorted(unknown))}')
     return Address(
         host=parts.get("host") or "localhost",
         port=int(parts.get("port") or 6379),

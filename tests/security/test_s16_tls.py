@@ -103,9 +103,7 @@ async def test_a_plain_server_is_not_spoken_to_in_plain(server: EmbeddedServer, 
         assert b"the-password" not in behind.passed and b"HELLO" not in behind.passed
 
 
-@pytest.mark.parametrize(
-    "option", ["ssl_cert_reqs=none", "ssl_check_hostname=False", "ssl_ca_data=x", "verify=none", "ssl=0"]
-)
+@pytest.mark.parametrize("option", ["ssl_cert_reqs=none", "ssl_check_hostname=False", "ssl_ca_data=x", "verify=none", "ssl=0"])
 def test_no_option_looks_away(option: str) -> None:
     with pytest.raises(UsageError, match="statemq does not know"):
         parse(f"rediss://localhost?{option}")

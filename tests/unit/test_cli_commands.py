@@ -185,7 +185,7 @@ def test_how_a_command_ended_badly_is_one_sentence_and_exit_code_1(run: Run, out
             4,
             f"not ended within 5 s\nstatemq: ask again with: statemq result {ID}",
         ),
-        (errors.StatemqError("two\nlines \x1b"), 1, "two\nlines \\x1b"),
+        (errors.StatemqError("two\nlines \x1b"), 1, "two\n  lines \\x1b"),
         (ZeroDivisionError("by zero"), 1, "unexpected ZeroDivisionError: by zero (STATEMQ_TRACEBACK=1 shows where)"),
     ],
 )
