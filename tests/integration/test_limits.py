@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from statemq import Client, Context, Failed, Machine, Retry, transition
+from statemq import Client, Context, Machine, Retry, transition
 from statemq.codec import command_id, encode, parse_command_id
 from statemq.config import LIMITS, check_namespace, is_name
 from statemq.errors import BacklogFull, InvalidArguments, InvalidKey, TooLarge, UsageError
@@ -223,18 +223,21 @@ class Hostile:
     def __init__(self, router: Router, part: PartitionKeys, incarnation: str) -> None:
         self.router, self.part, self.incarnation = router, part, incarnation
 
-    async def append(self, *commands: list[Any], reply: str = "", once: tuple[str, ...] = (), limits: int = 10**9, n: int = -1) -> Any:
+    async def append(self, *commands: dict[str, Any], reply: str = "", once: tuple[str, ...] = (), limits: int = 10**9, n: int = -1) -> Any:
         p = self.part
         names = [p.commands, p.accepted, p.lease, p.outcomes_, p.timers, p.timers_data, *once]
-        flat = [word for command in commands for word in command]
-        head = [self.incarnation, 10**9, 10**15, limits, limits, reply, len(commands) if n < 0 else n]
-        said = await self.router.run("append", names, *head, *flat)
+        args = [self.incarnation, 10**9, 10**15, limits, limits, reply, len(commands) if n < 0 else n]
+        args += [c["id"] for c in commands]
+        args += [c[field] for c in commands for field in ("key", "transition", "args")]
+        for place, c in enumerate(commands, 1):
+            if c["delay"] != "" or c["digest"] or c["extras"]:
+                args += [place, c["delay"], c["digest"], len(c["extras"]) // 2, *c["extras"]]
+        said = await self.router.run("append", names, *args)
         return [answer.decode() for answer in said]
 
-    def command(self, **given: Any) -> list[Any]:
-        fields = {"id": command_id("jar", 0, 0), "key": "a", "transition": "give", "args": "{}", "delay": "", "digest": ""} | given
-        extras = fields.pop("extras", [])
-        return [*fields.values(), len(extras) // 2, *extras]
+    def command(self, **given: Any) -> dict[str, Any]:
+        plain = {"id": command_id("jar", 0, 0), "key": "a", "transition": "give", "args": "{}"}
+        return plain | {"delay": "", "digest": "", "extras": []} | given
 
 
 @pytest.fixture
@@ -327,10 +330,27 @@ async def test_batches_at_the_script(hostile: Hostile, redis: Redis, part: Parti
         assert len(await hostile.append(*commands)) == LIMITS.batch + by
 
 
-@pytest.mark.parametrize("n", [0, 1, 3, 128])
+@pytest.mark.parametrize("n", [0, 1, 3, 4, 128])
 async def test_a_miscounted_batch_is_refused_whole(hostile: Hostile, redis: Redis, part: PartitionKeys, n: int) -> None:
     with pytest.raises(ReplyError):
         await hostile.append(hostile.command(), hostile.command(), n=n)
+    assert (await redis.xlen(part.commands), await redis.hlen(part.accepted)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [(1, "", "", -1), (1, "", "", -2), (1, "", "", -3), (1, "", "", 1), (1, "", "", "x"), (1, "", ""), ("x", "", "", 0), (1,), ("",)],
+)
+async def test_what_follows_a_batch_and_is_none_of_it(hostile: Hostile, redis: Redis, part: PartitionKeys, rest: tuple[Any, ...]) -> None:
+    """Neither a torn batch nor a script that never ends."""
+    whole = hostile.router.run
+
+    def more(name: str, names: list[str], *args: Any) -> Any:
+        return whole(name, names, *args, *rest)
+
+    hostile.router.run = more  # type: ignore[method-assign]
+    with pytest.raises(ReplyError):
+        await hostile.append(hostile.command(), hostile.command())
     assert (await redis.xlen(part.commands), await redis.hlen(part.accepted)) == (0, 0)
 
 
@@ -442,12 +462,15 @@ async def test_depth_by_hand(client: Client, redis: Redis, part: PartitionKeys, 
         assert await client.call(Jar.give("a"), timeout=20) == 1
 
 
-async def test_an_accepted_id_that_no_worker_can_use_is_answered(
+async def test_an_accepted_id_that_no_worker_can_use_ends(
     client: Client, hostile: Hostile, redis: Redis, part: PartitionKeys, url: str, namespace: str
 ) -> None:
     id = "jar.0.two words"
     await hostile.append(hostile.command(id=id))
     async with working(url, namespace, Jar):
-        with pytest.raises(Failed, match="white space"):
-            await client.handle(id).result(timeout=20)
+        await wait_until(lambda: client.failed(Jar))
+        (letter,) = await client.failed(Jar)
+        assert (letter.id, letter.reason) == (id, "the id has white space")
+        (entry,) = await client.history(Jar)
+        assert (entry.id, entry.outcome, entry.reason) == (id, "failed", letter.reason)
         assert await redis.hlen(part.accepted) == 0
