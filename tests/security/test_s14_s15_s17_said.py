@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import redis as redis_py
 
+from statemq import events, log
 from statemq.cli.find import Place
 from statemq.errors import StatemqError, UsageError
 from statemq.http.access import Access, Tokens
@@ -223,6 +224,22 @@ def test_s15_a_line_is_one_event(url: str, namespace: str, tmp_path: Path, forma
     for line in said.rstrip("\n").split("\n"):
         assert json.loads(line) if format == "json" else LINE.match(line), line
         assert not line.startswith("12:00:00.000 ERROR   forged")
+
+
+def test_s15_an_event_is_one_line_for_any_logger(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever uses the library has handlers of their own, which escape nothing."""
+    said = {"machine": "echo", "id": FORGED, "key": FORGED, "transition": FORGED}
+    with caplog.at_level("DEBUG", logger="statemq"):
+        for event in (
+            events.Retried(**said, attempt=1, error=FORGED, wait_ms=1),
+            events.Ended(**said, outcome="failed", reason=FORGED, steps=((FORGED, 1),)),
+            events.Recorded(**said, step=FORGED, took_ms=1),
+            events.Warned(text=FORGED),
+            events.Failing(text=FORGED),
+        ):
+            log.tell(event)
+    assert len(caplog.messages) == 5
+    assert all(text.isprintable() and "forged" in text for text in caplog.messages), caplog.messages
 
 
 def test_s15_a_traceback_is_text_as_well() -> None:
