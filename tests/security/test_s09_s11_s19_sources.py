@@ -139,7 +139,7 @@ def test_s11_no_script_runs_text_or_reads_user_data_as_code(path: Path) -> None:
 
 TAKEN = re.compile(r"redis\.p?call\('[A-Z]+',(?: *'[A-Z]+',)? *([^,)]+)")
 """The first thing behind the command and its subcommand."""
-DECLARED = re.compile(r"KEYS\[.+\]|[a-z_]+|[a-z]+\.[a-z]+|[a-z]+\[\d\]|period_key\(.*|unpack\(journals")
+DECLARED = re.compile(r"KEYS\[.+\]|[a-z_]+|[a-z]+\.[a-z]+|[a-z_]+\[(?:\d|[a-z]+)\]|period_key\(.*|unpack\(journals")
 
 
 @pytest.mark.parametrize("path", LUA, ids=lambda path: path.stem)
