@@ -12,7 +12,7 @@ import falcon.asgi
 
 from statemq.config import HttpSettings
 from statemq.errors import UsageError
-from statemq.http.framing import check_framing
+from statemq.http.framing import CLOSE, check_framing
 from statemq.http.problems import Refusal
 from statemq.http.request import Request
 
@@ -77,7 +77,7 @@ class Access:
         self.max_header_bytes = HttpSettings().max_header_bytes
 
     async def process_request(self, req: Request, resp: falcon.asgi.Response) -> None:
-        check_framing(req.scope, self.max_header_bytes)
+        req.body_left = check_framing(req.scope, self.max_header_bytes)
         self.check_host(req)
         if req.method not in READING:
             check_origin(req)
@@ -90,6 +90,8 @@ class Access:
 
     async def process_response(self, req: Request, resp: falcon.asgi.Response, resource: Any, req_succeeded: bool) -> None:
         resp.set_headers(HEADERS)
+        if req.body_left:  # the server would read on until its end, for as long as the caller likes
+            resp.set_headers(CLOSE)
 
     def check_host(self, req: Request) -> None:
         """A page whose name was rebound to this address still sends its own name as Host."""

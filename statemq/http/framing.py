@@ -16,23 +16,30 @@ Receive = Callable[[], Awaitable[Any]]
 CLOSE = {"Connection": "close"}
 
 
-def check_framing(scope: MutableMapping[str, Any], max_header_bytes: int) -> None:
-    """Raises Refusal unless the request has one Host, one length at most, no coding but chunked, and headers within the limit."""
+def check_framing(scope: MutableMapping[str, Any], max_header_bytes: int) -> bool:
+    """Whether a body follows.
+
+    Raises Refusal unless the request has one Host, one length at most, no coding but chunked, and headers within the limit.
+    """
     size, hosts, lengths, codings = len(scope.get("raw_path") or b"") + len(scope["query_string"]), 0, 0, 0
+    follows = False
     for name, value in scope["headers"]:
         size += len(name) + len(value)
         if name == b"host":
             hosts += 1
         elif name == b"content-length":
             lengths += 1
+            follows = value != b"0"
         elif name == b"transfer-encoding":
             codings += 1 if value.lower() == b"chunked" else 2
+            follows = True
     if size > max_header_bytes:
         raise Refusal("headers", f"path, query and headers have {size} bytes; the limit is {max_header_bytes}", headers=CLOSE)
     if hosts > 1 or lengths + codings > 1:
         raise Refusal("framing", "send one Host, and one Content-Length or Transfer-Encoding: chunked", headers=CLOSE)
     if scope["method"] == "CONNECT":
         raise Refusal("framing", "this server is no proxy", headers=CLOSE)
+    return follows
 
 
 def body_later(receive: Receive) -> Receive:

@@ -18,22 +18,33 @@ from statemq.http.problems import Refusal
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
+class _Events:
+    """What the server tells of a request, and whether its caller has left. Knows nothing of the request: a circle would keep the
+    server's end of it, and with it the connection of a caller who sends on, until the collector comes by."""
+
+    __slots__ = ("gone", "receive")
+
+    def __init__(self, receive: Callable[[], Awaitable[Any]]) -> None:
+        self.receive, self.gone = receive, False
+
+    async def __call__(self) -> Any:
+        event = await self.receive()
+        if event["type"] == "http.disconnect":
+            self.gone = True
+        return event
+
+
 class Request(falcon.asgi.Request):
     """Falcon's request, which also knows its path's segments, its caller's roles and whether the caller has left."""
 
     def __init__(self, scope: dict[str, Any], receive: Callable[[], Awaitable[Any]], **kwargs: Any) -> None:
-        async def noting() -> Any:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                self.gone = True
-            return event
-
-        super().__init__(scope, noting, **kwargs)
-        self.gone = False
+        self._events = _Events(receive)
+        super().__init__(scope, self._events, **kwargs)
         self.roles: frozenset[str] = frozenset()
+        self.body_left = False
+        """A body was announced and has not been read to its end."""
         self.caller = ""
         """Its token's mark (the digest's first digits), or else its address."""
-        self._next_event = noting
 
     @cached_property
     def segments(self) -> tuple[str, ...]:
@@ -41,8 +52,8 @@ class Request(falcon.asgi.Request):
 
     async def until_gone(self) -> None:
         """Returns when the caller has closed the connection. The body must have been read."""
-        while not self.gone:
-            await self._next_event()
+        while not self._events.gone:
+            await self._events()
 
     def header(self, name: str) -> str:
         """A header as UTF-8; empty if it was not sent."""
@@ -103,8 +114,9 @@ class Request(falcon.asgi.Request):
             body += chunk
             if len(body) > limit:
                 raise Refusal("too_large", f"the body has more than {limit} bytes, which is the limit")
-        if self.gone or (length is not None and len(body) < length):
+        if self._events.gone or (length is not None and len(body) < length):
             raise Refusal("body", "the connection ended before the body did")  # half a request must not run
+        self.body_left = False
         return body
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from statemq.config import LIMITS, HttpSettings
-from tests.security.raw import HEALTH, HOST, SEND, connect, hear, speak
+from tests.security.raw import HEALTH, HOST, JSON, SEND, connect, hear, speak
 from tests.serving import Edge
 from tests.waiting import block_until
 
@@ -59,6 +59,19 @@ def test_a_body_that_drips_is_answered_408(short: Edge, head: bytes, begun: byte
         heard = hear(connection)
         stop.set()
     assert (heard.statuses, heard.closed) == ([408], True)
+
+
+@pytest.mark.parametrize(
+    "head", [SEND.replace(b"localhost", b"evil.example"), HEALTH, SEND.replace(JSON, b"Origin: http://evil.example\r\n")]
+)
+def test_a_body_that_drips_behind_an_answer_is_cut_off(short: Edge, head: bytes) -> None:
+    """Answered before its body: it must not hold its connection by sending on."""
+    with connect(short) as connection:
+        connection.sendall(head + b"Content-Length: 100000\r\n\r\n ")
+        stop = drip(connection, b" ", 0.1)
+        heard = hear(connection)
+        stop.set()
+    assert (len(heard.statuses), heard.closed) == (1, True)
 
 
 def test_a_kept_connection_that_asks_nothing_is_closed(short: Edge) -> None:

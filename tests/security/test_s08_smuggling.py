@@ -118,7 +118,6 @@ WHOLE = {
     "a trailer that is a header": CHUNKED + b"2\r\n{}\r\n0\r\nContent-Length: 5\r\nHost: evil.example\r\n\r\n",
     "empty lines before the first": b"\r\n\r\n" + HEALTH + b"\r\n",
     "an absolute path": b"GET http://evil.example/-/health HTTP/1.1\r\n" + HOST + b"\r\n",
-    "a body that nobody reads": HEALTH + b"Content-Length: 2\r\n\r\n{}",
     "an upgrade": HEALTH + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
 }
 """What the standard lets a server take, and this one takes: it must end where every other reader sees its end."""
@@ -129,6 +128,21 @@ def test_what_is_taken_ends_where_it_should(served: Edge, raw: bytes) -> None:
     heard = speak(served, raw + HEALTH + b"Connection: close\r\n\r\n")
     assert heard.statuses in ([200, 200], [202, 200]), heard.raw
     assert heard.closed
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        HEALTH + b"Content-Length: 2\r\n\r\n{}",
+        HEALTH + b"Transfer-Encoding: chunked\r\n\r\n" + BODY,
+        b"GET /nowhere HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\n{}",
+        SEND.replace(b"localhost", b"evil.example") + b"Content-Length: 2\r\n\r\n{}",
+    ],
+)
+def test_a_body_that_nobody_reads_ends_the_connection(served: Edge, redis_of_module: EmbeddedServer, raw: bytes) -> None:
+    heard = speak(served, raw + NEXT)
+    assert (len(heard.statuses), heard.closed) == (1, True), heard.raw
+    nothing_smuggled(redis_of_module)
 
 
 def test_http_1_0_is_answered(served: Edge) -> None:

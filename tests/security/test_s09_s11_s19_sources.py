@@ -125,7 +125,8 @@ def test_s11_only_the_loader_sends_scripts(sources: list[Path]) -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and node.value in ("EVAL", "EVALSHA", "FCALL", "SCRIPT", "FUNCTION")
     }
-    assert {name for name in senders if not name.startswith("bench/")} == {"store/scripts.py"}
+    names_only = {"store/acl.py", "doctor/server.py"}  # what is allowed, and what to say if it is not
+    assert {name for name in senders if not name.startswith("bench/")} - names_only == {"store/scripts.py"}
 
 
 @pytest.mark.parametrize("path", LUA, ids=lambda path: path.stem)
