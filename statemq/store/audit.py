@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from statemq import keys
 from statemq.config import AUDIT_CAP
+from statemq.errors import UnsupportedServer
 from statemq.records import AuditEntry
 from statemq.store.inspect import fields, text
 from statemq.store.router import Router
+from statemq.store.wire import ReplyError
 
 
 async def note(router: Router, namespace: str, machine: str, did: str, what: list[str], by: str) -> None:
     """It is on record that ``by`` is about to do this, an entry for each thing."""
     name = keys.audit(namespace, machine)
     for thing in what:
-        await router.call(name, "XADD", name, "MAXLEN", "~", AUDIT_CAP, "*", "did", did, "what", thing, "by", by)
+        try:
+            await router.call(name, "XADD", name, "MAXLEN", "~", AUDIT_CAP, "*", "did", did, "what", thing, "by", by)
+        except ReplyError as error:
+            if error.word != "NOPERM":
+                raise
+            raise UnsupportedServer(f"this user of Redis may not {did}: that takes the rule of `statemq acl operator` ({error})") from error
 
 
 async def entries(router: Router, namespace: str, machine: str, limit: int) -> list[AuditEntry]:

@@ -233,7 +233,7 @@ class Hostile:
             if c["delay"] != "" or c["digest"] or c["extras"]:
                 args += [place, c["delay"], c["digest"], len(c["extras"]) // 2, *c["extras"]]
         said = await self.router.run("append", names, *args)
-        return [answer.decode() for answer in said]
+        return ["accepted"] * len(commands) if said == b"accepted" else [answer.decode() for answer in said]
 
     def command(self, **given: Any) -> dict[str, Any]:
         plain = {"id": command_id("jar", 0, 0), "key": "a", "transition": "give", "args": "{}"}
@@ -270,7 +270,7 @@ async def test_fields_at_the_script(hostile: Hostile, redis: Redis, part: Partit
         assert said == f"large {'arguments' if field == 'args' else field} {limit + by}"
         assert (await redis.xlen(part.commands), await redis.hlen(part.accepted)) == (0, 0)
     else:
-        assert said.startswith("accepted ")
+        assert said.startswith("accepted")
 
 
 @pytest.mark.leaves_work
@@ -291,7 +291,7 @@ async def test_fields_at_the_script(hostile: Hostile, redis: Redis, part: Partit
 async def test_delays_at_the_script(hostile: Hostile, redis: Redis, part: PartitionKeys, delay: Any, said: str) -> None:
     good, odd = hostile.command(), hostile.command(delay=delay)
     answers = await hostile.append(good, odd)
-    assert answers[0].startswith("accepted ") and answers[1].startswith(said)
+    assert answers[0].startswith("accepted") and answers[1].startswith(said)
     assert await redis.hlen(part.accepted) == 2 + (said == "delayed") - (said != "delayed")  # a delay adds a look
 
 
