@@ -70,14 +70,19 @@ class Logger(logging.LoggerAdapter[logging.Logger]):
     """Names the instance; says nothing while recorded steps are passed again."""
 
     def __init__(self, machine: str, key: str, engine: Attempt | Pure) -> None:
-        super().__init__(_log, {"statemq": f"{machine}/{key}"})
-        self._engine = engine
+        super().__init__(_log, {})
+        self._machine, self._key, self._engine = machine, key, engine
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
         return not self._engine.replaying and self.logger.isEnabledFor(level)
 
-    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
-        return f"{self.extra['statemq']}: {msg}" if self.extra else msg, kwargs
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        if self.isEnabledFor(level):
+            name = f"{self._machine}/{self._key}"
+            if args:  # only then is it a format, in which a key's "%" would be one too (S15)
+                name = name.replace("%", "%%")
+            kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the body's line, not this one
+            self.logger.log(level, f"{name}: {msg}", *args, **kwargs)
 
 
 class Pure:

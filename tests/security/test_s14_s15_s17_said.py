@@ -23,8 +23,10 @@ from statemq.http.app import create_app, create_service
 from statemq.http.server import Serving
 from statemq.server import EmbeddedServer
 from statemq.store.address import parse
+from statemq.store.commands import Queued
 from statemq.store.router import Router
 from statemq.sync import Client
+from statemq.worker.execute import Pure
 from tests.security.machines import Echo
 from tests.serving import ROOT, Edge
 from tests.waiting import block_until
@@ -240,6 +242,19 @@ def test_s15_an_event_is_one_line_for_any_logger(caplog: pytest.LogCaptureFixtur
             log.tell(event)
     assert len(caplog.messages) == 5
     assert all(text.isprintable() and "forged" in text for text in caplog.messages), caplog.messages
+
+
+@pytest.mark.parametrize("key", ["100%", "%s", "%(message)s", "%d%n", "{}", "%%"])
+def test_s15_a_key_is_no_format(key: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It stands before what a transition logs, with arguments or without."""
+    command = Queued("1-1", "echo.1.x", key, "say", b"{}")
+    logger = Pure("echo", command, 0).logger
+    with caplog.at_level("INFO", logger="statemq.transition"):
+        logger.info("%s of %d", "one", 2)
+        logger.info("50% done")
+        logger.warning("%(a)s", {"a": "named"})
+    assert caplog.messages == [f"echo/{key}: one of 2", f"echo/{key}: 50% done", f"echo/{key}: named"]
+    assert {record.filename for record in caplog.records} == {Path(__file__).name}, "whose line it is"
 
 
 def test_s15_a_traceback_is_text_as_well() -> None:
