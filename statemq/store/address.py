@@ -44,6 +44,7 @@ class Address(msgspec.Struct, frozen=True):
         if not self.tls:
             return None
         context = ssl.create_default_context(cafile=self.ca_certs or None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # older versions of Python leave it to the library
         if self.certfile:
             context.load_cert_chain(self.certfile, self.keyfile or None)
         return context
