@@ -156,7 +156,7 @@ o = base
 for c = 1, n do
   if all or words[c + 1] == 'applied' then
     local id, key, name, mine, next_version = ARGV[ids + c], ARGV[o + 3], instance[c], special[c], ARGV[o + 6]
-    local from, to, reply = ARGV[o + 7], ARGV[o + 8], ARGV[o + 12]
+    local from, to = ARGV[o + 7], ARGV[o + 8]
     local outcome = ARGV[o + 10] .. tail
     kept[k + 1], kept[k + 2] = id, outcome
     k = k + 2
@@ -179,6 +179,14 @@ for c = 1, n do
       redis.call('XADD', history, '*', 'id', id, 'key', key, 'transition', ARGV[o + 4], 'from', from, 'to', to, 'version', next_version,
         'outcome', ARGV[o + 11], 'worker', worker)
     end
+  end
+  o = o + width
+end
+o = base
+for c = 1, n do
+  if all or words[c + 1] == 'applied' then
+    local key, name, mine, next_version = ARGV[o + 3], instance[c], special[c], ARGV[o + 6]
+    local to, reply, outcome = ARGV[o + 8], ARGV[o + 12], ARGV[o + 10] .. tail
     if mine and mine.once then
       redis.call('HSET', mine.once, 'outcome', outcome)
       redis.call('PEXPIRE', mine.once, once_ttl)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from statemq.codec import command_id
 from statemq.config import LIMITS, RESEND_WITHIN_MS
-from statemq.errors import NamespaceLost, RedisAway, StatemqError
+from statemq.errors import NamespaceLost, RedisAway, ServerError, StatemqError
 from statemq.keys import PartitionKeys
 from statemq.store.catalog import Catalog
 from statemq.store.draft import ACCEPTED, Answer, Appended, Draft, fail, said, settle
@@ -108,6 +108,8 @@ class Appender:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        for line in self._lines.values():  # a task that was cancelled before it began has told nobody
+            _fail_all(line.waiting, RedisAway("the client was closed before Redis had confirmed the command"))
 
     async def _drain(self, gate: _Gate) -> None:
         batches: list[tuple[_Line, list[Sent]]] = []
@@ -127,10 +129,12 @@ class Appender:
                 if line.gate is gate:
                     _fail_all(line.waiting, RedisAway("the client was closed before Redis had confirmed the command"))
             raise
-        except (StatemqError, ReplyError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits must be told (I6)
+            for line, batch in batches:
+                _fail_all(batch, _told(error, line.keys))
             for line in self._lines.values():
                 if line.gate is gate:
-                    _fail_all(line.waiting, said(error, line.keys))
+                    _fail_all(line.waiting, _told(error, line.keys))
                     line.waiting.clear()
             gate.lines.clear()
         finally:
@@ -160,10 +164,13 @@ class Appender:
         now_ms = int(time.time() * 1000 + self._clocks[wire][1])
         sent = []
         for line, batch in batches:
+            config = self._catalog.kept(line.keys.machine).config
+            if not _fits(batch, config.partitions):
+                _fail_all(batch, _lost(line.keys))
+                continue
             for draft, _ in batch:
                 draft.id = draft.id or command_id(line.keys.machine, line.keys.number, now_ms)
-            incarnation = self._catalog.kept(line.keys.machine).config.incarnation
-            sent.append((line, batch, incarnation, self._run(line.keys, incarnation, batch)))
+            sent.append((line, batch, config.incarnation, self._run(line.keys, config.incarnation, batch)))
         wire.flush()
         late = False
         for line, batch, incarnation, call in sent:
@@ -181,7 +188,10 @@ class Appender:
                 if text == b"late" and not draft.retimed and wire.generation == generation:
                     again.append((draft, answer))
                 else:
-                    settle(draft, answer, text)
+                    try:
+                        settle(draft, answer, text)
+                    except (StatemqError, ValueError) as error:  # an outcome or id that was damaged by hand
+                        fail(answer, ServerError(f"append answered what cannot be read: {error}"))
             if again:
                 # sent once and refused for its age, so it is nowhere: a clock was changed, and a new id is safe
                 late = True
@@ -193,15 +203,12 @@ class Appender:
 
     async def _again(self, keys: PartitionKeys, incarnation: str, batch: list[Sent]) -> list[bytes]:
         """The partition was of another incarnation; it may have been made anew by somebody who was allowed to."""
-        known = self._catalog.kept(keys.machine)
         fresh = await self._catalog.reread(keys.machine)
-        if fresh.config.incarnation != incarnation and fresh.config.partitions == known.config.partitions:
+        if fresh.config.incarnation != incarnation and _fits(batch, fresh.config.partitions):
             answers = _words(await self._run(keys, fresh.config.incarnation, batch), batch)
             if answers is not None:
                 return answers
-        raise NamespaceLost(
-            f"partition {keys.number} of {keys.machine} was wiped or replaced (namespace {keys.namespace}); nothing was queued"
-        )
+        raise _lost(keys)
 
     async def _be_safe(self, keys: PartitionKeys, answers: list[bytes]) -> None:
         """What the answers say is as safe as was asked for (P23)."""
@@ -241,6 +248,21 @@ def _words(reply: list[bytes] | bytes, batch: list[Sent]) -> list[bytes] | None:
     if isinstance(reply, list):
         return reply
     return [ACCEPTED] * len(batch) if reply == ACCEPTED else None
+
+
+def _fits(batch: list[Sent], partitions: int) -> bool:
+    """The commands were laid out for so many partitions."""
+    return all(draft.partitions in (0, partitions) for draft, _ in batch)
+
+
+def _lost(keys: PartitionKeys) -> NamespaceLost:
+    return NamespaceLost(
+        f"partition {keys.number} of {keys.machine} was wiped or replaced (namespace {keys.namespace}); nothing was queued"
+    )
+
+
+def _told(error: Exception, keys: PartitionKeys) -> StatemqError:
+    return said(error, keys) if isinstance(error, StatemqError) else ServerError(f"append failed: {error!r}")
 
 
 def _fail_all(batch: Iterable[Sent], error: StatemqError) -> None:

@@ -50,6 +50,8 @@ class Draft(msgspec.Struct, eq=False):
     """Of transition and arguments; set with an idempotency key."""
     id: str = ""
     retimed: bool = False
+    partitions: int = 0
+    """How many the machine had when the draft was made; 0: not checked."""
 
     @property
     def size(self) -> int:

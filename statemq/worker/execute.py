@@ -360,7 +360,7 @@ class Attempt:
 
     async def _quiet_now(self) -> None:
         """Returns when no step runs."""
-        if self._active:
+        while self._active:  # a branch may have gone from one step to the next
             if self._quiet is None or self._quiet.done():
                 self._quiet = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._quiet)
