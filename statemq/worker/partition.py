@@ -84,6 +84,9 @@ class Partition:
         """Sweeps now and then, which nobody waits for at the end."""
         self.on_caught_up: Callable[[], None] = lambda: None
         self._roomy = asyncio.Event()
+        self._roomy.set()
+        self._worth = max(1, min(LIMITS.batch, self.settings.window // 4))
+        """So much room a read is worth."""
         self._unread = asyncio.Event()
         self.held = self.held_bytes = 0
         self.lanes: dict[str, Lane] = {}
@@ -133,10 +136,11 @@ class Partition:
         )
 
     def room(self) -> int:
-        """Commands that may be read now."""
+        """Commands that may be read now; none while it would be few, so that a deep backlog is not read by handfuls."""
         if self.closed or self.draining or self.held_bytes >= self.settings.window_bytes:
             return 0
-        return max(0, self.settings.window - self.held)
+        free = self.settings.window - self.held
+        return free if free >= self._worth else 0
 
     @property
     def crowded(self) -> bool:
@@ -249,7 +253,7 @@ class Partition:
         """The command is not in memory any more."""
         self.held -= 1
         self.held_bytes -= c.size
-        if not self._roomy.is_set():
+        if not self._roomy.is_set() and self.room():
             self._roomy.set()
 
     # -- what lanes ask for, gathered -----------------------------------------------------------------
