@@ -131,10 +131,12 @@ class Worker:
             self._life.running = self._running
             self._turn(loop)
             await self._life.start()
-            await self._survey()
-            self._spawn(self._survey_often())
-            await self._stopping.wait()
-            await self._leave_in_time()
+            try:
+                self._spawn(self._survey_often())
+                await self._stopping.wait()  # nothing is awaited beside it: a Redis that is away must not keep this worker
+                await self._leave_in_time()
+            finally:  # however this ends: a life thread whose loop is gone would end the process (P6)
+                await self._life.stop()
             threads.shutdown(wait=False, cancel_futures=True)
         finally:
             for task in list(self._tasks):
@@ -236,9 +238,9 @@ class Worker:
 
     async def _survey_often(self) -> None:
         while True:
+            await self._survey()
             await asyncio.sleep(self._until_survey_s())
             await self._set_clock()
-            await self._survey()
 
     def _until_survey_s(self) -> float:
         """Until just after the next deadline of another's lease as last seen, or after the moment at which that costs it its share: who
@@ -496,7 +498,6 @@ class Worker:
             for p in list(self.partitions.values()):
                 p.close()
         await self._reading.close()
-        await self._life.stop()
 
     async def _leave(self) -> None:
         """SIGTERM: each partition goes as soon as nothing of it runs; what outlasts the grace period is left pending."""

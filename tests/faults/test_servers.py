@@ -139,6 +139,34 @@ async def test_a_worker_that_is_asked_to_leave_while_the_server_is_away_leaves(s
         server.cont()
 
 
+async def test_a_worker_that_is_asked_to_leave_before_its_first_look_is_answered_leaves(
+    url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server went away in the middle of the worker's start."""
+    asked = asyncio.Event()
+
+    async def never(*_: object) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("statemq.store.lease.survey", never)
+    worker = Worker([Tally], url, namespace=namespace)
+    running = asyncio.ensure_future(worker.run())
+    await asked.wait()
+    worker.stop()
+    await asyncio.wait_for(running, 30)
+
+
+async def test_a_worker_whose_task_is_cancelled_leaves_no_life_behind(url: str, namespace: str) -> None:
+    """A life thread that outlives its loop would take it for stuck, and end the whole process."""
+    worker = Worker([Tally], url, namespace=namespace)
+    running = asyncio.ensure_future(worker.run())
+    await wait_until(lambda: worker.partitions)
+    running.cancel()
+    await asyncio.wait([running])
+    assert "statemq-life" not in {thread.name for thread in threading.enumerate()}
+
+
 class kept_by_a_thread:
     """Starts a server beside this thread, which does not wait for it; the server ends with its thread."""
 
