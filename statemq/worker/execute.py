@@ -14,14 +14,10 @@ import inspect
 import logging
 import random
 import time
-import typing
 import uuid
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import msgspec
-
-from statemq.codec import digest, encode_exact, encode_sorted
 from statemq.config import LIMITS
 from statemq.context import Context
 from statemq.errors import Fail, StepConflict, StepFailed, TooLarge
@@ -29,33 +25,27 @@ from statemq.retry import Retry, next_ms
 from statemq.store.commands import Queued
 from statemq.worker import tell
 from statemq.worker.judge import Run, describe, text_of
+from statemq.worker.step import (
+    StepError,
+    StepRecord,
+    args_digest,
+    bounded,
+    decode_record,
+    decoder,
+    encode_record,
+    encode_result,
+    in_thread,
+    is_async,
+    last_error,
+    return_type,
+    unfit,
+)
 
 if TYPE_CHECKING:
     from statemq.worker.lane import Lane
 
 _UUIDS = uuid.UUID("6f1f0a52-6a6b-4c0e-9f0a-3f5d1c1f7a10")
 _log = logging.getLogger("statemq.transition")
-
-
-class StepError(msgspec.Struct, frozen=True):
-    type: str
-    reason: str
-
-
-class StepRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A journal field: the result or the last error of a step, a digest of its arguments, when it ended and how long it took (ms)."""
-
-    result: msgspec.Raw = msgspec.Raw(b"null")
-    error: StepError | None = None
-    args: str = ""
-    at: int = 0
-    took_ms: int = 0
-    due: int = 0
-    """A sleep's end, by Redis time in ms."""
-
-
-_encode_record = msgspec.json.Encoder().encode
-_decode_record = msgspec.json.Decoder(StepRecord).decode
 
 
 class Closing(BaseException):
@@ -207,7 +197,7 @@ class Attempt:
         # counted when called, not when awaited: branches made in one order count in that order at each attempt
         n = self._names[name] = self._names.get(name, 0) + 1
         field = name if n == 1 else f"{name}#{n}"
-        return self._step(field, fn, args, retry, timeout_ms, returns if returns is not None else _return_type(fn))
+        return self._step(field, fn, args, retry, timeout_ms, returns if returns is not None else return_type(fn))
 
     def sleep(self, ms: int) -> Coroutine[Any, Any, None]:
         self._check_open()
@@ -225,9 +215,8 @@ class Attempt:
     async def _step(
         self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, type_: Any
     ) -> Any:
-        if self.stopped is not None:
-            self._check_open()
-        mark = _args_digest(args) if args else ""
+        self._check_open()
+        mark = args_digest(args)
         raw = self.command.journal.get(field)
         if raw is None:
             record, raw = await self._run_and_record(field, fn, args, retry, timeout_ms, mark)
@@ -235,15 +224,14 @@ class Attempt:
             record = None
             self._unread.discard(field)
         if record is None:  # made before, or by another
-            record = _decode_record(raw)
+            record = decode_record(raw)
         if record.args != mark:
             raise StepConflict(field)
-        if record.at > self._clock_ms:
-            self._clock_ms = record.at
+        self._clock_ms = max(self._clock_ms, record.at)
         if record.error is not None:
             raise StepFailed(field, record.error.type, record.error.reason)
         # the first run decodes what it recorded, so it sees what a replay sees
-        return _decoder(type_)(record.result)
+        return decoder(type_)(record.result)
 
     async def _run_and_record(
         self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, mark: str
@@ -256,13 +244,10 @@ class Attempt:
             if not self._is_clear():
                 await self._clear()
             began_s = time.monotonic()
-            if retry is None and timeout_ms is None and _is_async(fn):
-                made = await self._try_once(field, fn, args)
-            else:
-                made = await self._try(field, fn, args, retry, timeout_ms)
+            made = await self._try(field, fn, args, retry, timeout_ms)
             took_ms = round((time.monotonic() - began_s) * 1000)
             record = StepRecord(result=made.result, error=made.error, args=mark, at=partition.now_ms(), took_ms=took_ms)
-            value = _encode_record(record)
+            value = encode_record(record)
             raw = await self._record(field, value)
             self.ran.append((field, took_ms))
             tell.recorded(partition, self.command, field, took_ms)
@@ -272,15 +257,6 @@ class Attempt:
             if self._quiet is not None and self._active == 0 and not self._quiet.done():
                 self._quiet.set_result(None)
 
-    async def _try_once(self, field: str, fn: Callable[..., Any], args: tuple[Any, ...]) -> StepRecord:
-        """The step's result; an error is the attempt's, unless it says that it is the last."""
-        try:
-            return StepRecord(result=_result(field, await fn(*args)))
-        except Fail as error:
-            return StepRecord(error=_last_error(error))
-        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-            raise _unfit(error) from error
-
     async def _try(
         self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None
     ) -> StepRecord:
@@ -289,9 +265,9 @@ class Attempt:
         while True:
             tries += 1
             try:
-                return StepRecord(result=_result(field, await _bounded(field, self._call(fn, args), timeout_ms)))
+                return StepRecord(result=encode_result(field, await bounded(field, self._call(fn, args), timeout_ms)))
             except Fail as error:
-                return StepRecord(error=_last_error(error))
+                return StepRecord(error=last_error(error))
             except TooLarge:
                 raise
             except Exception as error:
@@ -304,13 +280,13 @@ class Attempt:
             await asyncio.sleep(wait_ms / 1000)
 
     async def _call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        if _is_async(fn):
+        if is_async(fn):
             try:
                 return await fn(*args)
             except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-                raise _unfit(error) from error
+                raise unfit(error) from error
         # a blocking function gets a thread, so that this loop and the other keys go on
-        call = functools.partial(contextvars.copy_context().run, _in_thread, fn, args)
+        call = functools.partial(contextvars.copy_context().run, in_thread, fn, args)
         result = await asyncio.get_running_loop().run_in_executor(self.partition.threads, call)
         return await result if inspect.isawaitable(result) else result
 
@@ -348,9 +324,9 @@ class Attempt:
             self._check_room()
             await self._clear()
             now = partition.now_ms()
-            raw = await self._record(field, _encode_record(StepRecord(due=now + ms, at=now)))
+            raw = await self._record(field, encode_record(StepRecord(due=now + ms, at=now)))
         self._unread.discard(field)
-        due_ms = _decode_record(raw).due
+        due_ms = decode_record(raw).due
         self._clock_ms = max(self._clock_ms, due_ms)
         self._sleeping[field] = due_ms
         try:
@@ -389,94 +365,3 @@ class Attempt:
             if not self._has_slot:
                 await partition.slots.take()
                 self._has_slot = True
-
-
-def _in_thread(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    try:
-        return fn(*args)
-    except BaseException as error:
-        if isinstance(error, Exception) and not isinstance(error, StopIteration):
-            raise
-        # a future cannot carry these to who waits: they hang it, break its coroutines or end the event loop
-        raise _unfit(error) from error
-
-
-def _unfit(error: BaseException) -> RuntimeError:
-    return RuntimeError(f"the step's function raised {describe(error)}")
-
-
-def _last_error(error: Fail) -> StepError:
-    return StepError("" if type(error) is Fail else type(error).__name__, error.reason[:2000])
-
-
-def _result(field: str, result: Any) -> msgspec.Raw:
-    try:
-        raw = encode_exact(result)
-        if len(raw) > LIMITS.step:
-            raise TooLarge(f"the result of step {field}", len(raw), LIMITS.step)
-        return msgspec.Raw(raw)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise Fail(f"step {field} returned what JSON cannot hold: {error}", "result") from error
-
-
-async def _bounded(field: str, work: Coroutine[Any, Any, Any], timeout_ms: int | None) -> Any:
-    if timeout_ms is None:
-        return await work
-    task = asyncio.ensure_future(work)
-    try:
-        ended, _ = await asyncio.wait([task], timeout=timeout_ms / 1000)
-    finally:
-        if not task.done():
-            task.cancel()
-    if not ended:
-        raise TimeoutError(f"step {field} did not end within {timeout_ms} ms")
-    if task.cancelled():
-        raise RuntimeError(f"step {field} raised CancelledError by itself")
-    return task.result()
-
-
-def _args_digest(args: tuple[Any, ...]) -> str:
-    """Tells arguments apart; values that are not JSON (clients, files) count by their type only."""
-    return digest(msgspec.json.encode([_plain(a) for a in args], order="sorted")) if args else ""
-
-
-def _plain(value: Any) -> Any:
-    try:
-        return msgspec.Raw(encode_sorted(value))
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        return type(value).__qualname__
-
-
-@functools.lru_cache(maxsize=1024)
-def _kept_decoder(type_: Any) -> Callable[[msgspec.Raw], Any]:
-    return msgspec.json.Decoder(type_).decode
-
-
-def _decoder(type_: Any) -> Callable[[msgspec.Raw], Any]:
-    try:
-        return _kept_decoder(type_)
-    except TypeError:  # a type that cannot be hashed
-        return msgspec.json.Decoder(type_).decode
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_async(fn: Callable[..., Any]) -> bool:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
-
-
-def _return_type(fn: Callable[..., Any]) -> Any:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return _hint(getattr(fn, "__func__", fn))
-
-
-@functools.lru_cache(maxsize=1024)
-def _hint(fn: Callable[..., Any]) -> Any:
-    """The function's return annotation, or Any where there is none that can be read."""
-    try:
-        hint = typing.get_type_hints(fn).get("return", Any)
-    except (NameError, TypeError, AttributeError):
-        return Any
-    return type(None) if hint is None else hint

@@ -1,0 +1,129 @@
+"""What a step is, apart from the attempt that runs it: its function's way to run and to end, and its record in the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import msgspec
+
+from statemq.codec import digest, encode_exact, encode_sorted
+from statemq.config import LIMITS
+from statemq.errors import Fail, TooLarge
+from statemq.worker.judge import describe
+
+
+class StepError(msgspec.Struct, frozen=True):
+    type: str
+    reason: str
+
+
+class StepRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A journal field: the result or the last error of a step, a digest of its arguments, when it ended and how long it took (ms)."""
+
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    error: StepError | None = None
+    args: str = ""
+    at: int = 0
+    took_ms: int = 0
+    due: int = 0
+    """A sleep's end, by Redis time in ms."""
+
+
+encode_record = msgspec.json.Encoder().encode
+decode_record = msgspec.json.Decoder(StepRecord).decode
+
+
+def in_thread(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    try:
+        return fn(*args)
+    except BaseException as error:
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            raise
+        # a future cannot carry these to who waits: they hang it, break its coroutines or end the event loop
+        raise unfit(error) from error
+
+
+def unfit(error: BaseException) -> RuntimeError:
+    return RuntimeError(f"the step's function raised {describe(error)}")
+
+
+def last_error(error: Fail) -> StepError:
+    return StepError("" if type(error) is Fail else type(error).__name__, error.reason[:2000])
+
+
+def encode_result(field: str, result: Any) -> msgspec.Raw:
+    try:
+        raw = encode_exact(result)
+        if len(raw) > LIMITS.step:
+            raise TooLarge(f"the result of step {field}", len(raw), LIMITS.step)
+        return msgspec.Raw(raw)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Fail(f"step {field} returned what JSON cannot hold: {error}", "result") from error
+
+
+async def bounded(field: str, work: Coroutine[Any, Any, Any], timeout_ms: int | None) -> Any:
+    if timeout_ms is None:
+        return await work
+    task = asyncio.ensure_future(work)
+    try:
+        ended, _ = await asyncio.wait([task], timeout=timeout_ms / 1000)
+    finally:
+        if not task.done():
+            task.cancel()
+    if not ended:
+        raise TimeoutError(f"step {field} did not end within {timeout_ms} ms")
+    if task.cancelled():
+        raise RuntimeError(f"step {field} raised CancelledError by itself")
+    return task.result()
+
+
+def args_digest(args: tuple[Any, ...]) -> str:
+    """Tells arguments apart; values that are not JSON (clients, files) count by their type only."""
+    return digest(msgspec.json.encode([_plain(a) for a in args], order="sorted")) if args else ""
+
+
+def _plain(value: Any) -> Any:
+    try:
+        return msgspec.Raw(encode_sorted(value))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return type(value).__qualname__
+
+
+@functools.lru_cache(maxsize=1024)
+def _kept_decoder(type_: Any) -> Callable[[msgspec.Raw], Any]:
+    return msgspec.json.Decoder(type_).decode
+
+
+def decoder(type_: Any) -> Callable[[msgspec.Raw], Any]:
+    try:
+        return _kept_decoder(type_)
+    except TypeError:  # a type that cannot be hashed
+        return msgspec.json.Decoder(type_).decode
+
+
+@functools.lru_cache(maxsize=1024)
+def is_async(fn: Callable[..., Any]) -> bool:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def return_type(fn: Callable[..., Any]) -> Any:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return _hint(getattr(fn, "__func__", fn))
+
+
+@functools.lru_cache(maxsize=1024)
+def _hint(fn: Callable[..., Any]) -> Any:
+    """The function's return annotation, or Any where there is none that can be read."""
+    try:
+        hint = typing.get_type_hints(fn).get("return", Any)
+    except (NameError, TypeError, AttributeError):
+        return Any
+    return type(None) if hint is None else hint
