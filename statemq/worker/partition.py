@@ -8,9 +8,10 @@ A reply that ends the tenure drops everything in memory: what was not committed 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -112,8 +113,6 @@ class Partition:
         self._forwards: list[ByHand] = []
         self._forwarding = False
         self.wave = shop.waves.wave()
-        self.touched = False
-        """It is flushed at the end of this turn."""
         self._loop = asyncio.get_running_loop()
 
     def __str__(self) -> str:
@@ -318,13 +317,10 @@ class Partition:
         self._touch()
 
     def _touch(self) -> None:
-        if not self.touched:
-            self.touched = True
-            self.shop.waves.touch(self)
+        self.shop.waves.touch(self)
 
     def flush(self) -> None:
         """Sends what cannot wait for the next wave."""
-        self.touched = False
         if self.closed:
             for answer in self._record_answers:
                 answer.cancel()
@@ -337,13 +333,10 @@ class Partition:
         if self._claims:
             self._send_claims()
 
-    @property
-    def has_more(self) -> bool:
-        """Something is recorded or has ended, and may be sent."""
-        return not self.closed and bool(self._records or (self._ended and not self._committing))
-
     def send(self) -> list[asyncio.Future[Any]]:
-        """The partition's part of a wave: what is recorded, what has ended, or as much of it as one call holds."""
+        """The partition's part of a wave, if any: what is recorded, what has ended, or as much of it as one call holds."""
+        if self.closed:
+            return []
         sent = self._send_records() if self._records else []
         if self._ended and not self._committing:
             sent.append(self._commit())
@@ -656,6 +649,15 @@ class Partition:
         self._roomy.set()
         self.on_due()
         self.resume()
+
+    @contextlib.contextmanager
+    def own_trouble(self) -> Iterator[None]:
+        """What goes wrong here, in a turn that many partitions share, ends this tenure and no other's work."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a fault of our own
+            self._loop.call_exception_handler({"message": f"{self} could not send", "exception": error})
+            self.lose(ScriptFailed(f"{type(error).__name__}: {error}"))
 
     def lose(self, over: TenureOver) -> None:
         """The tenure has ended: nothing in memory counts any more."""

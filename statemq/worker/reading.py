@@ -175,9 +175,8 @@ class Reading:
                 p = by_name[name]
                 if not p.closed:
                     p.take(entries)
-            # what can be run and sent goes with this turn, not two turns later
-            mine[0].shop.slots.pump()
-            mine[0].shop.waves.flush()
+            # behind the turns that were given out for it: what has ended by then is written one loop turn after it was read
+            self._loop.call_soon(mine[0].shop.waves.flush)
         return True
 
     def _own_wire(self, p: Partition) -> Wire:

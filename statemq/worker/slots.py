@@ -81,10 +81,9 @@ class Slots:
     def _wake(self) -> None:
         if not self._due:
             self._due = True
-            self._loop.call_soon(self.pump)
+            self._loop.call_soon(self._pump)
 
-    def pump(self) -> None:
-        """Gives out the turns that there are, now."""
+    def _pump(self) -> None:
         self._due = False
         while self._returning and (self.free > 0 or self._returning[0].done()) and self._alone is None:
             turn = self._returning.popleft()

@@ -27,7 +27,7 @@ class Wave:
     def send(self) -> None:
         waiting, self.waiting = self.waiting, {}
         for p in waiting:
-            if p.has_more:
+            with p.own_trouble():
                 for call in p.send():
                     self.unanswered += 1
                     call.add_done_callback(self._answered)
@@ -44,7 +44,7 @@ class Waves:
     def __init__(self, router: Router) -> None:
         self._router = router
         self._shared = None if router.cluster else Wave()
-        self._touched: list[Partition] = []
+        self._touched: dict[Partition, None] = {}
         self._due = False
         self._loop = asyncio.get_running_loop()
 
@@ -54,7 +54,7 @@ class Waves:
 
     def touch(self, p: Partition) -> None:
         """The partition has something to send."""
-        self._touched.append(p)
+        self._touched[p] = None
         if not self._due:
             self._due = True
             self._loop.call_soon(self.flush)
@@ -62,9 +62,10 @@ class Waves:
     def flush(self) -> None:
         """Sends now what would go at the end of this turn."""
         self._due = False
-        touched, self._touched = self._touched, []
+        touched, self._touched = self._touched, {}
         for p in touched:
-            p.flush()
+            with p.own_trouble():
+                p.flush()
         waves: dict[Wave, None] = {}
         for p in touched:
             p.wave.waiting[p] = None

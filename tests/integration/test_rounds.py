@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from statemq.keys import PartitionKeys, partition_of
 from statemq.store.declare import declare
 from statemq.store.router import Router
 from statemq.worker.daemon import Worker
+from statemq.worker.partition import Partition
 from tests.integration.box import Box
 from tests.integration.door import Door
 from tests.leaks import wipe
@@ -89,6 +91,30 @@ async def test_a_history_that_is_used_up_within_a_batch_tears_no_instance(url: s
 
 async def _took_the_last(redis: Redis, part: PartitionKeys) -> bool:
     return bool(await redis.xrange(part.history, "18446744073709551615-18446744073709551615"))
+
+
+async def test_a_fault_of_ours_in_one_partition_s_sending_costs_its_own_tenure_only(
+    url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Partitions send in turns and waves that they share: one that raises ends its own tenure, loudly; the others' commits go, and its own
+    commands run in its next tenure."""
+    said: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: said.append(context["message"]))
+    home = partition_of("a", 2)
+    other = next(key for key in map(str, range(100)) if partition_of(key, 2) != home)
+    left, whole = {"flush": 1, "send": 1}, {"flush": Partition.flush, "send": Partition.send}
+    for name in left:
+
+        def faulty(p: Partition, name: str = name) -> Any:
+            if p.keys.number == home and (p._ended or p._loads) and left[name]:
+                left[name] -= 1
+                raise KeyError(name)
+            return whole[name](p)
+
+        monkeypatch.setattr(Partition, name, faulty)
+    async with Client(url, namespace=namespace, machines=[Box]) as client, working(url, namespace, Box):
+        assert await asyncio.gather(client.call(Box.put("a"), timeout=30), client.call(Box.put(other), timeout=30)) == [1, 1]
+    assert said == [f"box:{home} could not send"] * 2 and not any(left.values())
 
 
 begun: list[str] = []
