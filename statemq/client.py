@@ -252,7 +252,7 @@ class Client(Console):
             raw = await self._catalog.encode_arguments(known, transition, args)
         if len(raw) > LIMITS.arguments:
             raise TooLarge("arguments", len(raw), LIMITS.arguments)
-        draft = Draft(known.partition(key), key, transition, raw, [], partitions=known.config.partitions)
+        draft = Draft(known.partition(key), key, transition, raw, [], known.config.partitions)
         if if_state is not None:
             self._check_state(known, if_state)
             draft.extras += ["if_state", str(if_state)]

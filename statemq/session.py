@@ -56,7 +56,9 @@ class Session:
     ) -> None:
         self.url, self.namespace = url, check_namespace(namespace)
         self._machines, self._durability = tuple(machines), parse_durability(durability)
-        self._pid = self._forks = self._thread = 0
+        self._forks: int | None = None
+        """As they were when it was connected."""
+        self._thread = 0
         self._closed = False
 
     async def connect(self) -> Self:
@@ -64,12 +66,11 @@ class Session:
 
         Raises RedisAway within some seconds, UnsupportedServer, PartitionMismatch, SchemaTooNew.
         """
-        if self._pid:
+        if self._forks is not None:
             raise UsageError("this client was connected before; make a new one")
         self._router = Router(self.url)
         await self._router.open(CONNECT_WITHIN_S)
-        self._pid, self._forks = os.getpid(), _forks
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._forks, self._loop, self._thread = _forks, asyncio.get_running_loop(), threading.get_ident()
         self._catalog = Catalog(self._router, self.namespace, self._machines)
         self._replies = Replies(self._router, self.namespace, short_id(), self._durability)
         self._appender = Appender(self._router, self._catalog, reply=self._replies.channel, durability=self._durability)
@@ -82,10 +83,10 @@ class Session:
 
     async def close(self) -> None:
         """Connections are closed; who still waits gets RedisAway. Commands that were sent go on."""
-        if self._closed or not self._pid:
+        if self._closed or self._forks is None:
             return
         self._closed = True
-        if self._pid != os.getpid():
+        if self._forks != _forks:
             return  # the connections are the parent's
         await self._appender.close()
         await self._replies.close()
@@ -99,7 +100,7 @@ class Session:
 
     def _check(self) -> None:
         """Raises UsageError where this client cannot be used."""
-        if not self._pid:
+        if self._forks is None:
             raise UsageError("this client is not connected: write `async with Client(url) as client:`, or await client.connect()")
         if self._closed:
             raise UsageError("this client was closed; make a new one")

@@ -138,7 +138,7 @@ def _check_text(words: Sequence[str]) -> None:
 
 def _usage(error: typer.TyperException) -> str:
     """What is wrong with the words given, what may have been meant, and where help is."""
-    text = error.format_message().rstrip(".")
+    text = error.format_message().rstrip(".").replace(": Value error, ", ": ")
     context = getattr(error, "ctx", None)
     option = getattr(error, "option_name", None)
     if context is None:

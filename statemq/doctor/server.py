@@ -89,11 +89,8 @@ def _memory(say: Findings, facts: ServerFacts) -> None:
 
 
 def _size(count: int) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1024 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024  # type: ignore[assignment]
-    raise AssertionError
+    power = min(3, max(0, (count.bit_length() - 1) // 10))
+    return f"{count / 1024**power:.{min(power, 1)}f} {('B', 'KB', 'MB', 'GB')[power]}"
 
 
 def _persistence(say: Findings, facts: ServerFacts, level: Safety | None) -> None:

@@ -108,8 +108,8 @@ class Appender:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        for line in self._lines.values():  # a task that was cancelled before it began has told nobody
-            _fail_all(line.waiting, RedisAway("the client was closed before Redis had confirmed the command"))
+        for line in self._lines.values():
+            _fail_all(line.waiting, _closed())
 
     async def _drain(self, gate: _Gate) -> None:
         batches: list[tuple[_Line, list[Sent]]] = []
@@ -124,17 +124,14 @@ class Appender:
                         gate.lines[line] = None
         except asyncio.CancelledError:
             for _, batch in batches:
-                _fail_all(batch, RedisAway("the client was closed before Redis had confirmed the command"))
-            for line in self._lines.values():
-                if line.gate is gate:
-                    _fail_all(line.waiting, RedisAway("the client was closed before Redis had confirmed the command"))
+                _fail_all(batch, _closed())
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must be told (I6)
             for line, batch in batches:
-                _fail_all(batch, _told(error, line.keys))
+                _fail_all(batch, said(error, line.keys))
             for line in self._lines.values():
                 if line.gate is gate:
-                    _fail_all(line.waiting, _told(error, line.keys))
+                    _fail_all(line.waiting, said(error, line.keys))
                     line.waiting.clear()
             gate.lines.clear()
         finally:
@@ -179,7 +176,7 @@ class Appender:
                 if answers is None:
                     answers = await self._again(line.keys, incarnation, batch)
                 if self._durability is not None:
-                    await self._be_safe(line.keys, answers)
+                    await self._be_safe(line.keys, answers, self._durability)
             except (StatemqError, ReplyError) as error:
                 _fail_all(batch, said(error, line.keys))
                 continue
@@ -210,14 +207,12 @@ class Appender:
                 return answers
         raise _lost(keys)
 
-    async def _be_safe(self, keys: PartitionKeys, answers: list[bytes]) -> None:
+    async def _be_safe(self, keys: PartitionKeys, answers: list[bytes], durability: Durability) -> None:
         """What the answers say is as safe as was asked for (P23)."""
-        if self._durability is None:
-            return
         if any(answer.startswith(b"ended") for answer in answers):
-            while not await outcomes_settled(self._router, keys, self._durability):
+            while not await outcomes_settled(self._router, keys, durability):
                 pass
-        while not await settled(self._router, keys.lease, self._durability):
+        while not await settled(self._router, keys.lease, durability):
             pass
 
     def _run(self, keys: PartitionKeys, incarnation: str, batch: list[Sent]) -> asyncio.Future[list[bytes] | bytes]:
@@ -252,7 +247,7 @@ def _words(reply: list[bytes] | bytes, batch: list[Sent]) -> list[bytes] | None:
 
 def _fits(batch: list[Sent], partitions: int) -> bool:
     """The commands were laid out for so many partitions."""
-    return all(draft.partitions in (0, partitions) for draft, _ in batch)
+    return all(draft.partitions == partitions for draft, _ in batch)
 
 
 def _lost(keys: PartitionKeys) -> NamespaceLost:
@@ -261,10 +256,10 @@ def _lost(keys: PartitionKeys) -> NamespaceLost:
     )
 
 
-def _told(error: Exception, keys: PartitionKeys) -> StatemqError:
-    return said(error, keys) if isinstance(error, StatemqError) else ServerError(f"append failed: {error!r}")
-
-
 def _fail_all(batch: Iterable[Sent], error: StatemqError) -> None:
     for _, answer in batch:
         fail(answer, error)
+
+
+def _closed() -> RedisAway:
+    return RedisAway("the client was closed before Redis had confirmed the command")

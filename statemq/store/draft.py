@@ -44,14 +44,14 @@ class Draft(msgspec.Struct, eq=False):
     args: bytes
     extras: list[str]
     """Further stream fields: name, value, …"""
+    partitions: int
+    """How many the machine had when the draft was made."""
     delay_ms: int | None = None
     idempotency_key: str = ""
     digest: str = ""
     """Of transition and arguments; set with an idempotency key."""
     id: str = ""
     retimed: bool = False
-    partitions: int = 0
-    """How many the machine had when the draft was made; 0: not checked."""
 
     @property
     def size(self) -> int:
@@ -115,9 +115,10 @@ def fail(answer: Answer, error: Exception) -> None:
             answer.exception()  # seen: who sent it may have given up
 
 
-def said(error: StatemqError | ReplyError, keys: PartitionKeys) -> StatemqError:
+def said(error: Exception, keys: PartitionKeys) -> StatemqError:
+    """As its sender is told."""
     if not isinstance(error, ReplyError):
-        return error
+        return error if isinstance(error, StatemqError) else ServerError(f"append failed: {error!r}")
     if error.word == "OOM":
         return Refused("Redis has used up its memory (maxmemory) and accepts no new commands; what is queued goes on and makes room")
     return ServerError(f"Redis refused an append to partition {keys.number} of {keys.machine}: {error.message}")

@@ -128,6 +128,7 @@ async def failed_retry(router: Router, appender: Appender, known: Known, letters
             letter.transition,
             args,
             [],
+            known.config.partitions,
             idempotency_key=f"@failed {letter.letter}",
             digest=digest(letter.transition.encode(), args),
         )

@@ -218,7 +218,7 @@ async def test_f41_a_hostile_producer_is_refused_by_the_script(client: Client, r
     async with crew(url, namespace, workers=1):
         for size, fits in ((LIMITS.arguments - 1, True), (LIMITS.arguments, True), (LIMITS.arguments + 1, False)):
             args = b'{"n":1}' + b" " * (size - 7)
-            draft = Draft(part, "a", "add", args, [])
+            draft = Draft(part, "a", "add", args, [], PARTITIONS)
             if fits:
                 await client.handle((await appender.append(draft)).id).outcome(timeout=30)
             else:
@@ -228,7 +228,7 @@ async def test_f41_a_hostile_producer_is_refused_by_the_script(client: Client, r
             key for n in range(1000) if partition_of(key := "k" * (LIMITS.key + 1 - len(str(n))) + str(n), PARTITIONS) == part.number
         )
         with pytest.raises(TooLarge, match="key"):
-            await appender.append(Draft(part, long, "add", b'{"n":1}', []))
+            await appender.append(Draft(part, long, "add", b'{"n":1}', [], PARTITIONS))
 
 
 async def test_f42_f43_the_same_idempotency_key_in_every_state(client: Client, redis: Redis, url: str, namespace: str) -> None:

@@ -63,7 +63,7 @@ async def test_large_commands_make_small_calls(shaky: Client, proxy: FaultyProxy
 
 async def append_raw(client: Client, key: str, args: object) -> None:
     known = await client._catalog.find(Door)
-    await client._appender.append(Draft(known.partition(key), key, "open", msgspec.json.encode(args), []))
+    await client._appender.append(Draft(known.partition(key), key, "open", msgspec.json.encode(args), [], known.config.partitions))
 
 
 @pytest.mark.leaves_work
@@ -137,7 +137,8 @@ async def test_closing_while_a_command_is_on_its_way_is_said(proxy: FaultyProxy,
     with pytest.raises(RedisAway, match="the client was closed"):
         await sending[0]
     with pytest.raises(RedisAway, match="the client was closed"):
-        closing._appender.append(Draft(closing._catalog.kept("door").partition("a"), "a", "open", b"{}", []))
+        known = closing._catalog.kept("door")
+        closing._appender.append(Draft(known.partition("a"), "a", "open", b"{}", [], known.config.partitions))
 
 
 async def test_nothing_is_sent_when_time_is_up_before_redis_is_back(shaky: Client, proxy: FaultyProxy, fake: FakeWorker) -> None:

@@ -183,7 +183,7 @@ MUTANTS = {
     ),
     "accepted-before-it-is-safe": Mutant(
         "P23", "a client with durability hears that a command is accepted before it is that safe",
-        "store/append.py", "await self._be_safe(line.keys, answers)", "pass",
+        "store/append.py", "await self._be_safe(line.keys, answers, self._durability)", "pass",
         "tests/integration/test_client_reply.py::test_a_durability_that_is_not_there_is_waited_for",
     ),
     "outcome-before-it-is-safe": Mutant(

@@ -575,7 +575,7 @@ def append(id: str, key: str, kind: str) -> Call:
     """A client's command, as the shipped client words it."""
     appender = Appender.__new__(Appender)
     appender._router, appender._reply = _Sender(), ""  # type: ignore[assignment]
-    draft = Draft(KEYS, key, kind, b"{}", [], id=id)
+    draft = Draft(KEYS, key, kind, b"{}", [], 1, id=id)
     call: Any = appender._run(KEYS, INCARNATION, [(draft, None)])  # type: ignore[list-item]
     return call._replace(then=(id,))  # type: ignore[no-any-return]
 
