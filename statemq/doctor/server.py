@@ -116,7 +116,7 @@ def _persistence(say: Findings, facts: ServerFacts, level: Safety | None) -> Non
     elif level in (Safety.always, Safety.replicated) and fsync != "always":
         say.warn(
             "persistence",
-            f"appendfsync is {fsync}: a power cut loses a second or two",
+            f"appendfsync is {fsync}: a power cut, or a killed Redis, loses up to a second or two",
             'CONFIG SET appendfsync always, or give each client durability="fsync", which waits for the disk',
         )
     else:

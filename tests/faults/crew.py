@@ -145,7 +145,11 @@ class Load:
         for key, handles in self.sent.items():
             outcomes = await asyncio.gather(*(handle.outcome(timeout=ENDS_WITHIN_S) for handle in handles))
             assert {o.outcome for o in outcomes} <= {"completed"}, [o for o in outcomes if o.outcome != "completed"][:3]
-            assert await log_of(client, key) == list(range(len(handles))), key
+            log = await log_of(client, key)
+            missing, many = sorted(set(range(len(handles))) - set(log)), sorted(n for n, times in Counter(log).items() if times > 1)
+            assert log == list(range(len(handles))), (
+                f"{key} of {len(handles)}: missing {missing}, more than once {many}, or not in order: {log}"
+            )
         ended = Counter(entry.id for entry in await client.history(Tally, limit=100_000))
         twice = [id for id, times in ended.items() if times > 1]
         assert not twice, f"ended twice: {twice[:5]}"

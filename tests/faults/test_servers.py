@@ -87,7 +87,7 @@ async def in_step(replica: Redis) -> bool:
 @pytest.mark.chaos
 async def test_f21_a_server_that_loads(serve: Serve, report: Report) -> None:
     """LOADING for seconds after a restart: everybody waits, nobody gives up."""
-    server = serve()
+    server = serve("--appendfsync", "always")
     async with Client(server.url) as client, crew(server.url):
         async with Load(client, every_s=0.02) as load, Redis.from_url(server.url) as redis:
             await load.more(3)
@@ -95,7 +95,7 @@ async def test_f21_a_server_that_loads(serve: Serve, report: Report) -> None:
             await redis.execute_command("BGREWRITEAOF")
             await wait_until(lambda: rewritten(redis), 30)
             server.kill()
-            server.config = ("--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
+            server.config = (*server.config, "--key-load-delay", "1000", "--loading-process-events-interval-bytes", "1024")
             with kept_by_a_thread(server):
                 await wait_until(lambda: is_loading(server), 20)
                 async with Client(server.url, machines=[Tally]) as late:  # who comes now waits as well

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import socket
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest.mock import patch
 
 from redis import Redis
 
 from statemq.store.acl import CONTAINERS
+from statemq.store.wire import Wire
 from tests.waiting import block_until
 
 LINE = re.compile(rb'^\+[\d.]+ \[\d+ (\S+)\] "([^"]*)"(?: "([^"]*)")?')
 
 
 class Monitor:
-    """``used``: user → commands, as ACL rules name them. Connections have to be ``seen`` while they are open."""
+    """``used``: user → commands, as ACL rules name them."""
 
     def __init__(self, admin: Redis) -> None:
         self._admin = admin
         self._lines: list[tuple[str, str]] = []
-        self._users: dict[str, str] = {}
+        self._users: dict[str, list[str]] = defaultdict(list)
+        self._looks = 0
 
     def feed(self, line: bytes) -> None:
         if found := LINE.match(line):
@@ -31,27 +35,27 @@ class Monitor:
             name, sub = name.upper(), sub.upper()
             self._lines.append((where, f"{name}|{sub}" if name in CONTAINERS else name))
 
-    def seen(self) -> None:
-        """Learns whose the open connections are."""
-        for row in self._admin.client_list():
-            self._users[row["addr"]] = row["user"]
+    def connected(self, wire: Wire, transport: asyncio.BaseTransport) -> None:
+        """A connection of statemq's that will log in; its port may be used again later, by somebody else."""
+        if wire.address.password:
+            host, port = transport.get_extra_info("sockname")
+            self._users[f"{host}:{port}"].append(wire.address.username)
 
     def used(self) -> dict[str, set[str]]:
         """Up to now: the admin's own last call ends the look."""
-        mark = f"mark {len(self._lines)}"
-        self._admin.echo(mark)
-        block_until(lambda: "ECHO" in {name for _, name in self._lines[-200:]})
+        self._admin.echo("look")
+        self._looks += 1
+        block_until(lambda: sum(name == "ECHO" for _, name in self._lines) == self._looks)
         by_user: dict[str, set[str]] = defaultdict(set)
-        caller, ours = "", set[str]()
+        caller, logged_in = "", dict[str, str]()
+        turns = {where: iter(users) for where, users in self._users.items()}
         for where, name in self._lines:
-            if name in ("HELLO", "AUTH"):  # a new connection: the tests' own begin by HELLO, statemq's by AUTH; the port may be used again
-                ours.add(where) if name == "HELLO" else ours.discard(where)
-            if where in ours:
-                caller = "the test"
-            elif where in self._users:
-                caller = self._users[where]
-            elif ":" in where:
-                caller = f"nobody known at {where}"
+            if name == "HELLO":  # the tests' own connections begin by it
+                logged_in.pop(where, None)
+            elif name == "AUTH":
+                logged_in[where] = next(turns[where])
+            if where != "lua":
+                caller = logged_in.get(where, "the test")
             by_user[caller].add(name.lower())
         return by_user
 
@@ -71,7 +75,14 @@ def monitoring(port: int) -> Iterator[Monitor]:
 
         thread = threading.Thread(target=read, daemon=True)
         thread.start()
-        yield monitor
+        made = Wire.connection_made
+
+        def connection_made(wire: Wire, transport: asyncio.BaseTransport) -> None:
+            monitor.connected(wire, transport)
+            made(wire, transport)
+
+        with patch.object(Wire, "connection_made", connection_made):
+            yield monitor
         connection.shutdown(socket.SHUT_RDWR)
         thread.join()
         replies.close()
