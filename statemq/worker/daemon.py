@@ -32,9 +32,10 @@ from statemq.store.router import Router
 from statemq.store.wire import ReplyError
 from statemq.worker.assign import plan
 from statemq.worker.life import Life
-from statemq.worker.partition import CrashPlan, Partition, Shop
+from statemq.worker.partition import Partition
 from statemq.worker.reading import Reading
 from statemq.worker.recover import serve_ready
+from statemq.worker.shop import CrashPlan, Shop
 from statemq.worker.slots import Slots
 from statemq.worker.sweep import sweep
 from statemq.worker.timers import Timers

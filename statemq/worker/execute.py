@@ -309,7 +309,7 @@ class Attempt:
         if "@started" not in command.journal:
             started = command.journal["@started"] = b"%d" % self._clock_ms
         command.journalled = True
-        stands = await self.partition.record(command, field, value, started)
+        stands = await self.partition.batches.record(command, field, value, started)
         if stands is None:
             self.stop("gone")
             raise Gone

@@ -23,6 +23,7 @@ from statemq.store.fence import Closed, TenureOver
 from statemq.worker import tell
 from statemq.worker.bury import bury, look_into
 from statemq.worker.execute import Attempt, Pure
+from statemq.worker.journal import asked_to_stop, inbox_head, peek
 from statemq.worker.judge import Doomed, Run, Snapshot, cancelled, conclude, describe, ends, judge, policy, refusal, trace_of
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Lane:
             return None
         if not self.loaded or self.stale:
             if self.inflight == 0:
-                p.load(self)
+                p.batches.load(self)
             return None
         if self.asleep:
             self.park_all()
@@ -316,7 +317,7 @@ class Lane:
             return
         if not c.claimed:
             p.claim_now(c)
-        answers = [p.record(c, field, value) for field, value in fields]
+        answers = [p.batches.record(c, field, value) for field, value in fields]
         for answer in answers:
             if await answer is None:
                 p.let_go(c)
@@ -365,7 +366,7 @@ class Lane:
         """The command has ended: its commit goes with the next call, the tip is its result."""
         self.snap = snap
         self.inflight += 1
-        self.partition.end(self, ended, attempt)
+        self.partition.batches.end(ended, attempt)
 
     @property
     def is_settled(self) -> bool:
@@ -453,7 +454,7 @@ class Lane:
                 if c.parked:
                     self.partition.let_go(c)
             self.queue = deque(older)
-            self.partition.park(self, younger)
+            self.partition.batches.park(self, younger)
             if older and not paused:
                 self.asleep = False
         if self.asleep:
@@ -472,7 +473,7 @@ class Lane:
         """A command was read. Beyond a small read-ahead a busy key's commands are parked, so that they do not fill the window."""
         p = self.partition
         if (self.inbox and self.loaded) or (self.occupied and (p.crowded or len(self.queue) >= p.settings.read_ahead)):
-            p.park(self, [c])
+            p.batches.park(self, [c])
         else:
             self.queue.append(c)
             if self.task is None:
@@ -500,7 +501,7 @@ class Lane:
         self.queue.clear()
 
     def _park_unparked(self) -> None:
-        self.partition.park(self, [c for c in self.queue if not c.parked])
+        self.partition.batches.park(self, [c for c in self.queue if not c.parked])
         self.queue = deque(c for c in self.queue if c.parked)
 
     def offer(self) -> None:
@@ -527,9 +528,9 @@ class Lane:
         """
         p = self.partition
         try:
-            found = [from_element(raw) for raw in await p.inbox_head(self.key, 1 if p.crowded else CHAIN)]
+            found = [from_element(raw) for raw in await inbox_head(p, self.key, 1 if p.crowded else CHAIN)]
             commands = [c for c in found if c is not None]
-            live = await p.peek(commands, check_accepted=True)
+            live = await peek(p, commands, check_accepted=True)
             if found and not live:
                 await p.skip(self.key)  # only ended ones, or what is no command: off they go
             elif not found:
@@ -544,13 +545,13 @@ class Lane:
     async def _peek(self) -> None:
         """Reads the journals of the next commands: attempts, a request to cancel, recorded steps (I4)."""
         try:
-            await self.partition.peek([c for c in list(self.queue)[:CHAIN] if c.journalled and not c.peeked])
+            await peek(self.partition, [c for c in list(self.queue)[:CHAIN] if c.journalled and not c.peeked])
         finally:
             self.fetching = False
         self.offer()
 
     async def _ask_cancel(self, attempt: Attempt) -> None:
-        why = await self.partition.asked_to_stop(attempt.command.id)
+        why = await asked_to_stop(self.partition, attempt.command.id)
         if why and self.attempt is attempt:
             attempt.stop(why)
 

@@ -1,7 +1,6 @@
 """One tenure of one partition: from acquire to release or loss.
 
-What was read goes into lanes; what lanes ask of the store is gathered and sent as one call for each kind: loads, starts and parks
-at the end of the loop's turn, records and commits with the next wave (``waves``), so that batches grow with load.
+What was read goes into lanes; what lanes ask of the store is gathered (``batches``).
 A reply that ends the tenure drops everything in memory: what was not committed is the next owner's (I1, I3).
 """
 
@@ -9,59 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
-
-from statemq import events, keys
-from statemq.config import LIMITS, WorkerSettings
+from statemq import keys
+from statemq.config import LIMITS
 from statemq.keys import PartitionKeys, forwarded_from
 from statemq.spec import MachineSpec
 from statemq.store import lease
 from statemq.store.commands import ByHand, Garbage, Look, Queued, entry_order, flat_fields, read_entry
-from statemq.store.commit import Ended, lay_out, take_batch, words
-from statemq.store.fence import Closed, Fence, Fenced, Record, ScriptFailed, TenureOver
+from statemq.store.fence import Closed, Fence, Fenced, ScriptFailed, TenureOver
 from statemq.store.lease import Acquired
-from statemq.store.router import Router
-from statemq.store.wire import ReplyError, swallow
+from statemq.store.wire import ReplyError
 from statemq.worker import tell
-from statemq.worker.bury import bury_garbage, look_into
-from statemq.worker.execute import Attempt
-from statemq.worker.lane import Job, Lane
-from statemq.worker.slots import Slots
-from statemq.worker.waves import Waves
-
-
-class CrashPlan(Protocol):
-    """``dev --crash``: ends this process in the middle of transitions."""
-
-    def started(self, command_id: str, crashes: int, what: str = "") -> None: ...
-
-    def passed(self, command_id: str) -> None: ...
-
-    def ending(self, command_id: str) -> None: ...
-
-    def dropped(self, command_id: str) -> None: ...
-
-
-class Shop(msgspec.Struct):
-    """What all partitions of a worker share."""
-
-    router: Router
-    worker: str
-    settings: WorkerSettings
-    slots: Slots
-    threads: ThreadPoolExecutor
-    now_ms: Callable[[], int]
-    """Redis time."""
-    over: Callable[[Partition, TenureOver], None]
-    """Told when a tenure ends by itself."""
-    waves: Waves
-    crash: CrashPlan | None = None
+from statemq.worker.batches import Batches
+from statemq.worker.bury import bury_garbage
+from statemq.worker.lane import Lane
+from statemq.worker.shop import Shop
 
 
 class Partition:
@@ -101,18 +65,10 @@ class Partition:
         self._cache = max(1, self.settings.cache // spec.partitions)
         self._past = False
         """Everything that was there before this tenure has been read."""
-        self._ended: list[Ended] = []
-        self._ran: dict[str, Attempt] = {}
-        self._committing = False
-        self._claims: list[Job] = []
-        self._loads: list[Lane] = []
-        self._parks: dict[str, list[Queued]] = {}
-        self._records: list[Record] = []
-        self._record_answers: list[asyncio.Future[bytes | None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._forwards: list[ByHand] = []
         self._forwarding = False
-        self.wave = shop.waves.wave()
+        self.batches = Batches(self, shop.waves)
         self._loop = asyncio.get_running_loop()
 
     def __str__(self) -> str:
@@ -126,13 +82,7 @@ class Partition:
     @property
     def busy(self) -> bool:
         """Something runs or is on its way to the store."""
-        return bool(
-            self._ended
-            or self._committing
-            or self._parks
-            or self._records
-            or any(lane.task and not lane.backing_off for lane in self.lanes.values())
-        )
+        return self.batches.busy or any(lane.task and not lane.backing_off for lane in self.lanes.values())
 
     def room(self) -> int:
         """Commands that may be read now; none while it would be few, so that a deep backlog is not read by handfuls."""
@@ -204,9 +154,9 @@ class Partition:
                 self.spawn(bury_garbage(self, found))
         self.position = entries[-1][0].decode()
         if adopts:
-            self._then(self.fence.adopt(adopts), lambda reply: None)
+            self.then(self.fence.adopt(adopts), lambda reply: None)
         if drops:
-            self._then(self.fence.drop(drops), lambda reply: None)
+            self.then(self.fence.drop(drops), lambda reply: None)
         if self._forwards and not self._forwarding:
             self._forwarding = True
             self.spawn(self._forward())
@@ -255,219 +205,11 @@ class Partition:
         if not self._roomy.is_set() and self.room():
             self._roomy.set()
 
-    # -- what lanes ask for, gathered -----------------------------------------------------------------
-
-    def claim(self, job: Job) -> None:
-        """The job runs once its commands are claimed; or is put back, if the tenure ends before."""
-        self._claims.append(job)
-        self._touch()
-
-    def _send_claims(self) -> None:
-        claims, self._claims = self._claims, []
-        while claims:
-            jobs: list[Job] = []
-            commands: list[Queued] = []
-            while claims and (not jobs or len(commands) + len(claims[-1].claims) <= LIMITS.batch):
-                jobs.append(claims.pop())
-                commands += jobs[-1].claims
-            call = self.fence.start(commands)
-            call.add_done_callback(functools.partial(self._claimed, jobs, commands))
-
-    def _claimed(self, jobs: list[Job], commands: list[Queued], done: asyncio.Future[Any]) -> None:
-        over = self.fence.verdict(done)
-        if over is None:
-            for index in done.result()[1:]:
-                commands[index - 1].gone = True
-        elif not self.closed:
-            self.lose(over)
-        for job in jobs:
-            job.lane.run(job)
+    # -- single calls ------------------------------------------------------------------------------
 
     def claim_now(self, c: Queued) -> None:
         """A command that turned out to need it is claimed before anything of it is recorded."""
-        self._then(self.fence.start([c]), lambda reply: None)
-
-    def load(self, lane: Lane) -> None:
-        lane.loading, lane.stale = True, False  # a look from now on may be younger than what is read
-        self._loads.append(lane)
-        self._touch()
-
-    def park(self, lane: Lane, commands: Sequence[Queued]) -> None:
-        if commands:
-            lane.inbox = True
-            lane.parks += 1
-            if lane.key not in self._parks:
-                self._parks[lane.key] = []
-                lane.parking += 1
-            self._parks[lane.key] += commands
-            self._touch()
-
-    def record(self, c: Queued, field: str, value: bytes, started: bytes = b"") -> asyncio.Future[bytes | None]:
-        """The record that stands (this very value if it is this one), or None when the command is gone."""
-        answer: asyncio.Future[bytes | None] = self._loop.create_future()
-        self._records.append((c.id, field, value, started))
-        self._record_answers.append(answer)
-        self._touch()
-        return answer
-
-    def end(self, lane: Lane, ended: Ended, attempt: Attempt | None) -> None:
-        self._ended.append(ended)
-        if attempt is not None:
-            self._ran[ended.command.id] = attempt
-        self._touch()
-
-    def _touch(self) -> None:
-        self.shop.waves.touch(self)
-
-    def flush(self) -> None:
-        """Sends what cannot wait for the next wave."""
-        if self.closed:
-            for answer in self._record_answers:
-                answer.cancel()
-            self._record_answers.clear()
-            return
-        if self._parks:
-            self._flush_parks()
-        if self._loads:  # after the parks, so that they see them (P8)
-            self._flush_loads()
-        if self._claims:
-            self._send_claims()
-
-    def send(self) -> list[asyncio.Future[Any]]:
-        """The partition's part of a wave, if any: what is recorded, what has ended, or as much of it as one call holds."""
-        if self.closed:
-            return []
-        sent = self._send_records() if self._records else []
-        if self._ended and not self._committing:
-            sent.append(self._commit())
-        return sent
-
-    def _flush_loads(self) -> None:
-        lanes, self._loads = self._loads, []
-        for at in range(0, len(lanes), LIMITS.batch):
-            self._send_load(lanes[at : at + LIMITS.batch])
-
-    def _send_load(self, lanes: list[Lane]) -> None:
-        names = [self.keys.ready]
-        for lane in lanes:
-            names += (self.keys.instance(lane.key), self.keys.inbox(lane.key))
-        self.router.run("load", names, *(lane.key for lane in lanes)).add_done_callback(lambda done: self._loaded(lanes, done))
-
-    def _loaded(self, lanes: list[Lane], done: asyncio.Future[Any]) -> None:
-        if self.closed:
-            done.cancelled() or done.exception()
-            return
-        over = self.fence.verdict(done)
-        if over is None:
-            for lane, row in zip(lanes, done.result(), strict=True):
-                try:
-                    lane.took_row(row)
-                except ValueError as error:  # no number, or no UTF-8: written by hand
-                    lane.unreadable(str(error))
-        elif isinstance(over, ScriptFailed) and len(lanes) > 1:
-            for lane in lanes:  # one key was damaged by hand: it alone must suffer
-                self._send_load([lane])
-        elif isinstance(over, ScriptFailed):
-            self.spawn(self._unreadable(lanes[0], over))
-        else:
-            self.lose(over)
-
-    async def _unreadable(self, lane: Lane, why: ScriptFailed) -> None:
-        """P20: T:ready is everybody's; all else that a load reads is this key's alone."""
-        if await self.ask("TYPE", self.keys.ready) not in (b"zset", b"none"):
-            raise why
-        lane.unreadable(str(why))
-
-    def _flush_parks(self) -> None:
-        parks, self._parks = self._parks, {}
-        commands = [(key, c) for key, gathered in parks.items() for c in sorted(gathered, key=lambda c: c.order)]
-        at = 0
-        while at < len(commands):
-            batch: dict[str, list[Queued]] = {}
-            n = size = 0
-            while at < len(commands) and n < LIMITS.batch and size <= LIMITS.batch_bytes:
-                key, c = commands[at]
-                batch.setdefault(key, []).append(c)
-                self.let_go(c)
-                at, n, size = at + 1, n + 1, size + c.size
-            may_run = {key: not self.lane(key).asleep for key in batch}
-            answered = list(parks) if at == len(commands) else []
-            self._then(self.fence.park(batch, may_run), functools.partial(self._parked, batch, answered))
-
-    def _parked(self, batch: dict[str, list[Queued]], answered: list[str], reply: list[Any]) -> None:
-        if len(reply) > 1:
-            gone = {entry.decode() for entry in reply[1:]}
-            for commands in batch.values():
-                for c in commands:
-                    if c.entry in gone:
-                        look_into(self, c)
-        for key in answered:
-            lane = self.lane(key)
-            lane.parking -= 1
-            lane.offer()
-
-    def _send_records(self) -> list[asyncio.Future[Any]]:
-        sent: list[asyncio.Future[Any]] = []
-        records, answers = self._records, self._record_answers
-        self._records, self._record_answers = [], []
-        at = 0
-        while at < len(records):
-            n = size = 0
-            for record in records[at : at + LIMITS.batch]:
-                size += len(record[2])
-                if n and size > LIMITS.batch_bytes:
-                    break
-                n += 1
-            batch, waiting = records[at : at + n], answers[at : at + n]
-            call = self.fence.record(batch)
-            self._then(call, functools.partial(self._recorded, batch, waiting), waiting)
-            sent.append(call)
-            at += n
-        return sent
-
-    def _recorded(self, batch: list[Record], waiting: list[asyncio.Future[bytes | None]], reply: list[Any]) -> None:
-        for record, answer, stands in zip(batch, waiting, reply[1:], strict=True):
-            if not answer.done():
-                answer.set_result(None if stands is None else stands or record[2])
-            if self.crash is not None:
-                self.crash.passed(record[0])
-
-    # -- committing --------------------------------------------------------------------------------
-
-    def _commit(self) -> asyncio.Future[Any]:
-        if self.suspects and any(e.command.id in self.suspects for e in self._ended):
-            batch = [self._ended.pop(0)]
-        else:
-            batch = take_batch(self._ended)
-        self._committing = True
-        states, names, args = lay_out(batch, self.keys)
-        sent = self.fence.commit(states, names, args, len(batch))
-        self._then(sent, lambda reply: self._committed(batch, reply), on_error=lambda error: self._suspect(batch, error))
-        return sent
-
-    def _suspect(self, batch: list[Ended], error: str) -> None:
-        for e in batch:
-            self.suspects[e.command.id] = error if len(batch) == 1 else ""
-
-    def _committed(self, batch: list[Ended], reply: list[Any]) -> None:
-        self._committing = False
-        answers = list(zip(batch, words(reply, len(batch)), strict=True))
-        if undone := {e.command.key for e, word in answers if word != "applied"}:
-            # what ended meanwhile stood on what was not applied: it is not sent
-            answers += [(e, "conflict") for e in self._ended if e.command.key in undone]
-            self._ended = [e for e in self._ended if e.command.key not in undone]
-        for e, word in answers:
-            c = e.command
-            attempt = self._ran.pop(c.id, None) if self._ran else None
-            if self.suspects and word == "applied":
-                self.suspects.pop(c.id, None)
-            self.lanes[c.key].committed(c, word)
-            if word == "applied" and (events.followers or events.listeners):
-                tell.ended(self, e, attempt)
-        if self._ended:
-            self.wave.waiting[self] = None
-
-    # -- single calls ------------------------------------------------------------------------------
+        self.then(self.fence.start([c]), lambda reply: None)
 
     async def postpone(self, c: Queued, fields: Sequence[tuple[str, bytes]], behind: Sequence[Queued], **how: Any) -> bytes:
         sent = self.fence.postpone(c, fields, behind, **how)
@@ -484,44 +226,6 @@ class Partition:
     async def skip(self, key: str) -> None:
         await self.answer(self.fence.skip(key))
 
-    async def inbox_head(self, key: str, n: int) -> list[bytes]:
-        name = self.keys.inbox(key)
-        raw: list[bytes] = await self.answer(self.router.call(name, "LRANGE", name, 0, n - 1))
-        return raw
-
-    async def peek(self, commands: Sequence[Queued], *, check_accepted: bool = False) -> list[Queued]:
-        """Reads the commands' journals into them; returns those that are still accepted."""
-        if not commands:
-            return []
-        tag = self.keys.accepted
-        asked = [self.router.call(tag, "HGETALL", self.keys.steps(c.id)) for c in commands]
-        swallow(asked)  # the first one that fails is raised, for all
-        accepted = await self.answer(self.router.call(tag, "HMGET", tag, *(c.id for c in commands))) if check_accepted else None
-        for c, answer in zip(commands, asked, strict=True):
-            try:
-                flat = await self.answer(answer)
-            except ScriptFailed as error:
-                self.suspects[c.id] = f"its journal cannot be read: {error}"
-                flat = []
-            c.journalled, c.peeked = bool(flat) or c.journalled, True
-            try:
-                self._read_journal(c, flat)
-            except ValueError as error:  # no number, or no UTF-8: written by hand
-                self.suspects[c.id] = f"its journal cannot be read: {error}"
-                c.journal = {}
-        if accepted is None:
-            return list(commands)
-        return [c for c, where in zip(commands, accepted, strict=True) if where and where.startswith(b"@" + c.entry.encode() + b" ")]
-
-    def _read_journal(self, c: Queued, flat: list[bytes]) -> None:
-        c.journal = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
-        c.attempts = int(c.journal.get("@attempts", b"0"))
-        int(c.journal.get("@started", b"0"))
-        if c.parked:
-            # P14: a mark says that it was in progress, and in whose hands; without one it slept, whoever died meanwhile
-            worker, _, crashes = c.journal.get("@mark", b"").decode().partition(" ")
-            c.crashes = int(crashes or c.journal.get("@crashes", b"0")) + (worker != "" and worker == self.acquired.dead)
-
     def removed(self, id: str) -> None:
         """Somebody deleted the entry of this accepted command, or of a look, by hand; the sweep has ended it."""
         if id.startswith("@look:"):
@@ -531,12 +235,6 @@ class Partition:
         for lane in list(self.lanes.values()):
             if lane.attempt is not None and lane.attempt.command.id == id:
                 lane.attempt.stop("gone")
-
-    async def asked_to_stop(self, id: str) -> str:
-        """Why a running command is to be closed: it is ``gone`` (cancelled before it had a journal), to ``cancel``, or not at all."""
-        if not await self.ask("HEXISTS", self.keys.accepted, id):
-            return "gone"
-        return "cancel" if await self.ask("HEXISTS", self.keys.steps(id), "@cancel") else ""
 
     @property
     def is_confirmed(self) -> bool:
@@ -604,7 +302,7 @@ class Partition:
             raise Closed
         return reply
 
-    def _then(
+    def then(
         self,
         sent: asyncio.Future[Any],
         act: Callable[[Any], None],
@@ -673,9 +371,4 @@ class Partition:
             self.tidying.cancel()
         for lane in list(self.lanes.values()):
             lane.drop()
-        for answer in self._record_answers:
-            answer.cancel()
-        self._record_answers.clear()
-        claims, self._claims = self._claims, []
-        for job in claims:
-            job.lane.run(job)
+        self.batches.close()

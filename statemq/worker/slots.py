@@ -112,7 +112,7 @@ class Slots:
                 self._wake()
         for job in jobs:
             if job.claims:
-                job.lane.partition.claim(job)
+                job.lane.partition.batches.claim(job)
         self._run([job for job in jobs if not job.claims])
 
     def _run_suspect(self, jobs: list[Job]) -> None:

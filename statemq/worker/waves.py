@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from statemq.store.router import Router
-    from statemq.worker.partition import Partition
+    from statemq.worker.batches import Batches
 
 
 class Wave:
@@ -22,13 +22,13 @@ class Wave:
 
     def __init__(self) -> None:
         self.unanswered = 0
-        self.waiting: dict[Partition, None] = {}
+        self.waiting: dict[Batches, None] = {}
 
     def send(self) -> None:
         waiting, self.waiting = self.waiting, {}
-        for p in waiting:
-            with p.own_trouble():
-                for call in p.send():
+        for batches in waiting:
+            with batches.partition.own_trouble():
+                for call in batches.send():
                     self.unanswered += 1
                     call.add_done_callback(self._answered)
 
@@ -44,7 +44,7 @@ class Waves:
     def __init__(self, router: Router) -> None:
         self._router = router
         self._shared = None if router.cluster else Wave()
-        self._touched: dict[Partition, None] = {}
+        self._touched: dict[Batches, None] = {}
         self._due = False
         self._loop = asyncio.get_running_loop()
 
@@ -52,9 +52,9 @@ class Waves:
         """The one that a new tenure goes with."""
         return self._shared or Wave()
 
-    def touch(self, p: Partition) -> None:
-        """The partition has something to send."""
-        self._touched[p] = None
+    def touch(self, batches: Batches) -> None:
+        """They have something to send."""
+        self._touched[batches] = None
         if not self._due:
             self._due = True
             self._loop.call_soon(self.flush)
@@ -63,13 +63,13 @@ class Waves:
         """Sends now what would go at the end of this turn."""
         self._due = False
         touched, self._touched = self._touched, {}
-        for p in touched:
-            with p.own_trouble():
-                p.flush()
+        for batches in touched:
+            with batches.partition.own_trouble():
+                batches.flush()
         waves: dict[Wave, None] = {}
-        for p in touched:
-            p.wave.waiting[p] = None
-            waves[p.wave] = None
+        for batches in touched:
+            batches.wave.waiting[batches] = None
+            waves[batches.wave] = None
         for wave in waves:
             if not wave.unanswered:
                 wave.send()

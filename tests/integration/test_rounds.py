@@ -16,8 +16,8 @@ from statemq.errors import NamespaceLost, RedisAway, ServerError
 from statemq.keys import PartitionKeys, partition_of
 from statemq.store.declare import declare
 from statemq.store.router import Router
+from statemq.worker.batches import Batches
 from statemq.worker.daemon import Worker
-from statemq.worker.partition import Partition
 from tests.integration.box import Box
 from tests.integration.door import Door
 from tests.leaks import wipe
@@ -102,16 +102,16 @@ async def test_a_fault_of_ours_in_one_partition_s_sending_costs_its_own_tenure_o
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: said.append(context["message"]))
     home = partition_of("a", 2)
     other = next(key for key in map(str, range(100)) if partition_of(key, 2) != home)
-    left, whole = {"flush": 1, "send": 1}, {"flush": Partition.flush, "send": Partition.send}
+    left, whole = {"flush": 1, "send": 1}, {"flush": Batches.flush, "send": Batches.send}
     for name in left:
 
-        def faulty(p: Partition, name: str = name) -> Any:
-            if p.keys.number == home and (p._ended or p._loads) and left[name]:
+        def faulty(b: Batches, name: str = name) -> Any:
+            if b.partition.keys.number == home and (b._ended or b._loads) and left[name]:
                 left[name] -= 1
                 raise KeyError(name)
-            return whole[name](p)
+            return whole[name](b)
 
-        monkeypatch.setattr(Partition, name, faulty)
+        monkeypatch.setattr(Batches, name, faulty)
     async with Client(url, namespace=namespace, machines=[Box]) as client, working(url, namespace, Box):
         assert await asyncio.gather(client.call(Box.put("a"), timeout=30), client.call(Box.put(other), timeout=30)) == [1, 1]
     assert said == [f"box:{home} could not send"] * 2 and not any(left.values())

@@ -75,7 +75,7 @@ MUTANTS = {
     ),
     "step-before-its-start-is-answered": Mutant(
         "P3", "a step touches the world before the start of its command is answered",
-        "worker/partition.py", "call.add_done_callback(functools.partial(self._claimed, jobs, commands))",
+        "worker/batches.py", "call.add_done_callback(functools.partial(self._claimed, jobs, commands))",
         "done = self._loop.create_future(); done.set_result([b'done']); self._claimed(jobs, commands, done)",
         _races("test_p03_reads_and_starts.py::test_no_step_runs_before_its_start_is_answered"),
     ),
@@ -178,7 +178,7 @@ MUTANTS = {
     ),
     "bad-command-in-company": Mutant(
         "P20", "after a commit that raised the same batch is sent again",
-        "worker/partition.py", "[self._ended.pop(0)]", "take_batch(self._ended)",
+        "worker/batches.py", "[self._ended.pop(0)]", "take_batch(self._ended)",
         _races("test_p19_commit.py::test_a_batch_that_raises_is_halved_until_one_is_alone"),
     ),
     "accepted-before-it-is-safe": Mutant(

@@ -1,0 +1,276 @@
+"""What a partition's lanes ask of the store, gathered and sent as one call for each kind.
+
+Loads, starts and parks go at the end of the loop's turn, records and commits with the next wave (``waves``), so that batches grow
+with load.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from statemq import events
+from statemq.config import LIMITS
+from statemq.store.commands import Queued
+from statemq.store.commit import Ended, lay_out, take_batch, words
+from statemq.store.fence import Record, ScriptFailed
+from statemq.worker import tell
+from statemq.worker.bury import look_into
+
+if TYPE_CHECKING:
+    from statemq.worker.execute import Attempt
+    from statemq.worker.lane import Job, Lane
+    from statemq.worker.partition import Partition
+    from statemq.worker.waves import Waves
+
+
+class Batches:
+    """Those of one tenure."""
+
+    def __init__(self, partition: Partition, waves: Waves) -> None:
+        self.partition = partition
+        self.wave = waves.wave()
+        self._waves = waves
+        self._claims: list[Job] = []
+        self._loads: list[Lane] = []
+        self._parks: dict[str, list[Queued]] = {}
+        self._records: list[Record] = []
+        self._record_answers: list[asyncio.Future[bytes | None]] = []
+        self._ended: list[Ended] = []
+        self._ran: dict[str, Attempt] = {}
+        self._committing = False
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def busy(self) -> bool:
+        """What has run is on its way to the store."""
+        return bool(self._ended or self._committing or self._parks or self._records)
+
+    def claim(self, job: Job) -> None:
+        """The job runs once its commands are claimed; or is put back, if the tenure ends before."""
+        self._claims.append(job)
+        self._waves.touch(self)
+
+    def load(self, lane: Lane) -> None:
+        lane.loading, lane.stale = True, False  # a look from now on may be younger than what is read
+        self._loads.append(lane)
+        self._waves.touch(self)
+
+    def park(self, lane: Lane, commands: Sequence[Queued]) -> None:
+        if commands:
+            lane.inbox = True
+            lane.parks += 1
+            if lane.key not in self._parks:
+                self._parks[lane.key] = []
+                lane.parking += 1
+            self._parks[lane.key] += commands
+            self._waves.touch(self)
+
+    def record(self, c: Queued, field: str, value: bytes, started: bytes = b"") -> asyncio.Future[bytes | None]:
+        """The record that stands (this very value if it is this one), or None when the command is gone."""
+        answer: asyncio.Future[bytes | None] = self._loop.create_future()
+        self._records.append((c.id, field, value, started))
+        self._record_answers.append(answer)
+        self._waves.touch(self)
+        return answer
+
+    def end(self, ended: Ended, attempt: Attempt | None) -> None:
+        self._ended.append(ended)
+        if attempt is not None:
+            self._ran[ended.command.id] = attempt
+        self._waves.touch(self)
+
+    def flush(self) -> None:
+        """Sends what cannot wait for the next wave."""
+        if self.partition.closed:
+            self._cancel_records()
+            return
+        if self._parks:
+            self._flush_parks()
+        if self._loads:  # after the parks, so that they see them (P8)
+            self._flush_loads()
+        if self._claims:
+            self._send_claims()
+
+    def send(self) -> list[asyncio.Future[Any]]:
+        """The partition's part of a wave, if any: what is recorded, what has ended, or as much of it as one call holds."""
+        if self.partition.closed:
+            return []
+        sent = self._send_records() if self._records else []
+        if self._ended and not self._committing:
+            sent.append(self._commit())
+        return sent
+
+    def close(self) -> None:
+        """The tenure is over: nobody gets a record any more, and what was to be claimed goes back into its lane."""
+        self._cancel_records()
+        claims, self._claims = self._claims, []
+        for job in claims:
+            job.lane.run(job)
+
+    # -- starts ------------------------------------------------------------------------------------
+
+    def _send_claims(self) -> None:
+        claims, self._claims = self._claims, []
+        while claims:
+            jobs: list[Job] = []
+            commands: list[Queued] = []
+            while claims and (not jobs or len(commands) + len(claims[-1].claims) <= LIMITS.batch):
+                jobs.append(claims.pop())
+                commands += jobs[-1].claims
+            call = self.partition.fence.start(commands)
+            call.add_done_callback(functools.partial(self._claimed, jobs, commands))
+
+    def _claimed(self, jobs: list[Job], commands: list[Queued], done: asyncio.Future[Any]) -> None:
+        p = self.partition
+        over = p.fence.verdict(done)
+        if over is None:
+            for index in done.result()[1:]:
+                commands[index - 1].gone = True
+        elif not p.closed:
+            p.lose(over)
+        for job in jobs:
+            job.lane.run(job)
+
+    # -- loads -------------------------------------------------------------------------------------
+
+    def _flush_loads(self) -> None:
+        lanes, self._loads = self._loads, []
+        for at in range(0, len(lanes), LIMITS.batch):
+            self._send_load(lanes[at : at + LIMITS.batch])
+
+    def _send_load(self, lanes: list[Lane]) -> None:
+        keys = self.partition.keys
+        names = [keys.ready]
+        for lane in lanes:
+            names += (keys.instance(lane.key), keys.inbox(lane.key))
+        call = self.partition.router.run("load", names, *(lane.key for lane in lanes))
+        call.add_done_callback(functools.partial(self._loaded, lanes))
+
+    def _loaded(self, lanes: list[Lane], done: asyncio.Future[Any]) -> None:
+        p = self.partition
+        if p.closed:
+            done.cancelled() or done.exception()
+            return
+        over = p.fence.verdict(done)
+        if over is None:
+            for lane, row in zip(lanes, done.result(), strict=True):
+                try:
+                    lane.took_row(row)
+                except ValueError as error:  # no number, or no UTF-8: written by hand
+                    lane.unreadable(str(error))
+        elif isinstance(over, ScriptFailed) and len(lanes) > 1:
+            for lane in lanes:  # one key was damaged by hand: it alone must suffer
+                self._send_load([lane])
+        elif isinstance(over, ScriptFailed):
+            p.spawn(self._unreadable(lanes[0], over))
+        else:
+            p.lose(over)
+
+    async def _unreadable(self, lane: Lane, why: ScriptFailed) -> None:
+        """P20: T:ready is everybody's; all else that a load reads is this key's alone."""
+        if await self.partition.ask("TYPE", self.partition.keys.ready) not in (b"zset", b"none"):
+            raise why
+        lane.unreadable(str(why))
+
+    # -- parks -------------------------------------------------------------------------------------
+
+    def _flush_parks(self) -> None:
+        p = self.partition
+        parks, self._parks = self._parks, {}
+        commands = [(key, c) for key, gathered in parks.items() for c in sorted(gathered, key=lambda c: c.order)]
+        at = 0
+        while at < len(commands):
+            batch: dict[str, list[Queued]] = {}
+            n = size = 0
+            while at < len(commands) and n < LIMITS.batch and size <= LIMITS.batch_bytes:
+                key, c = commands[at]
+                batch.setdefault(key, []).append(c)
+                p.let_go(c)
+                at, n, size = at + 1, n + 1, size + c.size
+            may_run = {key: not p.lane(key).asleep for key in batch}
+            answered = list(parks) if at == len(commands) else []
+            p.then(p.fence.park(batch, may_run), functools.partial(self._parked, batch, answered))
+
+    def _parked(self, batch: dict[str, list[Queued]], answered: list[str], reply: list[Any]) -> None:
+        if len(reply) > 1:
+            gone = {entry.decode() for entry in reply[1:]}
+            for commands in batch.values():
+                for c in commands:
+                    if c.entry in gone:
+                        look_into(self.partition, c)
+        for key in answered:
+            lane = self.partition.lane(key)
+            lane.parking -= 1
+            lane.offer()
+
+    # -- records -----------------------------------------------------------------------------------
+
+    def _send_records(self) -> list[asyncio.Future[Any]]:
+        sent: list[asyncio.Future[Any]] = []
+        records, answers = self._records, self._record_answers
+        self._records, self._record_answers = [], []
+        at = 0
+        while at < len(records):
+            n = size = 0
+            for record in records[at : at + LIMITS.batch]:
+                size += len(record[2])
+                if n and size > LIMITS.batch_bytes:
+                    break
+                n += 1
+            batch, waiting = records[at : at + n], answers[at : at + n]
+            call = self.partition.fence.record(batch)
+            self.partition.then(call, functools.partial(self._recorded, batch, waiting), waiting)
+            sent.append(call)
+            at += n
+        return sent
+
+    def _recorded(self, batch: list[Record], waiting: list[asyncio.Future[bytes | None]], reply: list[Any]) -> None:
+        crash = self.partition.crash
+        for record, answer, stands in zip(batch, waiting, reply[1:], strict=True):
+            if not answer.done():
+                answer.set_result(None if stands is None else stands or record[2])
+            if crash is not None:
+                crash.passed(record[0])
+
+    def _cancel_records(self) -> None:
+        for answer in self._record_answers:
+            answer.cancel()
+        self._record_answers.clear()
+
+    # -- commits -----------------------------------------------------------------------------------
+
+    def _commit(self) -> asyncio.Future[Any]:
+        p = self.partition
+        suspicious = p.suspects and any(e.command.id in p.suspects for e in self._ended)
+        batch = [self._ended.pop(0)] if suspicious else take_batch(self._ended)
+        self._committing = True
+        states, names, args = lay_out(batch, p.keys)
+        sent = p.fence.commit(states, names, args, len(batch))
+        p.then(sent, functools.partial(self._committed, batch), on_error=functools.partial(self._suspect, batch))
+        return sent
+
+    def _suspect(self, batch: list[Ended], error: str) -> None:
+        for e in batch:
+            self.partition.suspects[e.command.id] = error if len(batch) == 1 else ""
+
+    def _committed(self, batch: list[Ended], reply: list[Any]) -> None:
+        p = self.partition
+        self._committing = False
+        answers = list(zip(batch, words(reply, len(batch)), strict=True))
+        if undone := {e.command.key for e, word in answers if word != "applied"}:
+            # what ended meanwhile stood on what was not applied: it is not sent
+            answers += [(e, "conflict") for e in self._ended if e.command.key in undone]
+            self._ended = [e for e in self._ended if e.command.key not in undone]
+        for e, word in answers:
+            c = e.command
+            attempt = self._ran.pop(c.id, None) if self._ran else None
+            if p.suspects and word == "applied":
+                p.suspects.pop(c.id, None)
+            p.lanes[c.key].committed(c, word)
+            if word == "applied" and (events.followers or events.listeners):
+                tell.ended(p, e, attempt)
+        if self._ended:
+            self.wave.waiting[self] = None

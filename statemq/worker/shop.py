@@ -1,0 +1,44 @@
+"""What all partitions of one worker share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from statemq.config import WorkerSettings
+from statemq.store.fence import TenureOver
+from statemq.store.router import Router
+from statemq.worker.slots import Slots
+from statemq.worker.waves import Waves
+
+if TYPE_CHECKING:
+    from statemq.worker.partition import Partition
+
+
+class CrashPlan(Protocol):
+    """``dev --crash``: ends this process in the middle of transitions."""
+
+    def started(self, command_id: str, crashes: int, what: str = "") -> None: ...
+
+    def passed(self, command_id: str) -> None: ...
+
+    def ending(self, command_id: str) -> None: ...
+
+    def dropped(self, command_id: str) -> None: ...
+
+
+class Shop(msgspec.Struct):
+    router: Router
+    worker: str
+    settings: WorkerSettings
+    slots: Slots
+    threads: ThreadPoolExecutor
+    now_ms: Callable[[], int]
+    """Redis time."""
+    over: Callable[[Partition, TenureOver], None]
+    """Told when a tenure ends by itself."""
+    waves: Waves
+    crash: CrashPlan | None = None
