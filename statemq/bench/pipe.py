@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import hiredis
 
-from statemq.errors import RedisAway, ServerError
+from statemq.errors import RedisAway, ServerError, UsageError
 from statemq.store.address import Address, parse
 
 Words = tuple[Any, ...]
@@ -19,11 +19,19 @@ CONNECT_WITHIN_S = 5.0
 READ_SIZE = 1 << 18
 
 
+def one_server(url: str) -> Address:
+    """Its address; a bare connection asks no sentinels."""
+    found = parse(url)
+    if found.sentinels is not None:
+        raise UsageError(f"statemq bench measures one server: give the URL of the primary of {found.sentinels.service}")
+    return found
+
+
 class Pipe:
     """Calls go out together and their replies come back together; an error reply is raised."""
 
     def __init__(self, url: str) -> None:
-        self._address = parse(url)
+        self._address = one_server(url)
         self._replies = hiredis.Reader()
 
     async def open(self) -> Self:
@@ -55,7 +63,7 @@ class BlockingPipe:
     """The same, for the process that directs."""
 
     def __init__(self, url: str) -> None:
-        a = self._address = parse(url)
+        a = self._address = one_server(url)
         try:
             if a.path:
                 self._socket = socket.socket(socket.AF_UNIX)

@@ -119,7 +119,7 @@ class EmbeddedServer:
         self._ended()
 
     def kill(self) -> None:
-        """The server is gone as by a crash; what it had answered is in its data folder."""
+        """The server is gone as by a crash; what it had answered is in its data folder, but for what an fsync held up (``everysec``)."""
         if self._process is not None and self.running:
             self._signal(signal.SIGKILL)
             self._process.wait()

@@ -1,8 +1,9 @@
-"""Which connection a partition's calls take: one for a single server, one a node in a cluster."""
+"""Which connection a partition's calls take: one for a single server or a service's primary, one a node in a cluster."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,11 @@ from redis.crc import key_slot
 from statemq.errors import RedisAway, StatemqError
 from statemq.store import address
 from statemq.store.scripts import Scripts
+from statemq.store.sentinel import Watch
 from statemq.store.wire import Reply, ReplyError, Wire, refused, swallow
 
 FOLLOW_S = 0.5
-"""How often a cluster is asked who has the slots of a node that is away, or that sent us elsewhere."""
+"""How often sentinels are asked for the primary, and a cluster who has the slots of a node that is away, or that sent us elsewhere."""
 
 SURVEY_S = 5.0
 """How often it is asked in quiet times: who only subscribes is not sent anywhere by a node that became a replica."""
@@ -37,14 +39,15 @@ class Router:
         self._home: Wire | None = None
         self._extra: dict[Wire, str] = {}
         """Further wires, each to the node of a key."""
+        self._watch: Watch | None = None
         self._following: asyncio.Task[None] | None = None
         self._stale = False
         """A slot was not where we thought it was."""
 
     async def open(self, timeout_s: float = 5.0) -> Router:
         """Connected, and knows whether this is a cluster. Raises RedisAway or UnsupportedServer."""
-        home = self._add((self.address.host, self.address.port), self.address)
         try:
+            home = self._add((self.address.host, self.address.port), await self._here(timeout_s))
             await home.connected(timeout_s)
             await self._learn(home)
             for wire in list(self._wires.values()):
@@ -59,6 +62,8 @@ class Router:
             self._following.cancel()
         for wire in [*self._wires.values(), *self._extra]:
             await wire.close()
+        if self._watch is not None:
+            await self._watch.close()
 
     @property
     def home(self) -> Wire:
@@ -136,6 +141,27 @@ class Router:
             self._home = self._home or wire
             wire.open()
         return wire
+
+    async def _here(self, timeout_s: float) -> address.Address:
+        """The address of a server to begin with."""
+        if self.address.sentinels is None:
+            return self.address
+        self._watch = Watch(self.address, self.address.sentinels)
+        try:
+            primary = await self._watch.primary_within(timeout_s)
+        except ConnectionError as error:
+            raise RedisAway(f"no Redis answers at {self.address} ({error}); start one or give its URL") from error
+        self._following = asyncio.get_running_loop().create_task(self._follow_primary(self._watch))
+        return primary
+
+    async def _follow_primary(self, watch: Watch) -> None:
+        """A failover: all goes to the new primary from now on, byte for byte and in order (P2), also when the old one still answers."""
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            with contextlib.suppress(ConnectionError):
+                primary = await watch.primary()
+                for wire in [*self._wires.values(), *self._extra]:
+                    wire.move(primary)
 
     async def _learn(self, wire: Wire) -> None:
         """Reads which node holds which slot, if this is a cluster."""

@@ -9,6 +9,7 @@ redis-py has no connection that keeps this order across a reconnect, which is wh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -92,6 +93,7 @@ class Wire(asyncio.Protocol):
         self._closed = False
         self._lost = asyncio.Event()
         self._ready = asyncio.Event()
+        self._moved = asyncio.Event()
         self._heard_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -178,6 +180,7 @@ class Wire(asyncio.Protocol):
         """To another server from now on, with all that is unanswered."""
         if address != self.address:
             self.address = address
+            self._moved.set()
             self.drop()
 
     async def close(self) -> None:
@@ -206,8 +209,8 @@ class Wire(asyncio.Protocol):
                 except (OSError, EOFError, TimeoutError, ReplyError) as error:
                     self.trouble = error
                     self.drop()
-                    await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                    wait_s = min(BACKOFF_CAP_S, wait_s * 2)
+                    moved = await self._pause(wait_s)
+                    wait_s = BACKOFF_FIRST_S if moved else min(BACKOFF_CAP_S, wait_s * 2)
                     continue
                 if self._task is not None and self._task.cancelling():
                     return  # closed at this very moment: wait_for kept the cancellation for itself
@@ -219,19 +222,24 @@ class Wire(asyncio.Protocol):
                 wait_s = BACKOFF_FIRST_S if short <= 1 else min(BACKOFF_CAP_S, wait_s * 2)
                 if self._on_push is not None:
                     wait_s = RESUBSCRIBE_S
-                await asyncio.sleep(wait_s * random.uniform(0.5, 1.0) if short > 1 else 0)  # noqa: S311
+                await self._pause(wait_s if short > 1 else 0)
         finally:
             watch.cancel()
+
+    async def _pause(self, wait_s: float) -> bool:
+        """So long, with jitter, or until there is another server to try; whether there is."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._moved.wait(), wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        moved = self._moved.is_set()
+        self._moved.clear()
+        return moved
 
     async def _connect(self) -> None:
         a = self.address
         self._lost = asyncio.Event()
         self._reader = hiredis.Reader(replyError=ReplyError)
         self._hello.clear()
-        if a.path:
-            await self._loop.create_unix_connection(lambda: self, a.path)
-        else:
-            await self._loop.create_connection(lambda: self, a.host, a.port, ssl=a.ssl_context())
+        await self._dial(a)
         await self._log_in()
         if self._greet is not None:
             await self._greet(self)
@@ -243,6 +251,24 @@ class Wire(asyncio.Protocol):
         self.flush()
         self._ready.set()
 
+    async def _dial(self, a: Address) -> None:
+        """``move`` ends it, since a host that has vanished may not even refuse."""
+        if a.path:
+            dialing = self._loop.create_task(self._loop.create_unix_connection(lambda: self, a.path))
+        else:
+            dialing = self._loop.create_task(self._loop.create_connection(lambda: self, a.host, a.port, ssl=a.ssl_context()))
+        moved = self._loop.create_task(self._moved.wait())
+        try:
+            await asyncio.wait([dialing, moved], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            moved.cancel()
+            ended = dialing.done()
+            dialing.cancel()
+        if not ended:
+            await asyncio.wait([dialing])  # nothing of it may come into the next connection
+            raise ConnectionError(f"{a.host}:{a.port} is left for another server")
+        dialing.result()
+
     async def _log_in(self) -> None:
         a = self.address
         first: list[tuple[str, ...]] = []
@@ -251,7 +277,12 @@ class Wire(asyncio.Protocol):
         if a.db:
             first.append(("SELECT", str(a.db)))
         first.append(("PING",))
-        for reply in await self.hello(*first):
+        if a.sentinels is not None:
+            first.append(("INFO", "replication"))
+        replies = await self.hello(*first)
+        if a.sentinels is not None and isinstance(role := replies.pop(), bytes) and b"role:master" not in role:
+            raise ConnectionError(f"the server at {a.host}:{a.port} is no primary, though sentinels say so")
+        for reply in replies:
             if isinstance(reply, ReplyError):
                 if reply.word in DENIED or "AUTH" in reply.message:
                     raise UnsupportedServer(f"{a} does not let us in ({reply.word}); give user and password in the Redis URL")

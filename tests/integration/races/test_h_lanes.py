@@ -29,9 +29,9 @@ async def test_an_older_command_on_its_way_to_the_inbox_is_seen_by_the_load_of_t
         await wait_until(lambda: len(lane.queue) == 2)
         e2, e3 = lane.queue
         lane.queue.clear()
-        partition.park(lane, [e2])
+        partition.batches.park(lane, [e2])
         lane.loaded = False
-        partition.load(lane)
+        partition.batches.load(lane)
         lane.arrived(e3)
         await play.client.resume("probe")
         await wait_until(lambda: len(play.log("a")) == 3)

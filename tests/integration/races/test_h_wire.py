@@ -1,8 +1,10 @@
-"""P2: a connection that is lost while it greets is no connection."""
+"""P2: a connection that is lost while it greets is no connection; one that is never made is left when the server is another."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 
 import pytest
 
@@ -40,3 +42,23 @@ async def test_a_connection_lost_between_its_greeting_and_its_first_call(url: st
             assert up == [False] * 3
     finally:
         await wire.close()
+
+
+async def test_a_host_that_does_not_even_refuse_is_left_at_once_when_the_server_is_another(url: str) -> None:
+    """After a failover the old primary's host may be gone: no answer to a SYN, for as long as the time-out. Nobody waits for that."""
+    with contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(3):  # whoever comes when its queue is full gets no answer
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        there = address.parse(url)
+        wire = Wire(there.at("127.0.0.1", deaf.getsockname()[1]), timeout_s=60).open()
+        try:
+            answer = wire.call("ECHO", "hello")
+            await asyncio.sleep(0.2)
+            assert not wire.up and wire.trouble is None  # it is still dialling
+            wire.move(there)
+            assert await asyncio.wait_for(answer, 20) == b"hello"
+        finally:
+            await wire.close()
