@@ -1,4 +1,5 @@
--- After it the registry says that this worker lives (or, with gone, that it does not), and the long silent are forgotten.
+-- After it the registry says that this worker lives (or, with gone, that it does not). Whoever joins makes room: the long silent are
+-- forgotten then, so there are no more than had joined in that time.
 --
 -- KEYS workers about
 -- ARGV worker about live_ms forget_ms gone news_channel
@@ -11,13 +12,15 @@ if gone == '1' then
   redis.call('HDEL', about, worker)
   redis.call('PUBLISH', news, 'left ' .. worker)
 else
-  if redis.call('ZADD', workers, now, worker) == 1 then redis.call('PUBLISH', news, 'joined ' .. worker) end
   redis.call('HSET', about, worker, text)
-end
--- P33: the two keys are trimmed together
-local old = redis.call('ZRANGEBYSCORE', workers, '-inf', now - forget_ms, 'LIMIT', 0, 100)
-if #old > 0 then
-  redis.call('ZREM', workers, unpack(old))
-  redis.call('HDEL', about, unpack(old))
+  if redis.call('ZADD', workers, now, worker) == 1 then
+    redis.call('PUBLISH', news, 'joined ' .. worker)
+    -- P33: the two keys are trimmed together
+    local old = redis.call('ZRANGEBYSCORE', workers, '-inf', now - forget_ms, 'LIMIT', 0, 100)
+    if #old > 0 then
+      redis.call('ZREM', workers, unpack(old))
+      redis.call('HDEL', about, unpack(old))
+    end
+  end
 end
 return redis.call('ZRANGEBYSCORE', workers, now - live_ms, '+inf')

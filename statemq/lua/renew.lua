@@ -1,11 +1,22 @@
--- After it the owner's deadline is lease_ms away. Not numbered: it goes over a connection of its own and changes nothing else.
+-- After it each owner's deadline is lease_ms away. Not numbered: it goes over a connection of its own and changes nothing else. But it
+-- finds out that the store was set back (P2): an idle owner would send nothing that does.
 --
--- KEYS lease
--- ARGV token lease_ms
--- RETURNS done paused | fenced
-local lease = KEYS[1]
-local token, lease_ms = ARGV[1], tonumber(ARGV[2])
-local held = redis.call('HMGET', lease, 'token', 'paused')
-if held[1] ~= token then return { 'fenced' } end
-redis.call('HSET', lease, 'deadline', text(clock() + lease_ms))
-return { 'done', held[2] or '' }
+-- KEYS [lease …] (one for each tenure)
+-- ARGV lease_ms, then for each: token, number of the last call known to be answered
+-- RETURNS for each: held | paused | fenced | rewound | what is wrong with the key
+local deadline = text(clock() + tonumber(ARGV[1]))
+local answers = {}
+for i = 1, #KEYS do
+  local held = redis.pcall('HMGET', KEYS[i], 'token', 'paused', 'call') -- a damaged lease must not cost its neighbours theirs
+  if held.err then
+    answers[i] = held.err
+  elseif held[1] ~= ARGV[2 * i] then
+    answers[i] = 'fenced'
+  elseif (tonumber(held[3]) or 0) < tonumber(ARGV[2 * i + 1]) then
+    answers[i] = 'rewound'
+  else
+    redis.call('HSET', KEYS[i], 'deadline', deadline)
+    answers[i] = held[2] == '1' and 'paused' or 'held'
+  end
+end
+return answers

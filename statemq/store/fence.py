@@ -45,15 +45,25 @@ class Closed(TenureOver):
 class Fence:
     """``token`` of the tenure, and the number of its last call."""
 
-    __slots__ = ("_keys", "_number", "_router", "token", "worker")
+    __slots__ = ("_last", "_number", "_router", "keys", "token", "worker")
 
     def __init__(self, router: Router, keys: PartitionKeys, token: str, worker: str) -> None:
-        self._router, self._keys, self.token, self.worker = router, keys, token, worker
+        self._router, self.keys, self.token, self.worker = router, keys, token, worker
         self._number = 0
+        self._last: tuple[int, asyncio.Future[Any] | None] = (0, None)
 
     def _send(self, script: str, keys: Sequence[str], *args: Arg) -> asyncio.Future[Any]:
-        self._number += 1
-        return self._router.run(script, [self._keys.lease, *keys], self.token, self._number, *args)
+        number = self._number = self._number + 1
+        sent = self._router.run(script, [self.keys.lease, *keys], self.token, number, *args)
+        self._last = (number, sent)  # together, since another thread reads it
+        return sent
+
+    @property
+    def answered(self) -> int:
+        """How many calls the store has surely applied: all, if the last one is answered; else 0. For any thread."""
+        number, sent = self._last
+        applied = sent is None or (sent.done() and not sent.cancelled() and sent.exception() is None)
+        return number if applied else 0
 
     @staticmethod
     def verdict(done: asyncio.Future[Any]) -> TenureOver | None:
@@ -79,7 +89,7 @@ class Fence:
         return sent.result()
 
     def start(self, commands: Sequence[Queued]) -> asyncio.Future[Any]:
-        keys = self._keys
+        keys = self.keys
         names = [keys.commands, keys.accepted]
         args: list[Arg] = []
         for c in commands:
@@ -90,7 +100,7 @@ class Fence:
         return self._send("start", names, self.worker, len(commands), *args)
 
     def record(self, records: Sequence[Record]) -> asyncio.Future[Any]:
-        keys = self._keys
+        keys = self.keys
         steps = keys.steps_
         names, ids, args = [keys.accepted], list[Arg](), list[Arg]()
         for id, field, value, started in records:
@@ -101,7 +111,7 @@ class Fence:
 
     def park(self, by_key: dict[str, list[Queued]], may_run: dict[str, bool]) -> asyncio.Future[Any]:
         """Into the inboxes. Each key's commands in entry order."""
-        keys = self._keys
+        keys = self.keys
         args: list[Arg] = []
         for key, commands in by_key.items():
             args += (key, "1" if may_run[key] else "0", len(commands))
@@ -122,7 +132,7 @@ class Fence:
         wake_data: bytes = b"",
         paused: str = "",
     ) -> asyncio.Future[Any]:
-        keys = self._keys
+        keys = self.keys
         names = [keys.commands, keys.accepted, keys.ready, keys.timers, keys.timers_data]
         names += [keys.steps(c.id), keys.inbox(c.key), keys.instance(c.key)]
         args: list[Arg] = [c.key, "i" if c.parked else "s", c.entry, c.id, to_element(c), due_ms, wake_data, paused, len(fields)]
@@ -135,7 +145,7 @@ class Fence:
 
     def wake(self, timers: Sequence[tuple[str, str, str, Sequence[Arg]]]) -> asyncio.Future[Any]:
         """``timers``: kind, command id, key, entry fields (delayed commands)."""
-        keys = self._keys
+        keys = self.keys
         args: list[Arg] = []
         for kind, id, key, fields in timers:
             args += (kind, id, key, len(fields) // 2, *fields)
@@ -144,13 +154,13 @@ class Fence:
 
     def commit(self, states: Sequence[str], keys: Sequence[str], args: Sequence[Arg], n: int) -> asyncio.Future[Any]:
         """``keys`` and ``args`` of the commands as ``store.commit`` lays them out."""
-        k = self._keys
+        k = self.keys
         names = [k.commands, k.accepted, k.outcomes_, k.history, k.ready, k.timers, k.timers_data]
         names += [k.in_state(s) for s in states]
         return self._send("commit", [*names, *keys], self.worker, HISTORY_CAP, ONCE_TTL_MS, len(states), *states, n, *args)
 
     def bury(self, c: Queued, outcome: bytes, attempts: int, reply: str, letter: Sequence[Arg]) -> asyncio.Future[Any]:
-        keys = self._keys
+        keys = self.keys
         names = [keys.commands, keys.accepted, keys.outcomes_, keys.history, keys.failed, keys.ready, keys.timers, keys.timers_data]
         names += [keys.inbox(c.key), keys.steps(c.id), c.once or keys.once(c.key, "")]
         args: list[Arg] = [self.worker, HISTORY_CAP, FAILED_CAP, ONCE_TTL_MS, "i" if c.parked else "s", c.entry, c.id, c.key]
@@ -161,21 +171,21 @@ class Fence:
         args: list[Arg] = []
         for c in commands:
             args += (c.entry, c.id)
-        return self._send("adopt", [self._keys.commands, self._keys.accepted], len(commands), *args)
+        return self._send("adopt", [self.keys.commands, self.keys.accepted], len(commands), *args)
 
     def drop(self, entries: Sequence[tuple[str, str]]) -> asyncio.Future[Any]:
         """``entries``: entry id, and the accepted field that names it or an empty text."""
         args: list[Arg] = []
         for entry in entries:
             args += entry
-        return self._send("drop", [self._keys.commands, self._keys.accepted], len(entries), *args)
+        return self._send("drop", [self.keys.commands, self.keys.accepted], len(entries), *args)
 
     def skip(self, key: str) -> asyncio.Future[Any]:
-        return self._send("skip", [self._keys.accepted, self._keys.ready, self._keys.inbox(key)], key)
+        return self._send("skip", [self.keys.accepted, self.keys.ready, self.keys.inbox(key)], key)
 
     def sweep(self, lost: Sequence[tuple[str, str, bytes]]) -> asyncio.Future[Any]:
         """``lost``: command id, where it should be as ``T:accepted`` says it, the outcome if it is not there."""
-        keys = self._keys
+        keys = self.keys
         names, args = [keys.commands, keys.accepted, keys.outcomes_, keys.history, keys.timers], list[Arg]()
         for id, where, json in lost:
             names += (keys.steps(id), keys.inbox(where.partition(" ")[2]))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
 from statemq import keys as names
 from statemq.keys import PartitionKeys
+from statemq.store.fence import Fence, Fenced, Rewound, ScriptFailed, TenureOver
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
 
@@ -87,10 +89,21 @@ async def acquire(
     )
 
 
-async def renew(router: Router, keys: PartitionKeys, token: str, lease_ms: int) -> tuple[bool, bool]:
-    """(still ours, paused)."""
-    r = await router.run("renew", [keys.lease], token, lease_ms)
-    return r[0] == b"done", len(r) > 1 and r[1] == b"1"
+async def renew(router: Router, tenures: Sequence[Fence], lease_ms: int) -> list[bool | TenureOver]:
+    """For each tenure (in a cluster, of one partition) whether it is paused, or how it has ended. Not for its own connection only."""
+    args: list[str | int] = [lease_ms]
+    for fence in tenures:
+        args += (fence.token, fence.answered)
+    words = await router.run("renew", [fence.keys.lease for fence in tenures], *args)
+    return [_renewed(word.decode(errors="replace")) for word in words]
+
+
+def _renewed(word: str) -> bool | TenureOver:
+    if word in ("held", "paused"):
+        return word == "paused"
+    if word == "fenced":
+        return Fenced()
+    return Rewound() if word == "rewound" else ScriptFailed(word)
 
 
 async def release(router: Router, keys: PartitionKeys, token: str) -> bool:
@@ -110,7 +123,8 @@ async def beat(router: Router, namespace: str, machine: str, worker: str, about:
 async def survey(router: Router, partitions: list[PartitionKeys]) -> list[Held]:
     """The leases of these partitions as they are now."""
     asked = [router.call(k.lease, "HMGET", k.lease, "token", "owner", "deadline", "paused") for k in partitions]
-    await asyncio.wait(asked)
+    if asked:
+        await asyncio.wait(asked)
     return [_held(answer) for answer in asked]
 
 

@@ -212,10 +212,10 @@ class Worker:
             served.live = [w for w in served.live if w != owner]
             asyncio.get_running_loop().call_later(CONFIRM_S, self._replan)
 
-    def heard_lost(self, partition: PartitionKeys, token: str) -> None:
+    def heard_lost(self, partition: PartitionKeys, token: str, over: TenureOver) -> None:
         p = self.partitions.get(partition)
         if p is not None and p.fence.token == token:
-            p.lose(Fenced())
+            p.lose(over)
 
     def heard_renewed(self, partition: PartitionKeys, token: str, asked_s: float) -> None:
         p = self.partitions.get(partition)
@@ -254,14 +254,15 @@ class Worker:
 
     async def _survey(self) -> None:
         for served in self._served.values():
-            for number, held in enumerate(await lease.survey(self._router, served.keys)):
-                served.view[number] = held
-                self.heard_paused(served.keys[number], held.paused)
+            others = [keys for keys in served.keys if keys not in self.partitions]  # of our own the renewals tell
+            for keys, held in zip(others, await lease.survey(self._router, others), strict=True):
+                if keys not in self.partitions:  # not taken meanwhile
+                    served.view[keys.number] = held
         self._tell_life()
         self._replan()
 
     def _tell_life(self) -> None:
-        self._life.tokens = {keys: p.fence.token for keys, p in self.partitions.items()}
+        self._life.tenures = [p.fence for p in self.partitions.values()]
         self._life.owners = {
             keys: served.view[keys.number].owner
             for served in self._served.values()

@@ -17,13 +17,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, Self
 
 from statemq import keys as names
-from statemq.config import WorkerSettings
+from statemq.config import LIMITS, WorkerSettings
 from statemq.keys import PartitionKeys
 from statemq.store import lease
+from statemq.store.fence import Fence, ScriptFailed, TenureOver
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire
 
@@ -40,7 +41,7 @@ class Hears(Protocol):
 
     def heard_silent(self, partition: PartitionKeys, owner: str) -> None: ...
 
-    def heard_lost(self, partition: PartitionKeys, token: str) -> None: ...
+    def heard_lost(self, partition: PartitionKeys, token: str, over: TenureOver) -> None: ...
 
     def heard_renewed(self, partition: PartitionKeys, token: str, asked_s: float) -> None: ...
 
@@ -73,7 +74,7 @@ class Errands:
 
 
 class Life:
-    """``tokens``: what the main loop owns; ``owners``: who it believes holds the rest. Both are replaced, never changed in place."""
+    """``tenures``: what the main loop owns; ``owners``: who it believes holds the rest. Both are replaced, never changed in place."""
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class Life:
         about: bytes,
         hears: Hears,
     ) -> None:
-        self.tokens: dict[PartitionKeys, str] = {}
+        self.tenures: list[Fence] = []
         self.owners: dict[PartitionKeys, str] = {}
         self.leaving = False
         """From then on each life sign says that the worker is gone: what it still runs ends, and nobody leaves it a share."""
@@ -212,21 +213,28 @@ class Life:
         with Errands() as errands:
             while True:
                 await asyncio.sleep(self._settings.lease_ms / 3000)
-                for p, token in self.tokens.items():
-                    errands.begin(p, functools.partial(self._renew, router, p, token))
+                together: dict[Any, list[Fence]] = {}
+                for i, fence in enumerate(self.tenures):
+                    together.setdefault(fence.keys.tag if router.cluster else i // LIMITS.batch, []).append(fence)
+                for name, tenures in together.items():
+                    errands.begin(name, functools.partial(self._renew, router, tenures))
 
-    async def _renew(self, router: Router, p: PartitionKeys, token: str) -> None:
+    async def _renew(self, router: Router, tenures: Sequence[Fence]) -> None:
         asked_s = time.monotonic()
+        answers: Sequence[bool | TenureOver]
         try:
-            ours, paused = await lease.renew(router, p, token, self._settings.lease_ms)
+            answers = await lease.renew(router, tenures, self._settings.lease_ms)
         except ReplyError as error:
-            log.error("the lease of %s:%d cannot be renewed: %s", p.machine, p.number, error)  # noqa: TRY400 - one line
-            ours = paused = False
-        if ours:
-            self._tell(self._hears.heard_renewed, p, token, asked_s)
-            self._tell(self._hears.heard_paused, p, paused)
-        else:
-            self._tell(self._hears.heard_lost, p, token)
+            answers = [ScriptFailed(str(error))] * len(tenures)
+        for fence, answer in zip(tenures, answers, strict=True):
+            p, token = fence.keys, fence.token
+            if isinstance(answer, ScriptFailed):
+                log.error("the lease of %s:%d cannot be renewed: %s", p.machine, p.number, answer)
+            if isinstance(answer, TenureOver):
+                self._tell(self._hears.heard_lost, p, token, answer)
+            else:
+                self._tell(self._hears.heard_renewed, p, token, asked_s)
+                self._tell(self._hears.heard_paused, p, answer)
 
     async def _looks(self, router: Router) -> None:
         with Errands() as errands:

@@ -18,7 +18,7 @@ from statemq.keys import PartitionKeys, forwarded_from
 from statemq.spec import MachineSpec
 from statemq.store import lease
 from statemq.store.commands import ByHand, Garbage, Look, Queued, entry_order, flat_fields, read_entry
-from statemq.store.fence import Closed, Fence, Fenced, ScriptFailed, TenureOver
+from statemq.store.fence import Closed, Fence, ScriptFailed, TenureOver
 from statemq.store.lease import Acquired
 from statemq.store.wire import ReplyError
 from statemq.worker import tell
@@ -248,14 +248,13 @@ class Partition:
         if asked_s - self.confirmed_s < self.settings.lease_ms / 1000:
             return
         try:
-            ours, _ = await lease.renew(self.router, self.keys, self.fence.token, self.settings.lease_ms)
+            (answer,) = await lease.renew(self.router, [self.fence], self.settings.lease_ms)
         except ReplyError as error:
-            self.lose(ScriptFailed(str(error)))
-            return
-        if ours:
-            self.confirmed_s = asked_s
+            answer = ScriptFailed(str(error))
+        if isinstance(answer, TenureOver):
+            self.lose(answer)
         else:
-            self.lose(Fenced())
+            self.confirmed_s = asked_s
 
     def halt_key(self, lane: Lane) -> None:
         """Three conflicts in a row: somebody changes this key behind our back (P20)."""

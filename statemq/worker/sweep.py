@@ -1,10 +1,12 @@
-"""What an owner looks after beside its work: that its store was not set back, forgotten outcomes, consumers of workers that are gone,
+"""What an owner looks after beside its work: forgotten outcomes, consumers of workers that are gone, a stream that was made anew,
 accepted commands whose entry somebody deleted."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from typing import Any
 
 from statemq.config import OUTCOME_PERIOD_MS
@@ -15,7 +17,7 @@ from statemq.store.fence import Rewound
 from statemq.store.wire import ReplyError
 from statemq.worker.partition import Partition
 
-EVERY_S = 8.0
+EVERY_S = 12.0
 """How often a partition is swept, about."""
 
 SLICE = 200
@@ -27,26 +29,27 @@ GONE_MS = 60_000
 
 async def sweep(p: Partition) -> None:
     """Sweeps while the tenure lasts."""
-    cursor = "0"
+    cursor, period, looked_s = "0", 0, -math.inf
     while True:
         await asyncio.sleep(EVERY_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that partitions take turns
         if p.closed:
             return
         if not p.caught_up:
             continue
-        # P2: only a numbered call tells an idle owner that its store was set back, and that what it has ended lies there again
-        await p.answer(p.fence.adopt([]))
-        await _forget_outcomes(p)
-        await _forget_consumers(p)
+        if (now := p.now_ms() // OUTCOME_PERIOD_MS) != period:
+            period = now
+            await _forget_outcomes(p, period)
+        if time.monotonic() - looked_s > GONE_MS / 1000:
+            looked_s = time.monotonic()
+            await _forget_consumers(p)
         if await _made_anew(p):
             p.lose(Rewound())
             return
         cursor = await _find_removed(p, cursor)
 
 
-async def _forget_outcomes(p: Partition) -> None:
+async def _forget_outcomes(p: Partition, period: int) -> None:
     """P31: past periods go by UNLINK, which blocks nobody; their TTL is the net."""
-    period = p.now_ms() // OUTCOME_PERIOD_MS
     await p.ask("UNLINK", p.keys.outcomes(period - 2), p.keys.outcomes(period - 3))
 
 

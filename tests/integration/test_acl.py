@@ -174,7 +174,7 @@ async def full(url: str, admin: Redis) -> None:
     admin.config_set("maxmemory", 1)
     router = await Router(url).open()
     try:
-        assert await router.run("renew", [PARTS[0].lease], "nobody's", 1000) == [b"fenced"]
+        assert await router.run("renew", [PARTS[0].lease], 1000, "nobody's", 0) == [b"fenced"]
     finally:
         await router.close()
         admin.config_set("maxmemory", 0)

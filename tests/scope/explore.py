@@ -186,10 +186,12 @@ class Explorer:
             yield local("wakes", "wake", due)
         if not w.busy and (fewer := left.less("releases")):
             yield local("releases", "release", fault=True, left=fewer)
-        if not w.busy and own == w.token and int(lease["call"]) < w.number:
-            yield local("sweeps", "sweep")  # which tells an idle owner that its store was set back
-        if own != w.token or lease.get("deadline") == "0":
-            yield self._call(world, f"{w.name}: renews", renew(w), lambda answer: {})
+        set_back = not w.busy and own == w.token and int(lease["call"]) < w.number  # an idle owner learns it by its renewal
+        if set_back or own != w.token or lease.get("deadline") == "0":
+            yield self._call(
+                world, f"{w.name}: renews", renew(w),
+                lambda answer: {"workers": world.worker(i, step(w, "over")).workers} if answer == [b"rewound"] else {},
+            )  # fmt: skip
 
     def _of_time(self, world: World) -> Iterator[Choice]:
         s, lease = world.state, world.state.hash("lease")

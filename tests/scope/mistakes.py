@@ -46,7 +46,7 @@ MISTAKES = {
     ),
     "renewal-without-token": Mistake(
         "P1", "anybody renews a lease",
-        Broken("renew", "if held[1] ~= token then return { 'fenced' } end", ""), ADD_ADD, Faults(lapses=1), 2,
+        Broken("renew", "held[1] ~= ARGV[2 * i]", "false"), ADD_ADD, Faults(lapses=1), 2,
     ),
     "release-without-token": Mistake(
         "P1", "anybody releases a partition",

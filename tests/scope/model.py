@@ -36,7 +36,7 @@ class Call(NamedTuple):
 
     @property
     def token(self) -> str:
-        return str(self.args[0])
+        return str(self.args[1 if self.script == "renew" else 0])
 
     @property
     def number(self) -> int:
@@ -263,10 +263,6 @@ def _wake(w: Worker, ids: Sequence[tuple[str, str]]) -> None:
     _send(w, "wake", [("wake", id, key, ()) for id, key in ids], then=("wake", tuple(key for _, key in ids)))
 
 
-def _sweep(w: Worker) -> None:
-    _send(w, "adopt", [], then=("",))
-
-
 def _release(w: Worker) -> None:
     w.sent += (Call("release", (KEYS.lease,), (w.token, "news", KEYS.number), ("",)),)
     _over(w)
@@ -400,8 +396,8 @@ def _woke(w: Worker, answer: Any, keys: Sequence[str]) -> None:
 
 
 _EVENTS = {
-    "acquire": _acquire, "read": _read, "effect": _effect, "park": _park_youngest, "wake": _wake, "sweep": _sweep, "release": _release,
-    "reply": _reply,
+    "acquire": _acquire, "read": _read, "effect": _effect, "park": _park_youngest, "wake": _wake, "release": _release,
+    "reply": _reply, "over": lambda w: _over(w),
 }  # fmt: skip
 _ANSWERS = {
     "acquire": _acquired, "load": _loaded, "fetch": _fetched, "peek": _peeked, "start": _started, "record": _recorded,
@@ -589,4 +585,5 @@ def cancel(id: str, key: str) -> Call:
 
 
 def renew(w: Worker) -> Call:
-    return Call("renew", (KEYS.lease,), (w.token, LEASE_MS))
+    """By its life's connection, as what was answered there and then."""
+    return Call("renew", (KEYS.lease,), (LEASE_MS, w.token, 0 if w.sent else w.number))

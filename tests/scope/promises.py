@@ -111,6 +111,8 @@ def of_call(before: State, call: Call, answer: Any, s: State) -> Iterator[str]:
             yield f"{call.script} of {call.token} was not fenced: {word}"
         if current and number is not None and number > int(lease["call"]) + 1 and word != b"rewound":
             yield f"{call.script} {number} came after {lease['call']} and was not refused: {word}"
+        if call.script == "renew" and current and (call.args[2] > int(lease["call"])) != (word == b"rewound"):
+            yield f"a renewal said {word} where {call.args[2]} calls were answered and the store has {lease['call']}"
         if word in (b"fenced", b"rewound"):
             return
     elif call.script == "acquire" and answer[0] == b"done":

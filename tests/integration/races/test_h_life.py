@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from statemq.config import WorkerSettings
 from statemq.keys import PartitionKeys
 from statemq.store import lease
+from statemq.store.fence import Fence
 from statemq.worker.life import Life
 
 HERE, THERE = PartitionKeys("n", "m", 0), PartitionKeys("n", "m", 1)
@@ -54,16 +57,17 @@ async def test_a_node_that_is_away_does_not_stop_the_renewals_of_the_others(monk
     by one call at a time."""
     asked: list[PartitionKeys] = []
 
-    async def renew(router: Any, keys: PartitionKeys, token: str, lease_ms: int) -> tuple[bool, bool]:
+    async def renew(router: Any, tenures: Sequence[Fence], lease_ms: int) -> list[bool]:
+        (keys,) = [fence.keys for fence in tenures]
         asked.append(keys)
         if keys is THERE:
             await asyncio.Event().wait()
-        return True, False
+        return [False]
 
     monkeypatch.setattr(lease, "renew", renew)
-    one = life(Hears())
-    one.tokens = {HERE: "t", THERE: "t"}
-    async with running(one._renewals(None)):  # type: ignore[arg-type]
+    one, router = life(Hears()), SimpleNamespace(cluster=True)
+    one.tenures = [Fence(router, keys, "t", "w") for keys in (HERE, THERE)]  # type: ignore[arg-type]
+    async with running(one._renewals(router)):  # type: ignore[arg-type]
         await asyncio.sleep(0.5)
     assert asked.count(HERE) >= 5
     assert asked.count(THERE) == 1
