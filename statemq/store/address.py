@@ -29,6 +29,9 @@ class Sentinels(msgspec.Struct, frozen=True):
     username: str = ""
     password: str = ""
 
+    def __repr__(self) -> str:
+        return f"Sentinels({self.service!r}, {self.places})"
+
 
 class Address(msgspec.Struct, frozen=True):
     """One server. ``path`` is a unix socket's; else ``host`` and ``port``, which ``sentinels`` know, if there are any.

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from redis.crc import key_slot
 
-from statemq.errors import RedisAway, StatemqError
+from statemq.errors import RedisAway
 from statemq.store import address
 from statemq.store.scripts import Scripts
 from statemq.store.sentinel import Watch
 from statemq.store.wire import Reply, ReplyError, Wire, refused, swallow
 
 FOLLOW_S = 0.5
-"""How often sentinels are asked for the primary, and a cluster who has the slots of a node that is away, or that sent us elsewhere."""
+"""How often a cluster is asked who has the slots of a node that is away, or that sent us elsewhere."""
 
 SURVEY_S = 5.0
 """How often it is asked in quiet times: who only subscribes is not sent anywhere by a node that became a replica."""
@@ -52,7 +51,7 @@ class Router:
             await self._learn(home)
             for wire in list(self._wires.values()):
                 await wire.connected(self._timeout_s)
-        except StatemqError:
+        except BaseException:
             await self.close()
             raise
         return self
@@ -60,10 +59,10 @@ class Router:
     async def close(self) -> None:
         if self._following is not None:
             self._following.cancel()
-        for wire in [*self._wires.values(), *self._extra]:
-            await wire.close()
         if self._watch is not None:
             await self._watch.close()
+        for wire in [*self._wires.values(), *self._extra]:
+            await wire.close()
 
     @property
     def home(self) -> Wire:
@@ -146,22 +145,20 @@ class Router:
         """The address of a server to begin with."""
         if self.address.sentinels is None:
             return self.address
-        self._watch = Watch(self.address, self.address.sentinels)
+        self._watch = Watch(self.address, self.address.sentinels, self._follow_primary)
         try:
-            primary = await self._watch.primary_within(timeout_s)
+            return await self._watch.open(timeout_s)
         except ConnectionError as error:
             raise RedisAway(f"no Redis answers at {self.address} ({error}); start one or give its URL") from error
-        self._following = asyncio.get_running_loop().create_task(self._follow_primary(self._watch))
-        return primary
 
-    async def _follow_primary(self, watch: Watch) -> None:
+    def _follow_primary(self, primary: address.Address) -> None:
         """A failover: all goes to the new primary from now on, byte for byte and in order (P2), also when the old one still answers."""
-        while True:
-            await asyncio.sleep(FOLLOW_S)
-            with contextlib.suppress(ConnectionError):
-                primary = await watch.primary()
-                for wire in [*self._wires.values(), *self._extra]:
-                    wire.move(primary)
+        for wire in [*self._wires.values(), *self._extra] if not self.cluster else []:
+            wire.move(primary)
+
+    async def is_current(self, server: address.Address) -> bool:
+        """Whether this is still the server to ask, by fresh word of the sentinels: who is missing on a former primary has moved on."""
+        return self._watch is None or await self._watch.look() == server
 
     async def _learn(self, wire: Wire) -> None:
         """Reads which node holds which slot, if this is a cluster."""

@@ -266,8 +266,11 @@ class Wire(asyncio.Protocol):
             dialing.cancel()
         if not ended:
             await asyncio.wait([dialing])  # nothing of it may come into the next connection
+            dialing.cancelled() or dialing.exception()
+        else:
+            dialing.result()
+        if self._moved.is_set():  # also in the very turns in which the connection came about
             raise ConnectionError(f"{a.host}:{a.port} is left for another server")
-        dialing.result()
 
     async def _log_in(self) -> None:
         a = self.address

@@ -253,7 +253,7 @@ class Life:
         for pair in pairs:
             by_slot[pair[0].tag if router.cluster else ""].append(pair)
         for group in by_slot.values():
-            generation = wire.generation
+            generation, server = wire.generation, wire.address
             try:
                 counts = await wire.call("PUBSUB", "SHARDNUMSUB", *(p.alive_channel(owner) for p, owner in group))
             except ReplyError as error:
@@ -262,6 +262,9 @@ class Life:
                 return
             if wire.generation != generation:
                 return
+            gone = any(not n and self._seen_alive.get(pair) == (wire, generation) for pair, n in zip(group, counts[1::2], strict=True))
+            if gone and (not await router.is_current(server) or wire.generation != generation):
+                return  # they followed a failover before us
             for pair, n in zip(group, counts[1::2], strict=True):
                 if n:
                     self._seen_alive[pair] = (wire, generation)

@@ -19,8 +19,6 @@ from statemq.errors import RedisAway
 from statemq.server import EmbeddedServer
 from statemq.server.binary import find_server
 from statemq.server.host import free_port
-from statemq.store.address import Address
-from statemq.store.sentinel import Watch
 from tests.chaos.conftest import Report
 from tests.faults.crew import ENDS_WITHIN_S, Load, crew, goes_on, log_of
 from tests.faults.tally import Tally
@@ -141,26 +139,6 @@ async def test_who_gets_no_primary_is_told_which_service(service: Service) -> No
     with pytest.raises(RedisAway, match=r"no Redis answers at redis\+sentinel://127.0.0.1:\d+/cellar .*no sentinel knows cellar"):
         async with Client(f"redis+sentinel://user:secret@127.0.0.1:{service.ports[0]}/cellar"):
             pass
-
-
-async def test_a_replica_is_not_taken_for_the_primary(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sentinel that is behind names a server that is no primary (yet, or any more): nothing is sent there, and the next answer counts."""
-    named: list[int] = []
-
-    async def behind(watch: Watch) -> Address:
-        found = await primary(watch)
-        if len(named) < 2:
-            named.append(service.servers[1].port)
-            return found.at("127.0.0.1", named[-1])
-        return found
-
-    primary = Watch.primary
-    monkeypatch.setattr(Watch, "primary", behind)
-    async with Client(service.url, machines=[Tally]) as client:
-        await client.send(Tally.ping("a"))
-        assert len(named) == 2 and await client.queue(Tally)
-    with Redis.from_url(service.servers[0].url) as redis:
-        assert redis.exists("statemq:machines")
 
 
 async def test_sentinels_and_servers_have_passwords_of_their_own(tmp_path: Path) -> None:

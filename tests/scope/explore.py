@@ -296,9 +296,10 @@ class Explorer:
         return found
 
     def _finished(self, world: World) -> bool:
-        """Nothing is left to do but what goes wrong."""
+        """Nothing is left to do but what goes wrong. An owner that has just come serves what is ready, be it ended, when it has read on."""
         s = world.state
-        return world.sent == len(self.plan) and not s.accepted and not s.stream and all(not w.sent and not w.ended for w in world.workers)
+        done = world.sent == len(self.plan) and not s.accepted and not s.stream and not s.zset("ready")
+        return done and all(not w.sent and not w.ended for w in world.workers)
 
 
 def _way(parents: list[tuple[int, str]], at: int) -> list[str]:

@@ -31,7 +31,7 @@ class Node:
     """A wire whose PUBSUB answers as it is told."""
 
     def __init__(self, subscribers: int) -> None:
-        self.generation, self.subscribers, self.asked = 1, subscribers, 0
+        self.generation, self.subscribers, self.asked, self.address = 1, subscribers, 0, None
 
     async def call(self, *args: str) -> list[Any]:
         self.asked += 1
@@ -111,3 +111,6 @@ async def test_a_node_that_is_away_does_not_stop_the_looks_at_the_others() -> No
 
 class _Single:
     cluster = False
+
+    async def is_current(self, server: object) -> bool:
+        return True

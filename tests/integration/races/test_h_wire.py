@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from pathlib import Path
 
 import pytest
 
+from statemq.server import EmbeddedServer
 from statemq.store import address
 from statemq.store.wire import Wire
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("says_more", [False, True])
@@ -62,3 +65,22 @@ async def test_a_host_that_does_not_even_refuse_is_left_at_once_when_the_server_
             assert await asyncio.wait_for(answer, 20) == b"hello"
         finally:
             await wire.close()
+
+
+async def test_a_move_in_the_turns_in_which_a_connection_comes_about_counts(url: str, tmp_path: Path) -> None:
+    """It found no transport to drop, and the dial was over: the wire stayed at the old server, beside others at the new one (P2)."""
+    new, stuck = address.parse(url), list[int]()
+    with EmbeddedServer(tmp_path / "old") as old:
+        for turns in range(20):
+            wire = Wire(new.at("127.0.0.1", old.port)).open()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            wire.move(new)
+            await wire.connected(20)
+            if wire.address.port != int((await wire.call("CONFIG", "GET", "port"))[1]):
+                await wait_until(lambda wire=wire: not wire.up, 5)  # type: ignore[misc]
+                await wire.connected(20)
+            if new.port != int((await wire.call("CONFIG", "GET", "port"))[1]):
+                stuck.append(turns)
+            await wire.close()
+    assert not stuck
