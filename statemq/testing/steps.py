@@ -12,7 +12,7 @@ from statemq.testing.view import CLOCK_MS, View
 
 def steps(view: View) -> Iterator[str]:
     """11: each recorded step ran; it has one record; it ran again only under another tenure (its owner had died, fallen silent, been set
-    back), and after its record stood only in a process that owned nothing any more."""
+    back) or beside a process that owned nothing any more and did not know it, and after its record stood only in such a process."""
     recorded: dict[tuple[str, str], Record] = {}
     for rows in view.audit.values():
         found = [row for row in rows if isinstance(row, Record)]
@@ -31,7 +31,8 @@ def steps(view: View) -> Iterator[str]:
             yield f"step {step} ran of {id}, which nobody sent"
         partition = view.partition_of(id)
         for before, after in itertools.pairwise(of_step):
-            if not _changed(view, partition, before, after) and not _stale(view, partition, after):
+            stale = _stale(view, partition, before) or _stale(view, partition, after)
+            if not stale and not _changed(view, partition, before, after):
                 yield f"step {step} of {id} ran in {before.pid} and again in {after.pid}, within one tenure"
         stands = recorded.get((id, step))
         for run in of_step:

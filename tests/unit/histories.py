@@ -138,6 +138,14 @@ class World:
 
     def steps(self, id: str, partition: int) -> None:
         for step in ("first", "second"):
+            if self.dice.random() < 0.1:  # another took over a while ago, and the former owner, which does not know yet, comes first
+                former = self.tokens[partition][1]
+                self.take_over(partition)
+                for _ in range(20):
+                    self.tick()
+                self.lines.append(Effect(id, step, PID[former], self.now_s))
+                for _ in range(20):
+                    self.tick()
             self.lines.append(Effect(id, step, PID[self.tokens[partition][1]], self.now_s))
             if self.dice.random() < 0.2:  # its worker dies before the record
                 self.tick()

@@ -234,8 +234,10 @@ def another_answer_later(dice: random.Random, lines: list[Line]) -> None:
 
 
 def step_run_twice(dice: random.Random, lines: list[Line]) -> None:
-    """Within one tenure, before its record stood."""
-    run = min((some(dice, lines, Effect), *(e for e in lines if isinstance(e, Effect))), key=lambda e: e.at_s)
+    """Within one tenure, before its record stood: by the owner who recorded it."""
+    owner = {(r.id, r.step): {"w0": 100, "w1": 101}[r.token.split(".")[1]] for r in lines if isinstance(r, Record)}
+    own = [e for e in lines if isinstance(e, Effect) and owner.get((e.id, e.step)) == e.pid]
+    run = min((some(dice, own, Effect), *own), key=lambda e: e.at_s)
     lines.append(Effect(run.id, run.step, run.pid, run.at_s + 0.001))
 
 
