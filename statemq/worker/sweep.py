@@ -17,7 +17,7 @@ from statemq.store.fence import Rewound
 from statemq.store.wire import ReplyError
 from statemq.worker.partition import Partition
 
-EVERY_S = 12.0
+EVERY_S = 15.0
 """How often a partition is swept, about."""
 
 SLICE = 200
