@@ -156,12 +156,9 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 def shown(url: str) -> str:
     """What may be said of a Redis URL: not its user and password, nor its options, which can hold them too."""
     body, _, options = url.partition("?")
-    scheme, _, rest = body.partition("://")
-    hosts, slash, _ = rest.partition("/")
-    lists = scheme.endswith("+sentinel") and slash and all(":" not in h or h.rpartition(":")[2].isdecimal() for h in hosts.split(","))
-    if "@" in rest or "@" not in options or lists:
-        return body.split("@")[-1]
-    return url.split("@")[-1].split("?")[0]  # a "?" in the password
+    if "@" in options:  # a "?" in a password, or an "@" in an option: there is no telling where a secret ends
+        return url.partition("://")[0] + "://…"
+    return body.split("@")[-1]
 
 
 def check_namespace(namespace: str) -> str:

@@ -17,9 +17,6 @@ Place = tuple[str, int]
 
 SENTINEL_PORT = 26379
 
-TLS_AT_LEAST = ssl.TLSVersion.TLSv1_2
-"""Older versions of Python leave it to the library."""
-
 
 class Sentinels(msgspec.Struct, frozen=True):
     """Who knows the primary of ``service``, and how to be let in there; TLS is the service's."""
@@ -72,7 +69,7 @@ class Address(msgspec.Struct, frozen=True):
         if not self.tls:
             return None
         context = ssl.create_default_context(cafile=self.ca_certs or None)
-        context.minimum_version = TLS_AT_LEAST
+        context.minimum_version = ssl.TLSVersion.TLSv1_2  # older versions of Python leave it to the library
         if self.certfile:
             context.load_cert_chain(self.certfile, self.keyfile or None)
         return context

@@ -17,7 +17,7 @@ LIVE_MS = 3_500
 """A worker counts in the shares while its last life sign is younger than this."""
 
 FORGET_MS = 3_600_000
-"""A silent worker leaves the registry after an hour."""
+"""A worker that has been silent for an hour leaves the registry when another joins."""
 
 
 class Held(msgspec.Struct, frozen=True):

@@ -153,8 +153,9 @@ class Router:
 
     def _follow_primary(self, primary: address.Address) -> None:
         """A failover: all goes to the new primary from now on, byte for byte and in order (P2), also when the old one still answers."""
-        for wire in [*self._wires.values(), *self._extra] if not self.cluster else []:
-            wire.move(primary)
+        if not self.cluster:
+            for wire in [*self._wires.values(), *self._extra]:
+                wire.move(primary)
 
     async def is_current(self, server: address.Address) -> bool:
         """Whether this is still the server to ask, by fresh word of the sentinels: who is missing on a former primary has moved on."""

@@ -262,12 +262,9 @@ class Wire(asyncio.Protocol):
             await asyncio.wait([dialing, moved], return_when=asyncio.FIRST_COMPLETED)
         finally:
             moved.cancel()
-            ended = dialing.done()
-            dialing.cancel()
-        if not ended:
-            await asyncio.wait([dialing])  # nothing of it may come into the next connection
-            dialing.cancelled() or dialing.exception()
-        else:
+            dialing.cancel()  # no effect if it has ended
+        await asyncio.wait([dialing])  # nothing of it may come into the next connection
+        if not dialing.cancelled():
             dialing.result()
         if self._moved.is_set():  # also in the very turns in which the connection came about
             raise ConnectionError(f"{a.host}:{a.port} is left for another server")

@@ -262,15 +262,14 @@ class Life:
                 return
             if wire.generation != generation:
                 return
-            gone = any(not n and self._seen_alive.get(pair) == (wire, generation) for pair, n in zip(group, counts[1::2], strict=True))
-            if gone and (not await router.is_current(server) or wire.generation != generation):
+            subscribed = dict(zip(group, counts[1::2], strict=True))
+            silent = [pair for pair, n in subscribed.items() if not n and self._seen_alive.get(pair) == (wire, generation)]
+            if silent and (not await router.is_current(server) or wire.generation != generation):
                 return  # they followed a failover before us
-            for pair, n in zip(group, counts[1::2], strict=True):
-                if n:
-                    self._seen_alive[pair] = (wire, generation)
-                elif self._seen_alive.get(pair) == (wire, generation):
-                    del self._seen_alive[pair]
-                    self._tell(self._hears.heard_silent, *pair)
+            self._seen_alive |= {pair: (wire, generation) for pair, n in subscribed.items() if n}
+            for pair in silent:
+                self._seen_alive.pop(pair, None)
+                self._tell(self._hears.heard_silent, *pair)
         if len(self._seen_alive) > 4 * len(self._all):
             current = set(self.owners.items())
             self._seen_alive = {pair: g for pair, g in self._seen_alive.items() if pair in current}

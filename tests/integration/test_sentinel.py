@@ -256,14 +256,14 @@ async def test_a_worker_that_followed_a_failover_first_is_not_dead(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("redis+sentinel://h1:1,h2/shop?sentinel_username=u&sentinel_password=a@secret", "redis+sentinel://h1:1,h2/shop"),
+        ("redis+sentinel://h1:1,h2/shop?sentinel_username=u&sentinel_password=a@secret", "redis+sentinel://…"),
         ("redis+sentinel://user:secret@h1:1/shop?sentinel_password=secret", "h1:1/shop"),
-        ("redis+sentinel://user:secret?secret@h1:1/shop", "h1:1/shop"),
-        ("redis://user:sec?ret@h:1/0", "h:1/0"),
-        ("redis://h:1/0?ssl_ca_certs=/a@b", "redis://h:1/0"),
+        ("redis+sentinel://user:secret?secret@h1:1/shop", "redis+sentinel://…"),
+        ("redis://user:s@c?ret@h:1/0", "redis://…"),
+        ("redis://h:1/0?ssl_ca_certs=/ca.pem", "redis://h:1/0"),
     ],
 )
 def test_neither_login_is_shown(given: str, said: str) -> None:
-    assert shown(given) in (said, "b" if "a@b" in given else said)
+    assert shown(given) == said
     if "?sentinel" in given:
         assert "secret" not in repr(parse(given)) + repr(parse(given).sentinels)
