@@ -158,7 +158,8 @@ class Router:
                 wire.move(primary)
 
     async def is_current(self, server: address.Address) -> bool:
-        """Whether this is still the server to ask, by fresh word of the sentinels: who is missing on a former primary has moved on."""
+        """Whether this is still the server to ask, by fresh word of the sentinels: who is missing on a former primary has moved on. Not
+        if none of them answers: who is silent then is left to its lease."""
         return self._watch is None or await self._watch.look() == server
 
     async def _learn(self, wire: Wire) -> None:

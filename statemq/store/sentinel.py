@@ -68,9 +68,9 @@ class Watch:
         return self.primary
 
     async def look(self) -> Address | None:
-        """The primary, by answers that are younger than this question; who does not answer in time is left out."""
-        await asyncio.gather(*(self._ask(n) for n in range(len(self._wires))))
-        return self.primary
+        """The primary, by answers that are younger than this question; who does not answer in time is left out. None if nobody does."""
+        answered = await asyncio.gather(*(self._ask(n) for n in range(len(self._wires))))
+        return self.primary if any(answered) else None
 
     async def close(self) -> None:
         for task in self._following:
@@ -87,7 +87,8 @@ class Watch:
             await self._ask(n)
             await asyncio.sleep(AGAIN_S if self.primary is None else FOLLOW_S)
 
-    async def _ask(self, n: int) -> None:
+    async def _ask(self, n: int) -> bool:
+        """Whether it has answered."""
         wire = self._wires[n].open()
         # MASTER alone tells the former address under the new epoch until all replicas follow; in this order the address is never older
         asked = [wire.call("SENTINEL", what, self._name) for what in ("MASTER", "GET-MASTER-ADDR-BY-NAME")]
@@ -101,10 +102,13 @@ class Watch:
             self._heard[n] = (epoch, (host.decode(), int(port)))
         except Exception as error:  # noqa: BLE001 - whatever it answered, or did not: the others are asked, and it is asked again
             await self._forget(n, wire, error)
+            answered = False
         else:
             self._troubles.pop(n, None)
             self._weigh()
+            answered = True
         self._answered.set()
+        return answered
 
     async def _forget(self, n: int, wire: Wire, error: Exception) -> None:
         self._heard.pop(n, None)
