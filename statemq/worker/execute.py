@@ -265,7 +265,8 @@ class Attempt:
         while True:
             tries += 1
             try:
-                return StepRecord(result=encode_result(field, await bounded(field, self._call(fn, args), timeout_ms)))
+                work = self._call(fn, args)
+                return StepRecord(result=encode_result(field, await (work if timeout_ms is None else bounded(field, work, timeout_ms))))
             except Fail as error:
                 return StepRecord(error=last_error(error))
             except TooLarge:

@@ -7,24 +7,19 @@ on its way (P12, P13). ``prepare`` says what comes next, ``run`` runs it; the re
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from statemq.codec import encode
-from statemq.errors import Reject
-from statemq.retry import next_ms
 from statemq.store.commands import Queued, from_element
 from statemq.store.commit import Ended
-from statemq.store.fence import Closed, TenureOver
-from statemq.worker import tell
+from statemq.store.fence import Closed
+from statemq.worker import endings
 from statemq.worker.bury import bury, look_into
 from statemq.worker.execute import Attempt, Pure
 from statemq.worker.journal import asked_to_stop, inbox_head, peek
-from statemq.worker.judge import Doomed, Run, Snapshot, cancelled, conclude, describe, ends, judge, policy, refusal, trace_of
+from statemq.worker.judge import Doomed, Run, Snapshot, cancelled, conclude, describe, judge, trace_of
 
 if TYPE_CHECKING:
     from statemq.worker.partition import Partition
@@ -34,10 +29,6 @@ CHAIN = 64
 
 CONFLICTS = 3
 """Conflicts in a row that halt a key (P20)."""
-
-
-class Undone(Exception):
-    """What this stood on was not applied: it is to run again."""
 
 
 class Job(msgspec.Struct, eq=False):
@@ -201,13 +192,13 @@ class Lane:
                     ended, snap = self._call(c, verdict)
                 except BaseException as error:  # noqa: BLE001 - the user's code: its error is the command's, never the worker's
                     self._put_back(commands[i + 1 :])
-                    self._own(self._undoable(c, self._after_error(c, verdict, error)))
+                    self._own(endings.undoable(self, c, endings.after_error(self, c, verdict, error)))
                     return
                 self.end(ended, snap)
                 continue
             if isinstance(verdict, Doomed):
                 self._put_back(commands[i + 1 :])
-                self._own(self._undoable(c, self._doom(c, verdict)))
+                self._own(endings.undoable(self, c, endings.doomed(self, c, verdict)))
                 return
             self.end(verdict, self.snap)
         p.slots.end(self)
@@ -231,7 +222,7 @@ class Lane:
             self.partition.spawn(self._ask_cancel(self.attempt))
         if self.partition.crowded:
             self._park_unparked()
-        self._own(self._undoable(c, self._run_attempt(self.attempt, c, run)))
+        self._own(endings.undoable(self, c, endings.run_attempt(self, self.attempt, c, run)))
 
     def _own(self, work: Any) -> None:
         """The lane is occupied until ``work`` is over; the slot goes back with it."""
@@ -243,124 +234,6 @@ class Lane:
         self.partition.slots.end(self)
         self._rebuild()
         self.offer()
-
-    async def _undoable(self, c: Queued, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Undone:
-            self.redo.append(c)
-        except TenureOver:
-            raise
-        except Exception as error:  # noqa: BLE001 - what the user's code gave cannot be carried out: its command ends all the same (I6)
-            doom = Doomed(f"how it went cannot be stored: {describe(error)}"[:2000], "internal", type(error).__name__, trace_of(error))
-            await bury(self.partition, c, doom, self.snap)
-
-    async def _run_attempt(self, attempt: Attempt, c: Queued, run: Run) -> None:
-        p = self.partition
-        tell.started(p, c, attempt.recorded)
-        if p.crash is not None:
-            p.crash.started(c.id, c.crashes, f"{p.spec.name}/{c.key} {c.transition}")
-        try:
-            result = await attempt.body()
-            if p.crash is not None:
-                p.crash.ending(c.id)
-            if attempt.stopped is None:
-                ended, snap = conclude(p.spec, self.snap, c, run, result)
-                ended.command.journalled = c.journalled
-                self.end(ended, snap, attempt)
-                return
-        except BaseException as error:  # noqa: BLE001 - the user's code, or our own closing of it
-            if attempt.stopped is None:
-                await self._after_error(c, run, error)
-                return
-        # stopped by us: whatever the body did with it, the reason decides
-        if p.crash is not None:
-            p.crash.dropped(c.id)
-        reason = attempt.stopped
-        if reason == "suspend":
-            await self._postpone(c, attempt.due_ms)
-        elif reason == "cancel":
-            await self.settled()
-            self.end(cancelled(self.snap, c), self.snap, attempt)
-        elif reason == "redo":
-            self.redo.append(c)
-        elif reason == "gone":
-            p.let_go(c)
-            look_into(p, c)
-        # "over": the tenure has ended; nothing of it may be written
-
-    async def _after_error(self, c: Queued, run: Run, error: BaseException) -> None:
-        """The attempt raised: the command ends, or waits for its next attempt in its place (I2)."""
-        p = self.partition
-        end = ends(error)
-        if isinstance(end, Reject):
-            await self.settled()
-            self.end(refusal(p.spec, self.snap, c, end.reason, end.code), self.snap)
-            return
-        if end is not None:
-            await self._doom(c, end)
-            return
-        await self.settled()
-        c.attempts += 1
-        wait_ms = next_ms(policy(p.spec, run.case), c.attempts, random.random())  # noqa: S311 - jitter
-        if wait_ms is None:
-            why = f"{describe(error)} (after {c.attempts} attempts)"
-            c.attempts -= 1
-            await self._doom(c, Doomed(why[:2000], "retries", type(error).__name__, trace_of(error)))
-            return
-        tell.retried(p, c, describe(error), wait_ms)
-        fields = [("@attempts", b"%d" % c.attempts), ("@error", describe(error)[:1000].encode(errors="replace"))]
-        c.journalled = True
-        due_ms = p.now_ms() + wait_ms
-        if wait_ms > p.settings.suspend_after_s * 1000 or p.draining:
-            await self._postpone(c, due_ms, fields)
-            return
-        if not c.claimed:
-            p.claim_now(c)
-        answers = [p.batches.record(c, field, value) for field, value in fields]
-        for answer in answers:
-            if await answer is None:
-                p.let_go(c)
-                return
-        c.peeked = False  # the next attempt reads the journal as it stands
-        self.queue.appendleft(c)
-        p.slots.end(self)
-        self.backing_off = True
-        try:
-            await asyncio.sleep(wait_ms / 1000)
-        finally:
-            self.backing_off = False
-            p.slots.free -= 1  # _owned gives it back
-
-    async def _doom(self, c: Queued, doom: Doomed) -> None:
-        await self.settled()
-        p = self.partition
-        if p.spec.on_failure == "pause" and not doom.garbage:
-            fields = [("@error", f"{doom.error}: {doom.reason}".encode(errors="replace")[:4096]), ("@attempts", b"%d" % (c.attempts + 1))]
-            await self._postpone(c, 0, fields, paused=doom.reason[:1000])
-            tell.failing(p, f"{p.spec.name}/{c.key} is paused: {c.transition} failed: {doom.reason}")
-            return
-        await bury(p, c, doom, self.snap)
-
-    async def _postpone(self, c: Queued, due_ms: int, fields: Any = (), paused: str = "") -> None:
-        """The command leaves memory, as its inbox's head, with all that was read of its key behind it (P8)."""
-        await self.settled()
-        p = self.partition
-        behind = [b for b in self.queue if not b.parked]
-        for b in self.queue:
-            p.let_go(b)
-        self.queue.clear()
-        p.let_go(c)
-        self.inbox = self.asleep = True
-        c.journalled = True
-        if c.crashes:
-            fields = [*fields, ("@crashes", b"%d" % c.crashes)]
-        wake = encode({"kind": "wake", "key": c.key, "transition": c.transition}) if not paused else b""
-        answer = await p.postpone(c, fields, behind, due_ms=due_ms, wake_data=wake, paused=paused)
-        if answer != b"asleep":
-            self.asleep, self.loaded = False, False
-        if not paused:
-            tell.waits(p, c, due_ms, left=True)
 
     def end(self, ended: Ended, snap: Snapshot, attempt: Attempt | None = None) -> None:
         """The command has ended: its commit goes with the next call, the tip is its result."""
@@ -376,7 +249,7 @@ class Lane:
     async def settled(self) -> None:
         """Waits until what this lane has ended is committed (P13): effects and ends must not stand on what may be undone.
 
-        Raises Undone when it was not applied, Closed when the tenure is over and nobody will tell.
+        Raises endings.Undone when it was not applied, Closed when the tenure is over and nobody will tell.
         """
         if self.partition.closed:
             raise Closed
@@ -385,7 +258,7 @@ class Lane:
             self.settling.append(waiter)
             await waiter
         if self.broken:
-            raise Undone
+            raise endings.Undone
 
     # -- what the store answered -------------------------------------------------------------------
 

@@ -66,9 +66,7 @@ def encode_result(field: str, result: Any) -> msgspec.Raw:
         raise Fail(f"step {field} returned what JSON cannot hold: {error}", "result") from error
 
 
-async def bounded(field: str, work: Coroutine[Any, Any, Any], timeout_ms: int | None) -> Any:
-    if timeout_ms is None:
-        return await work
+async def bounded(field: str, work: Coroutine[Any, Any, Any], timeout_ms: int) -> Any:
     task = asyncio.ensure_future(work)
     try:
         ended, _ = await asyncio.wait([task], timeout=timeout_ms / 1000)

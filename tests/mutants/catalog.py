@@ -91,7 +91,7 @@ MUTANTS = {
     ),
     "retry-behind-the-others": Mutant(
         "P8", "a command that is tried again goes behind those that came after it",
-        "worker/lane.py", "self.queue.appendleft(c)", "self.queue.append(c)",
+        "worker/endings.py", "lane.queue.appendleft(c)", "lane.queue.append(c)",
         _races("test_p08_order.py::test_a_command_that_is_tried_again_keeps_its_place"),
     ),
     "younger-before-the-inbox": Mutant(

@@ -111,7 +111,7 @@ async def test_an_attempt_whose_tenure_ends_before_it_begins_does_nothing(
 
         def spawned(work: Coroutine[Any, Any, None]) -> object:
             task = spawn(work)
-            if work.__name__ == "_undoable":
+            if work.__name__ == "undoable":
                 made.append(task)
                 partition.lose(Rewound())
             return task
