@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import msgspec
 
+from statemq.codec import duration_ms
 from statemq.config import LIMITS, is_name
-from statemq.errors import DeclarationError
+from statemq.errors import DeclarationError, UsageError
 from statemq.guard import read_guard
 from statemq.handlers import ANY, Query, Transition, Written
 from statemq.operation import UNENCODABLE
@@ -229,17 +230,31 @@ class _Declaration:
                 self.problem(f"{where}: {state} is final, but this leads out of it")
         if written.retry is not None and not isinstance(written.retry, Retry):
             self.problem(f"{where}: retry is a Retry, not {written.retry!r}")
+        pure = not inspect.iscoroutinefunction(written.fn)
         return Case(
             transition=transition,
             fn=written.fn,
-            pure=not inspect.iscoroutinefunction(written.fn),
+            pure=pure,
             has_ctx=signature is not None and signature.has_ctx,
             sources=sources,
             targets=targets,
             guard=None if written.guard is None else read_guard(written.guard, signature, self.at(f"{where}: guard")),
             retry=written.retry,
+            timeout_ms=None if written.timeout is None else self.timeout(where, written.timeout, pure),
             doc=doc(written.fn),
         ), rank
+
+    def timeout(self, where: str, timeout: Any, pure: bool) -> int:
+        """In ms."""
+        if pure:
+            self.problem(f"{where}: timeout is for async def; a plain def runs at once and cannot be stopped")
+        try:
+            ms = duration_ms(timeout) if not isinstance(timeout, str | bool) else 0
+        except (UsageError, TypeError, ValueError):
+            ms = 0
+        if ms == 0:
+            self.problem(f"{where}: timeout is a positive number of seconds or a timedelta, not {timeout!r}")
+        return ms
 
     def query(self, attribute: str, query: Query[Any, Any]) -> QuerySpec | None:
         self.check_name("query", attribute)

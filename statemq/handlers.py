@@ -11,7 +11,7 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVa
 import msgspec
 
 from statemq.command import Command, Declared, check_key
-from statemq.context import Context
+from statemq.context import Context, Duration
 from statemq.errors import UsageError
 from statemq.retry import Retry
 from statemq.spec import TransitionSpec
@@ -36,6 +36,7 @@ class Written(msgspec.Struct, frozen=True, eq=False):
     target: tuple[Any, ...] | None
     guard: Guarded | None
     retry: Any
+    timeout: Any
 
 
 class Transition(Generic[P, R]):
@@ -54,13 +55,21 @@ class Transition(Generic[P, R]):
             raise UsageError(f"transition {self.name or self.cases[0].fn.__name__} belongs to no machine class yet")
         return Command(self.machine, check_key(key), self.spec.name, self.spec.encode_arguments(args, kwargs))
 
-    def when(self, state: States, *, target: States | None = None, guard: Guarded | None = None, retry: Retry | None = None) -> _When[P, R]:
+    def when(
+        self,
+        state: States,
+        *,
+        target: States | None = None,
+        guard: Guarded | None = None,
+        retry: Retry | None = None,
+        timeout: Duration | None = None,
+    ) -> _When[P, R]:
         """The decorated function is what this command does in ``state``; its signature is the same."""
         if self.machine is not None:
             raise UsageError(f"{self.machine.spec.name}.{self.name} is complete: a case stands in the class of its transition")
 
         def add(fn: Callable[..., Any]) -> Any:
-            self.cases.append(Written(fn, each(state), None if target is None else each(target), guard, retry))
+            self.cases.append(Written(fn, each(state), None if target is None else each(target), guard, retry, timeout))
             return fn
 
         return add
@@ -114,6 +123,7 @@ def transition(
     guard: Guarded | None = None,
     name: str | None = None,
     retry: Retry | None = None,
+    timeout: Duration | None = None,
 ) -> _Transition:
     """Declare a transition: ``async def`` or, for a pure one, ``def``, with ``(self, ctx, **typed arguments)``.
 
@@ -121,12 +131,15 @@ def transition(
     instance stays. ``guard`` is called with ``self`` and the arguments it names and must be pure: a false answer
     refuses the command with the first line of its docstring, ``Reject`` with its own words. ``name`` is the
     command's name on the wire, the method's unless given. A pure ``def`` may leave out ``ctx``.
+
+    ``retry`` for attempts that raise, the machine's unless given. ``timeout``, in seconds or a timedelta, is what one attempt of an
+    ``async def`` may take, beside ``ctx.sleep`` and waiting for Redis; then it is cancelled, and that counts as an error (TimeoutError).
     """
 
     sources, targets = each(source), None if target is None else each(target)
 
     def declare(fn: Callable[..., Any]) -> Any:
-        return Transition(Written(fn, sources, targets, guard, retry), name)
+        return Transition(Written(fn, sources, targets, guard, retry, timeout), name)
 
     return declare
 

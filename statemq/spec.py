@@ -27,6 +27,8 @@ class Case(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """None: the instance stays in its state."""
     guard: Guard | None
     retry: Retry | None
+    timeout_ms: int | None
+    """What one attempt may take, beside what it sleeps."""
     doc: str
 
     def refused(self, instance: Any, arguments: Mapping[str, Any]) -> Reject | None:

@@ -43,7 +43,7 @@ async def undoable(lane: Lane, c: Queued, work: Coroutine[Any, Any, None]) -> No
 
 
 async def run_attempt(lane: Lane, attempt: Attempt, c: Queued, run: Run) -> None:
-    p = lane.partition
+    p, where = lane.partition, None
     tell.started(p, c, attempt.recorded)
     if p.crash is not None:
         p.crash.started(c.id, c.crashes, f"{p.spec.name}/{c.key} {c.transition}")
@@ -60,6 +60,7 @@ async def run_attempt(lane: Lane, attempt: Attempt, c: Queued, run: Run) -> None
         if attempt.stopped is None:
             await after_error(lane, c, run, error)
             return
+        where = error.__traceback__
     # stopped by us: whatever the body did with it, the reason decides
     if p.crash is not None:
         p.crash.dropped(c.id)
@@ -69,6 +70,9 @@ async def run_attempt(lane: Lane, attempt: Attempt, c: Queued, run: Run) -> None
     elif reason == "cancel":
         await lane.settled()
         lane.end(cancelled(lane.snap, c), lane.snap, attempt)
+    elif reason == "late":
+        late = TimeoutError(f"{c.transition} did not end within {run.case.timeout_ms} ms")
+        await after_error(lane, c, run, late.with_traceback(where))
     elif reason == "redo":
         lane.redo.append(c)
     elif reason == "gone":

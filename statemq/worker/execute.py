@@ -15,8 +15,8 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from statemq.config import LIMITS
 from statemq.context import Context
@@ -25,6 +25,7 @@ from statemq.retry import Retry, next_ms
 from statemq.store.commands import Queued
 from statemq.worker import tell
 from statemq.worker.judge import Run, describe, text_of
+from statemq.worker.limit import TimeLimit
 from statemq.worker.step import (
     StepError,
     StepRecord,
@@ -43,6 +44,8 @@ from statemq.worker.step import (
 
 if TYPE_CHECKING:
     from statemq.worker.lane import Lane
+
+R = TypeVar("R")
 
 _UUIDS = uuid.UUID("6f1f0a52-6a6b-4c0e-9f0a-3f5d1c1f7a10")
 _log = logging.getLogger("statemq.transition")
@@ -110,7 +113,7 @@ def _uuid(command: Queued, n: int) -> uuid.UUID:
 
 
 class Attempt:
-    """The engine behind a body's ``ctx``. ``stopped``: why we closed it (suspend, cancel, redo, gone, over), or None."""
+    """The engine behind a body's ``ctx``. ``stopped``: why we closed it (suspend, cancel, redo, gone, late, over), or None."""
 
     def __init__(self, lane: Lane, command: Queued, run: Run) -> None:
         self.lane, self.command, self.run = lane, command, run
@@ -138,6 +141,7 @@ class Attempt:
         self._ended = False
         self._regaining: asyncio.Lock | None = None
         self._body: asyncio.Task[Any] | None = None
+        self._limit = None if run.case.timeout_ms is None else TimeLimit(run.case.timeout_ms, functools.partial(self.stop, "late"))
         self.context = Context(self, command.key, command.id, command.attempts + 1)
 
     @property
@@ -155,6 +159,8 @@ class Attempt:
         self._body = asyncio.current_task()
         case = self.run.case
         ctx = (self.context,) if case.has_ctx else ()
+        if self._limit is not None:
+            self._limit.begin()
         try:
             return await case.fn(self.run.instance, *ctx, **self.run.arguments)
         except asyncio.CancelledError:
@@ -163,6 +169,8 @@ class Attempt:
             raise
         finally:
             self._body, self._ended = None, True
+            if self._limit is not None:
+                self._limit.end()
             if not self._has_slot:
                 self.partition.slots.free -= 1  # the lane gives it back
                 self._has_slot = True
@@ -242,7 +250,7 @@ class Attempt:
         self._active += 1
         try:
             if not self._is_clear():
-                await self._clear()
+                await self._untimed(self._clear())
             began_s = time.monotonic()
             made = await self._try(field, fn, args, retry, timeout_ms)
             took_ms = round((time.monotonic() - began_s) * 1000)
@@ -291,6 +299,10 @@ class Attempt:
         result = await asyncio.get_running_loop().run_in_executor(self.partition.threads, call)
         return await result if inspect.isawaitable(result) else result
 
+    def _untimed(self, work: Awaitable[R]) -> Awaitable[R]:
+        """``work`` is not the body's: its time limit does not run meanwhile."""
+        return work if self._limit is None else self._limit.beside(work)
+
     def _is_clear(self) -> bool:
         """``_clear`` has nothing to wait for."""
         return self.lane.is_settled and self.partition.is_confirmed and self.stopped is None
@@ -310,7 +322,7 @@ class Attempt:
         if "@started" not in command.journal:
             started = command.journal["@started"] = b"%d" % self._clock_ms
         command.journalled = True
-        stands = await self.partition.batches.record(command, field, value, started)
+        stands = await self._untimed(self.partition.batches.record(command, field, value, started))
         if stands is None:
             self.stop("gone")
             raise Gone
@@ -323,7 +335,7 @@ class Attempt:
         raw = self.command.journal.get(field)
         if raw is None:
             self._check_room()
-            await self._clear()
+            await self._untimed(self._clear())
             now = partition.now_ms()
             raw = await self._record(field, encode_record(StepRecord(due=now + ms, at=now)))
         self._unread.discard(field)
@@ -357,12 +369,12 @@ class Attempt:
             if self._has_slot and self._active == 0:
                 self._has_slot = False
                 partition.slots.end(self.lane)
-            await asyncio.sleep(left_ms / 1000)
+            await self._untimed(asyncio.sleep(left_ms / 1000))
         if self._has_slot:
             return
         if self._regaining is None:
             self._regaining = asyncio.Lock()
         async with self._regaining:  # two branches that wake at one time need one slot
             if not self._has_slot:
-                await partition.slots.take()
+                await self._untimed(partition.slots.take())
                 self._has_slot = True

@@ -72,7 +72,7 @@ async def test_f04_a_body_that_holds_the_interpreter_s_lock_for_leases(client: C
 
 
 async def test_f05_a_body_that_never_ends_holds_up_no_other_key(client: Client, url: str, namespace: str) -> None:
-    """It can be cancelled. (Only steps have a time limit, ``timeout=``; a body may wait for as long as it likes.)"""
+    """It can be cancelled; ``timeout=`` would end it, too (``test_time_limit``)."""
     async with crew(url, namespace, workers=1, machine=Imp):
         spinning = await client.send(Imp.spins("a"))
         for n in range(30):
