@@ -177,7 +177,8 @@ def in_turn(stage: Stage, work: str, sides: list[Pair]) -> list[list[Round]]:
 
 def rate(name: str, ours: list[Round], raw: list[Round]) -> Figure:
     p50, p99 = middle(r.done.p50_ms for r in ours), middle(r.done.p99_ms for r in ours)
-    total, server, worker, client = (middle(of) for of in zip(*((r.total_us, *map(r.us, (r.server_s, r.worker_s, r.client_s))) for r in ours)))
+    spent = [(r.total_us, r.us(r.server_s), r.us(r.worker_s), r.us(r.client_s)) for r in ours]
+    total, server, worker, client = map(middle, zip(*spent, strict=True))
     cpu = f"{total:.0f} µs CPU a command: server {server:.0f}, worker {worker:.0f}, client {client:.0f}"
     note = f"p50 {p50:.1f} ms, p99 {p99:.1f} ms; {cpu}"
     return Figure(name=name, value=middle_rate(ours), unit="/s", base=middle_rate(raw), against="raw", note=note)

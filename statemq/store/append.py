@@ -30,13 +30,14 @@ Sent = tuple[Draft, Answer]
 
 
 class _Line:
-    """The commands of one partition that are not accepted yet, in their order."""
+    """The commands of one partition that are not accepted yet, in their order, and who sends them."""
 
-    __slots__ = ("gate", "keys", "waiting")
+    __slots__ = ("keys", "task", "waiting")
 
-    def __init__(self, keys: PartitionKeys, gate: _Gate) -> None:
-        self.keys, self.gate = keys, gate
+    def __init__(self, keys: PartitionKeys) -> None:
+        self.keys = keys
         self.waiting: deque[Sent] = deque()
+        self.task: asyncio.Task[None] | None = None
 
     def take(self) -> list[Sent]:
         """What one call can hold; what nobody waits for any more was never sent and is dropped."""
@@ -53,25 +54,12 @@ class _Line:
         return batch
 
 
-class _Gate:
-    """Lines that go together: each time one call of each that has anything, when all of the time before are answered."""
-
-    __slots__ = ("lines", "task")
-
-    def __init__(self) -> None:
-        self.lines: dict[_Line, None] = {}
-        """Those with anything to send."""
-        self.task: asyncio.Task[None] | None = None
-
-
 class Appender:
     """``reply`` is the channel on which the client hears of outcomes."""
 
     def __init__(self, router: Router, catalog: Catalog, *, reply: str, durability: Durability | None = None) -> None:
         self._router, self._catalog, self._reply, self._durability = router, catalog, reply, durability
         self._lines: dict[tuple[str, int], _Line] = {}
-        # in a cluster each partition goes by itself, since one node must not hold up another
-        self._gate = None if router.cluster else _Gate()
         self._clocks: dict[Wire, tuple[int, float]] = {}
         self._loop = asyncio.get_running_loop()
         self._closed = False
@@ -92,18 +80,15 @@ class Appender:
         where = (draft.keys.machine, draft.keys.number)
         line = self._lines.get(where)
         if line is None:
-            line = self._lines[where] = _Line(draft.keys, self._gate or _Gate())
+            line = self._lines[where] = _Line(draft.keys)
         line.waiting.append((draft, answer))
-        gate = line.gate
-        gate.lines[line] = None
-        if gate.task is None:
-            gate.task = self._loop.create_task(self._drain(gate))
+        if line.task is None:
+            line.task = self._loop.create_task(self._drain(line))
 
     async def close(self) -> None:
         """Nothing is sent any more; what was not answered raises RedisAway."""
         self._closed = True
-        gates = {line.gate for line in self._lines.values()}
-        tasks = [gate.task for gate in gates if gate.task is not None]
+        tasks = [line.task for line in self._lines.values() if line.task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -111,31 +96,21 @@ class Appender:
         for line in self._lines.values():
             _fail_all(line.waiting, _closed())
 
-    async def _drain(self, gate: _Gate) -> None:
-        batches: list[tuple[_Line, list[Sent]]] = []
+    async def _drain(self, line: _Line) -> None:
+        batch: list[Sent] = []
         try:
-            while gate.lines:
-                wire = await self._connected(next(iter(gate.lines)).keys)
-                lines, gate.lines = gate.lines, {}
-                batches = [(line, line.take()) for line in lines]
-                await self._send(wire, [(line, batch) for line, batch in batches if batch])
-                for line in lines:
-                    if line.waiting:
-                        gate.lines[line] = None
+            while line.waiting:
+                wire = await self._connected(line.keys)
+                if batch := line.take():
+                    await self._send(wire, line, batch)
         except asyncio.CancelledError:
-            for _, batch in batches:
-                _fail_all(batch, _closed())
+            _fail_all(batch, _closed())
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must be told (I6)
-            for line, batch in batches:
-                _fail_all(batch, said(error, line.keys))
-            for line in self._lines.values():
-                if line.gate is gate:
-                    _fail_all(line.waiting, said(error, line.keys))
-                    line.waiting.clear()
-            gate.lines.clear()
+            _fail_all([*batch, *line.waiting], said(error, line.keys))
+            line.waiting.clear()
         finally:
-            gate.task = None
+            line.task = None
 
     async def _connected(self, keys: PartitionKeys) -> Wire:
         """The partition's wire, up, with its server's clock known."""
@@ -156,46 +131,38 @@ class Appender:
         here_ms = (before + time.time()) * 500
         self._clocks[wire] = (generation, int(seconds) * 1000 + int(micros) / 1000 - here_ms)
 
-    async def _send(self, wire: Wire, batches: list[tuple[_Line, list[Sent]]]) -> None:
+    async def _send(self, wire: Wire, line: _Line, batch: list[Sent]) -> None:
         generation = wire.generation
         now_ms = int(time.time() * 1000 + self._clocks[wire][1])
-        sent = []
-        for line, batch in batches:
-            config = self._catalog.kept(line.keys.machine).config
-            if not _fits(batch, config.partitions):
-                _fail_all(batch, _lost(line.keys))
-                continue
-            for draft, _ in batch:
-                draft.id = draft.id or command_id(line.keys.machine, line.keys.number, now_ms)
-            sent.append((line, batch, config.incarnation, self._run(line.keys, config.incarnation, batch)))
-        wire.flush()
-        late = False
-        for line, batch, incarnation, call in sent:
-            try:
-                answers = _words(await call, batch)
-                if answers is None:
-                    answers = await self._again(line.keys, incarnation, batch)
-                if self._durability is not None:
-                    await self._be_safe(line.keys, answers, self._durability)
-            except (StatemqError, ReplyError) as error:
-                _fail_all(batch, said(error, line.keys))
-                continue
-            again = []
-            for (draft, answer), text in zip(batch, answers, strict=True):
-                if text == b"late" and not draft.retimed and wire.generation == generation:
-                    again.append((draft, answer))
-                else:
-                    try:
-                        settle(draft, answer, text)
-                    except (StatemqError, ValueError) as error:  # an outcome or id that was damaged by hand
-                        fail(answer, ServerError(f"append answered what cannot be read: {error}"))
-            if again:
-                # sent once and refused for its age, so it is nowhere: a clock was changed, and a new id is safe
-                late = True
-                for draft, _ in again:
-                    draft.id, draft.retimed = "", True
-                line.waiting.extendleft(reversed(again))
+        config = self._catalog.kept(line.keys.machine).config
+        if not _fits(batch, config.partitions):
+            _fail_all(batch, _lost(line.keys))
+            return
+        for draft, _ in batch:
+            draft.id = draft.id or command_id(line.keys.machine, line.keys.number, now_ms)
+        try:
+            answers = _words(await self._run(line.keys, config.incarnation, batch), batch)
+            if answers is None:
+                answers = await self._again(line.keys, config.incarnation, batch)
+            if self._durability is not None:
+                await self._be_safe(line.keys, answers, self._durability)
+        except (StatemqError, ReplyError) as error:
+            _fail_all(batch, said(error, line.keys))
+            return
+        late: list[Sent] = []
+        for (draft, answer), text in zip(batch, answers, strict=True):
+            if text == b"late" and not draft.retimed and wire.generation == generation:
+                late.append((draft, answer))
+            else:
+                try:
+                    settle(draft, answer, text)
+                except (StatemqError, ValueError) as error:  # an outcome or id that was damaged by hand
+                    fail(answer, ServerError(f"append answered what cannot be read: {error}"))
         if late:
+            # sent once and refused for its age, so it is nowhere: a clock was changed, and a new id is safe
+            for draft, _ in late:
+                draft.id, draft.retimed = "", True
+            line.waiting.extendleft(reversed(late))
             await self._learn_time(wire)
 
     async def _again(self, keys: PartitionKeys, incarnation: str, batch: list[Sent]) -> list[bytes]:

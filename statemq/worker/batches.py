@@ -1,7 +1,6 @@
 """What a partition's lanes ask of the store, gathered and sent as one call for each kind.
 
-Loads, starts and parks go at the end of the loop's turn, records and commits with the next wave (``waves``), so that batches grow
-with load.
+They go at the end of the loop's turn, a commit when the one before it is answered: so commits grow with load.
 """
 
 from __future__ import annotations
@@ -23,16 +22,15 @@ if TYPE_CHECKING:
     from statemq.worker.execute import Attempt
     from statemq.worker.lane import Job, Lane
     from statemq.worker.partition import Partition
-    from statemq.worker.waves import Waves
+    from statemq.worker.turn import Turn
 
 
 class Batches:
     """Those of one tenure."""
 
-    def __init__(self, partition: Partition, waves: Waves) -> None:
+    def __init__(self, partition: Partition, turn: Turn) -> None:
         self.partition = partition
-        self.wave = waves.wave()
-        self._waves = waves
+        self._turn = turn
         self._claims: list[Job] = []
         self._loads: list[Lane] = []
         self._parks: dict[str, list[Queued]] = {}
@@ -51,12 +49,12 @@ class Batches:
     def claim(self, job: Job) -> None:
         """The job runs once its commands are claimed; or is put back, if the tenure ends before."""
         self._claims.append(job)
-        self._waves.touch(self)
+        self._turn.touch(self)
 
     def load(self, lane: Lane) -> None:
         lane.loading, lane.stale = True, False  # a look from now on may be younger than what is read
         self._loads.append(lane)
-        self._waves.touch(self)
+        self._turn.touch(self)
 
     def park(self, lane: Lane, commands: Sequence[Queued]) -> None:
         if commands:
@@ -66,24 +64,24 @@ class Batches:
                 self._parks[lane.key] = []
                 lane.parking += 1
             self._parks[lane.key] += commands
-            self._waves.touch(self)
+            self._turn.touch(self)
 
     def record(self, c: Queued, field: str, value: bytes, started: bytes = b"") -> asyncio.Future[bytes | None]:
         """The record that stands (this very value if it is this one), or None when the command is gone."""
         answer: asyncio.Future[bytes | None] = self._loop.create_future()
         self._records.append((c.id, field, value, started))
         self._record_answers.append(answer)
-        self._waves.touch(self)
+        self._turn.touch(self)
         return answer
 
     def end(self, ended: Ended, attempt: Attempt | None) -> None:
         self._ended.append(ended)
         if attempt is not None:
             self._ran[ended.command.id] = attempt
-        self._waves.touch(self)
+        self._turn.touch(self)
 
-    def flush(self) -> None:
-        """Sends what cannot wait for the next wave."""
+    def send(self) -> None:
+        """Sends what was gathered."""
         if self.partition.closed:
             self._cancel_records()
             return
@@ -93,15 +91,10 @@ class Batches:
             self._flush_loads()
         if self._claims:
             self._send_claims()
-
-    def send(self) -> list[asyncio.Future[Any]]:
-        """The partition's part of a wave, if any: what is recorded, what has ended, or as much of it as one call holds."""
-        if self.partition.closed:
-            return []
-        sent = self._send_records() if self._records else []
+        if self._records:
+            self._send_records()
         if self._ended and not self._committing:
-            sent.append(self._commit())
-        return sent
+            self._commit()
 
     def close(self) -> None:
         """The tenure is over: nobody gets a record any more, and what was to be claimed goes back into its lane."""
@@ -208,8 +201,7 @@ class Batches:
 
     # -- records -----------------------------------------------------------------------------------
 
-    def _send_records(self) -> list[asyncio.Future[Any]]:
-        sent: list[asyncio.Future[Any]] = []
+    def _send_records(self) -> None:
         records, answers = self._records, self._record_answers
         self._records, self._record_answers = [], []
         at = 0
@@ -221,11 +213,8 @@ class Batches:
                     break
                 n += 1
             batch, waiting = records[at : at + n], answers[at : at + n]
-            call = self.partition.fence.record(batch)
-            self.partition.then(call, functools.partial(self._recorded, batch, waiting), waiting)
-            sent.append(call)
+            self.partition.then(self.partition.fence.record(batch), functools.partial(self._recorded, batch, waiting), waiting)
             at += n
-        return sent
 
     def _recorded(self, batch: list[Record], waiting: list[asyncio.Future[bytes | None]], reply: list[Any]) -> None:
         crash = self.partition.crash
@@ -242,7 +231,8 @@ class Batches:
 
     # -- commits -----------------------------------------------------------------------------------
 
-    def _commit(self) -> asyncio.Future[Any]:
+    def _commit(self) -> None:
+        """As much of what has ended as one call holds."""
         p = self.partition
         suspicious = p.suspects and any(e.command.id in p.suspects for e in self._ended)
         batch = [self._ended.pop(0)] if suspicious else take_batch(self._ended)
@@ -250,7 +240,6 @@ class Batches:
         states, names, args = lay_out(batch, p.keys)
         sent = p.fence.commit(states, names, args, len(batch))
         p.then(sent, functools.partial(self._committed, batch), on_error=functools.partial(self._suspect, batch))
-        return sent
 
     def _suspect(self, batch: list[Ended], error: str) -> None:
         for e in batch:
@@ -273,4 +262,4 @@ class Batches:
             if word == "applied" and (events.followers or events.listeners):
                 tell.ended(p, e, attempt)
         if self._ended:
-            self.wave.waiting[self] = None
+            self._turn.touch(self)

@@ -39,7 +39,7 @@ from statemq.worker.shop import CrashPlan, Shop
 from statemq.worker.slots import Slots
 from statemq.worker.sweep import sweep
 from statemq.worker.timers import Timers
-from statemq.worker.waves import Waves
+from statemq.worker.turn import Turn
 
 SURVEY_S = 3.0
 """How often the leases of others are read; news tells of changes at once."""
@@ -124,8 +124,8 @@ class Worker:
                 await self._declare(spec)
             loop = asyncio.get_running_loop()
             threads = ThreadPoolExecutor(max_workers=min(64, self.settings.concurrency), thread_name_prefix="statemq-step")
-            slots, waves = Slots(self.settings.concurrency), Waves(self._router)
-            self._shop = Shop(self._router, self.id, self.settings, slots, threads, self.now_ms, self._over, waves, self._crash)
+            slots, turn = Slots(self.settings.concurrency), Turn(self._router)
+            self._shop = Shop(self._router, self.id, self.settings, slots, threads, self.now_ms, self._over, turn, self._crash)
             self._reading = Reading(self._router)
             all_keys = {name: s.keys for name, s in self._served.items()}
             self._life = Life(self._url, self._namespace, self.id, all_keys, self.settings, self._about(), self)

@@ -68,7 +68,7 @@ class Partition:
         self._tasks: set[asyncio.Task[None]] = set()
         self._forwards: list[ByHand] = []
         self._forwarding = False
-        self.batches = Batches(self, shop.waves)
+        self.batches = Batches(self, shop.turn)
         self._loop = asyncio.get_running_loop()
 
     def __str__(self) -> str:

@@ -176,7 +176,7 @@ class Reading:
                 if not p.closed:
                     p.take(entries)
             # behind the turns that were given out for it: what has ended by then is written one loop turn after it was read
-            self._loop.call_soon(mine[0].shop.waves.flush)
+            self._loop.call_soon(mine[0].shop.turn.end)
         return True
 
     def _own_wire(self, p: Partition) -> Wire:

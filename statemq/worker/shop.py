@@ -12,7 +12,7 @@ from statemq.config import WorkerSettings
 from statemq.store.fence import TenureOver
 from statemq.store.router import Router
 from statemq.worker.slots import Slots
-from statemq.worker.waves import Waves
+from statemq.worker.turn import Turn
 
 if TYPE_CHECKING:
     from statemq.worker.partition import Partition
@@ -40,5 +40,5 @@ class Shop(msgspec.Struct):
     """Redis time."""
     over: Callable[[Partition, TenureOver], None]
     """Told when a tenure ends by itself."""
-    waves: Waves
+    turn: Turn
     crash: CrashPlan | None = None
