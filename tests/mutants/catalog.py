@@ -108,7 +108,7 @@ MUTANTS = {
     ),
     "appends-side-by-side": Mutant(
         "P10", "a partition may have several unanswered append calls",
-        "store/append.py", "if gate.task is None:", "if True:",
+        "store/append.py", "if line.task is None:", "if True:",
         _races("test_p10_appends.py::test_one_append_of_a_partition_is_unanswered_at_most"),
     ),
     "looks-do-not-merge": Mutant(
