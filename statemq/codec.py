@@ -128,6 +128,34 @@ def duration_ms(value: float | timedelta | str) -> int:
     return round(ms)
 
 
+def time_limit_ms(value: float | timedelta | str) -> int:
+    """Milliseconds of a ``timeout=``. Raises UsageError unless it is from 1 ms to ten years."""
+    try:
+        ms = duration_ms(value) if not isinstance(value, bool) else 0
+    except (UsageError, TypeError, ValueError, OverflowError):
+        ms = 0
+    if not 1 <= ms <= LIMITS.delay_ms:
+        raise UsageError(f"timeout is from 1 ms to ten years, in seconds, as a timedelta or as in 30s, not {value!r}")
+    return ms
+
+
+def duration_text(ms: int) -> str:
+    """As short as people say it.
+
+    >>> duration_text(12), duration_text(1000), duration_text(1234), duration_text(125_000), duration_text(90_000_000)
+    ('12 ms', '1 s', '1.2 s', '2m 5s', '1d 1h')
+    """
+    if ms < 1000:
+        return f"{ms} ms"
+    if ms < 60_000:
+        return f"{ms / 1000:.1f}".removesuffix(".0") + " s"
+    units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")]
+    at = next(number for number, (size, _) in enumerate(units) if ms >= size)
+    (size, unit), (less, small) = units[at : at + 2]
+    rest = ms % size // less
+    return f"{ms // size}{unit}" + (f" {rest}{small}" if rest else "")
+
+
 _LAST_MS = 253_402_300_799_000
 """The last second of the year 9999: a time that somebody wrote into Redis by hand may lie beyond."""
 

@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar, TypeVarTuple, overload
 
-from statemq.codec import duration_ms
+from statemq.codec import duration_ms, time_limit_ms
 from statemq.retry import Retry
 
 R = TypeVar("R")
 A = TypeVarTuple("A")
 
-Duration = float | timedelta
-"""Seconds, or a timedelta."""
+Duration = float | timedelta | str
+"""Seconds, a timedelta, or a text such as ``30s`` (``ms s m h d``)."""
 
 
 class Engine(Protocol):
@@ -97,13 +97,13 @@ class Context:
 
         ``fn`` is ``async def`` (runs here) or blocking (runs in a thread). Its result goes through JSON, by its
         return annotation or ``returns=``, the first time too. Repeats of a name are told apart in call order
-        (``fetch``, ``fetch#2``); give concurrent steps their own names. ``timeout`` in seconds or a timedelta bounds each try
-        (for a blocking function it stops the waiting, not the thread).
+        (``fetch``, ``fetch#2``); give concurrent steps their own names. ``timeout`` bounds each try (for a
+        blocking function it stops the waiting, not the thread).
         Without ``retry`` an error fails the attempt; with it, the last error is recorded and raised.
 
         Raises StepFailed when the retries are used up, StepConflict when the record was made for other arguments.
         """
-        return self._engine.step(name, fn, args, retry, None if timeout is None else duration_ms(timeout), returns)
+        return self._engine.step(name, fn, args, retry, None if timeout is None else time_limit_ms(timeout), returns)
 
     def step_key(self, name: str) -> str:
         """``<command id>/<name>``: pass it to the outside world as the idempotency key of a step's call."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from statemq.codec import duration_ms
+from statemq.codec import time_limit_ms
 from statemq.config import LIMITS, is_name
 from statemq.errors import DeclarationError, UsageError
 from statemq.guard import read_guard
@@ -247,14 +247,12 @@ class _Declaration:
     def timeout(self, where: str, timeout: Any, pure: bool) -> int:
         """In ms."""
         if pure:
-            self.problem(f"{where}: timeout is for async def; a plain def runs at once and cannot be stopped")
+            self.problem(f"{where}: timeout is for async def; a plain def runs at once and cannot be stopped: make it async def")
         try:
-            ms = duration_ms(timeout) if not isinstance(timeout, str | bool) else 0
-        except (UsageError, TypeError, ValueError):
-            ms = 0
-        if ms == 0:
-            self.problem(f"{where}: timeout is a positive number of seconds or a timedelta, not {timeout!r}")
-        return ms
+            return time_limit_ms(timeout)
+        except UsageError as error:
+            self.problem(f"{where}: {error}")
+            return 0
 
     def query(self, attribute: str, query: Query[Any, Any]) -> QuerySpec | None:
         self.check_name("query", attribute)

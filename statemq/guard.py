@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,8 @@ class Guard(msgspec.Struct, frozen=True, eq=False):
             return reject
         if isinstance(answer, Reject):
             return answer
+        if isinstance(answer, str):  # meant as the reason of a refusal, and true
+            raise TypeError(f"guard {self.fn.__name__} answered with a text; a guard answers true or false, or Reject with a reason")
         if answer or (answer is None and self.none_passes):
             return None
         return Reject(self.reason)
@@ -54,4 +57,6 @@ def read_guard(fn: Any, signature: Signature | None, problem: Problem) -> Guard 
             problem(f"it asks for {parameter.name}, which is no argument of the transition")
     reason = doc(fn) or ("its guard refuses" if fn.__name__ == "<lambda>" else f"guard {fn.__name__} refuses")
     returns = getattr(fn, "__annotations__", {}).get("return", "")
+    if re.search(r"\bstr\b", returns if isinstance(returns, str) else inspect.formatannotation(returns)):
+        problem('it answers with a text; a guard answers true or false, or Reject("why")')
     return Guard(fn, tuple(names), reason, returns is None or returns == "None")

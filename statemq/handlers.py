@@ -132,8 +132,9 @@ def transition(
     refuses the command with the first line of its docstring, ``Reject`` with its own words. ``name`` is the
     command's name on the wire, the method's unless given. A pure ``def`` may leave out ``ctx``.
 
-    ``retry`` for attempts that raise, the machine's unless given. ``timeout``, in seconds or a timedelta, is what one attempt of an
-    ``async def`` may take, beside ``ctx.sleep`` and waiting for Redis; then it is cancelled, and that counts as an error (TimeoutError).
+    ``retry`` for attempts that raise, the machine's unless given. ``timeout`` is what one attempt of an ``async def`` may take, beside
+    ``ctx.sleep`` and waiting for Redis; then it is cancelled where it awaits, and that counts as an error (TimeoutError). The thread of a
+    blocking step cannot be stopped: it goes on, beside the next attempt.
     """
 
     sources, targets = each(source), None if target is None else each(target)

@@ -31,7 +31,7 @@ def tell(event: Event) -> None:
 def _words(event: Event) -> tuple[int, str]:
     match event:
         case events.Started(attempt=attempt, crashes=crashes, recorded=recorded):
-            again = f"; {recorded} recorded steps stand" if recorded else ""
+            again = f"; {recorded} {'record stands' if recorded == 1 else 'records stand'}" if recorded else ""
             died = f", its worker died {_times(crashes)}" if crashes else ""
             level = logging.INFO if attempt > 1 or crashes or recorded else logging.DEBUG
             return level, f"{_of(event)}: begins (attempt {attempt}{died}{again})"

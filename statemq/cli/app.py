@@ -149,4 +149,4 @@ def _usage(error: typer.TyperException) -> str:
             text += f". Arguments are written {option.lstrip('-')}=value, without dashes"
         if "key" in names:
             text += f". A key that begins with - goes after --: {context.command_path} ... -- {option}"
-    return f"{text}. Help: {context.command_path} --help"
+    return f"{text}{'' if text.endswith('?') else '.'} Help: {context.command_path} --help"

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from statemq.cli.ends import command
 from statemq.cli.values import Unreadable, read_value
-from statemq.errors import InvalidArguments, UnknownTransition
+from statemq.errors import InvalidArguments, UnknownTransition, UsageError
 
 _PAIR = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(:?=)(.*)", re.DOTALL)
 
@@ -21,7 +22,11 @@ def read_arguments(words: Sequence[str], graph: Mapping[str, Any], name: str, ki
     """
     machine = str(graph.get("name", ""))
     schema = graph.get("arguments", {}).get(name)
-    known = list(dict.fromkeys(str(one["name"]) for one in graph.get("queries" if kind == "query" else "transitions", ())))
+    transitions, queries = (list(dict.fromkeys(str(one["name"]) for one in graph.get(what, ()))) for what in ("transitions", "queries"))
+    known, others = (queries, transitions) if kind == "query" else (transitions, queries)
+    if name in others:
+        is_a, verb = ("transition", "call") if kind == "query" else ("query", "query")
+        raise UsageError(f"{name} is a {is_a} of {machine}: {command()} {verb} {machine} KEY {name}")
     if schema is None or name not in known:
         raise UnknownTransition(machine, name, known, kind)
     try:

@@ -34,8 +34,8 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = self.formatTime(record, "%H:%M:%S")
         line = f"{at}.{record.msecs:03.0f} {record.levelname:<7} {clean(record.getMessage())}"
-        traceback = self.formatException(record.exc_info).splitlines() if record.exc_info else []
-        return "\n".join([line, *(f"  {clean(text)}" for text in traceback)])
+        traceback = self.formatException(record.exc_info) if record.exc_info else record.stack_info or ""
+        return "\n".join([line, *(f"  {clean(text)}" for text in traceback.splitlines())])
 
 
 class _Json(logging.Formatter):
@@ -50,4 +50,6 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
+        elif record.stack_info:
+            entry["traceback"] = record.stack_info
         return json_text(entry)

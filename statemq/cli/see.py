@@ -10,7 +10,8 @@ import typer
 from statemq.cli import options, show
 from statemq.cli.connect import ask
 from statemq.cli.escape import json_text
-from statemq.cli.status import duration, headline, progress, shorten
+from statemq.cli.status import headline, progress, shorten
+from statemq.codec import duration_text
 
 
 def machines(json: options.Json = False, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
@@ -216,7 +217,7 @@ def partitions(
 
 def _lease(partition: Any) -> str:
     left: int = partition.lease_left_ms
-    return f"{duration(left)} left" if left >= 0 else f"{duration(-left)} overdue"
+    return f"{duration_text(left)} left" if left >= 0 else f"{duration_text(-left)} overdue"
 
 
 def workers(

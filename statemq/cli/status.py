@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from statemq.cli.escape import clean, json_text
+from statemq.codec import duration_text
 
 if TYPE_CHECKING:
     from statemq.records import CommandStatus, Step
@@ -36,35 +37,18 @@ def progress(status: CommandStatus, now_ms: int) -> list[str]:
         lines.append(f"↻ attempt {status.attempts} failed: {clean(status.error)}" if status.attempts else f"↻ {clean(status.error)}")
     if status.due:
         what = {"delayed": "begins", "queued": "tries again"}.get(status.status, "tries again" if status.error else "goes on")
-        lines.append(f"… {what} in {duration(max(0, status.due - now_ms))}")
+        lines.append(f"… {what} in {duration_text(max(0, status.due - now_ms))}")
     return lines
 
 
 def _step(step: Step, wide: int) -> str:
     if step.name.startswith(SLEEP):
         return "✓ sleep"
-    took = f"  {duration(step.took_ms)}" if step.took_ms else ""
+    took = f"  {duration_text(step.took_ms)}" if step.took_ms else ""
     if step.error:
         return clean(f"✗ {step.name:<{wide}}{took}  {step.error}")
     result = "" if step.result is None else f"  {shorten(json_text(step.result))}"
     return clean(f"✓ {step.name:<{wide}}{took}") + result
-
-
-def duration(ms: int) -> str:
-    """As short as people say it.
-
-    >>> duration(12), duration(1234), duration(125_000), duration(90_000_000)
-    ('12 ms', '1.2 s', '2m 5s', '1d 1h')
-    """
-    if ms < 1000:
-        return f"{ms} ms"
-    if ms < 60_000:
-        return f"{ms / 1000:.1f} s"
-    units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")]
-    at = next(number for number, (size, _) in enumerate(units) if ms >= size)
-    (size, unit), (less, small) = units[at : at + 2]
-    rest = ms % size // less
-    return f"{ms // size}{unit}" + (f" {rest}{small}" if rest else "")
 
 
 def shorten(text: str, most: int = 60) -> str:

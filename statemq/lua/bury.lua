@@ -3,13 +3,14 @@
 --
 -- KEYS lease commands accepted outcomes(stem) history failed ready timers timers:data inbox steps once
 -- ARGV token number worker history_cap failed_cap once_ttl_ms where(s|i) entry id key transition outcome_json attempts reply once(1|0)
---      letter_fields [field value …]
+--      state version letter_fields [field value …]
 -- RETURNS buried | garbage | gone | fenced | rewound | seen
 local lease, commands, accepted, outcomes, history, failed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local ready, timers, timers_data, inbox, steps, once = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local token, number, worker, history_cap, failed_cap, once_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local from, entry, id, key, transition = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
-local json, attempts, reply, has_once, fields = ARGV[12], ARGV[13], ARGV[14], ARGV[15], tonumber(ARGV[16])
+local json, attempts, reply, has_once = ARGV[12], ARGV[13], ARGV[14], ARGV[15]
+local state, version, fields = ARGV[16], ARGV[17], tonumber(ARGV[18])
 local fault = fence(lease, token, number)
 if fault then return fault end
 
@@ -28,7 +29,7 @@ redis.call('ZCARD', ready)
 redis.call('HSET', lease, 'call', number)
 if not owned and not there then return 'gone' end
 local letter, reason = {}, ''
-for f = 17, 16 + 2 * fields do
+for f = 19, 18 + 2 * fields do
   letter[#letter + 1] = ARGV[f]
   if ARGV[f] == 'reason' and f % 2 == 1 then reason = ARGV[f + 1] end
 end
@@ -42,7 +43,7 @@ redis.call('HDEL', accepted, id)
 local outcome = stamp(json, now)
 keep_outcomes(outcomes, now, { id, outcome })
 redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', key, 'transition', transition,
-  'from', '', 'to', '', 'version', '', 'outcome', 'failed', 'attempts', attempts, 'worker', worker,
+  'from', state, 'to', state, 'version', version, 'outcome', 'failed', 'attempts', attempts, 'worker', worker,
   'reason', reason)
 -- its own record and inbox may be what it is buried for: a damaged one is left as it is
 if has_once == '1' and type(redis.pcall('HSET', once, 'outcome', outcome)) == 'number' then redis.call('PEXPIRE', once, once_ttl) end

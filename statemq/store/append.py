@@ -61,6 +61,7 @@ class Appender:
         self._router, self._catalog, self._reply, self._durability = router, catalog, reply, durability
         self._lines: dict[tuple[str, int], _Line] = {}
         self._clocks: dict[Wire, tuple[int, float]] = {}
+        self._asking: dict[Wire, asyncio.Task[None]] = {}
         self._loop = asyncio.get_running_loop()
         self._closed = False
 
@@ -103,6 +104,7 @@ class Appender:
                 wire = await self._connected(line.keys)
                 if batch := line.take():
                     await self._send(wire, line, batch)
+                    batch = []
         except asyncio.CancelledError:
             _fail_all(batch, _closed())
             raise
@@ -125,6 +127,14 @@ class Appender:
             await self._learn_time(wire)
 
     async def _learn_time(self, wire: Wire) -> None:
+        """The server's clock is known anew; lines that ask at one time ask once."""
+        asking = self._asking.get(wire)
+        if asking is None:
+            asking = self._asking[wire] = self._loop.create_task(self._ask_time(wire))
+            asking.add_done_callback(lambda _: self._asking.pop(wire))
+        await asyncio.shield(asking)
+
+    async def _ask_time(self, wire: Wire) -> None:
         """The offset of the server's clock from this host's, half a round trip allowed for."""
         generation, before = wire.generation, time.time()
         seconds, micros = await wire.call("TIME")

@@ -159,12 +159,15 @@ class Fence:
         names += [k.in_state(s) for s in states]
         return self._send("commit", [*names, *keys], self.worker, HISTORY_CAP, ONCE_TTL_MS, len(states), *states, n, *args)
 
-    def bury(self, c: Queued, outcome: bytes, attempts: int, reply: str, letter: Sequence[Arg]) -> asyncio.Future[Any]:
+    def bury(
+        self, c: Queued, outcome: bytes, attempts: int, reply: str, letter: Sequence[Arg], *, state: str = "", version: int = 0
+    ) -> asyncio.Future[Any]:
+        """``state`` and ``version`` of the instance, if they are known."""
         keys = self.keys
         names = [keys.commands, keys.accepted, keys.outcomes_, keys.history, keys.failed, keys.ready, keys.timers, keys.timers_data]
         names += [keys.inbox(c.key), keys.steps(c.id), c.once or keys.once(c.key, "")]
         args: list[Arg] = [self.worker, HISTORY_CAP, FAILED_CAP, ONCE_TTL_MS, "i" if c.parked else "s", c.entry, c.id, c.key]
-        args += [c.transition, outcome, attempts, reply, "1" if c.once else "0", len(letter) // 2, *letter]
+        args += [c.transition, outcome, attempts, reply, "1" if c.once else "0", state, version if state else "", len(letter) // 2, *letter]
         return self._send("bury", names, *args)
 
     def adopt(self, commands: Sequence[Queued]) -> asyncio.Future[Any]:

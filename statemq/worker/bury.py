@@ -24,7 +24,7 @@ async def bury(p: Partition, c: Queued, doom: Doomed, snap: Snapshot) -> None:
     letter += ["reason", doom.reason, "error", doom.error, "traceback", doom.trace, "attempts", str(c.attempts + 1), "source", c.entry]
     if len(c.args) > LIMITS.buried_field:
         letter += ["args_cut", args]
-    await p.answer(p.fence.bury(c, json, c.attempts + 1, c.reply, letter))
+    await p.answer(p.fence.bury(c, json, c.attempts + 1, c.reply, letter, state=snap.state, version=snap.version))
     p.suspects.pop(c.id, None)
     p.let_go(c)
     tell.buried(p, c, snap.state, doom.reason)

@@ -11,7 +11,7 @@ import random
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from statemq.codec import encode
+from statemq.codec import duration_text, encode
 from statemq.errors import Reject
 from statemq.retry import next_ms
 from statemq.store.commands import Queued
@@ -43,7 +43,7 @@ async def undoable(lane: Lane, c: Queued, work: Coroutine[Any, Any, None]) -> No
 
 
 async def run_attempt(lane: Lane, attempt: Attempt, c: Queued, run: Run) -> None:
-    p, where = lane.partition, None
+    p, trace = lane.partition, ""
     tell.started(p, c, attempt.recorded)
     if p.crash is not None:
         p.crash.started(c.id, c.crashes, f"{p.spec.name}/{c.key} {c.transition}")
@@ -60,7 +60,8 @@ async def run_attempt(lane: Lane, attempt: Attempt, c: Queued, run: Run) -> None
         if attempt.stopped is None:
             await after_error(lane, c, run, error)
             return
-        where = error.__traceback__
+        if attempt.stopped == "late":  # as a text: a traceback that is kept here keeps all that the body had
+            trace = trace_of(error)
     # stopped by us: whatever the body did with it, the reason decides
     if p.crash is not None:
         p.crash.dropped(c.id)
@@ -71,8 +72,9 @@ async def run_attempt(lane: Lane, attempt: Attempt, c: Queued, run: Run) -> None
         await lane.settled()
         lane.end(cancelled(lane.snap, c), lane.snap, attempt)
     elif reason == "late":
-        late = TimeoutError(f"{c.transition} did not end within {run.case.timeout_ms} ms")
-        await after_error(lane, c, run, late.with_traceback(where))
+        within = f"{c.transition} did not end within {duration_text(run.case.timeout_ms or 0)}"
+        late = TimeoutError(f"{within} (it was in step {', '.join(attempt.late_in)})" if attempt.late_in else within)
+        await after_error(lane, c, run, late, trace)
     elif reason == "redo":
         lane.redo.append(c)
     elif reason == "gone":
@@ -81,8 +83,8 @@ async def run_attempt(lane: Lane, attempt: Attempt, c: Queued, run: Run) -> None
     # "over": the tenure has ended; nothing of it may be written
 
 
-async def after_error(lane: Lane, c: Queued, run: Run, error: BaseException) -> None:
-    """The attempt raised: the command ends, or waits for its next attempt in its place (I2)."""
+async def after_error(lane: Lane, c: Queued, run: Run, error: BaseException, trace: str = "") -> None:
+    """The attempt raised: the command ends, or waits for its next attempt in its place (I2). ``trace`` if the error has none."""
     p = lane.partition
     end = ends(error)
     if isinstance(end, Reject):
@@ -98,7 +100,7 @@ async def after_error(lane: Lane, c: Queued, run: Run, error: BaseException) -> 
     if wait_ms is None:
         why = f"{describe(error)} (after {c.attempts} attempts)"
         c.attempts -= 1
-        await doomed(lane, c, Doomed(why[:2000], "retries", type(error).__name__, trace_of(error)))
+        await doomed(lane, c, Doomed(why[:2000], "retries", type(error).__name__, trace or trace_of(error)))
         return
     tell.retried(p, c, describe(error), wait_ms)
     fields = [("@attempts", b"%d" % c.attempts), ("@error", describe(error)[:1000].encode(errors="replace"))]

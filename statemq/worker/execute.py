@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+INSIST_S = 5.0
+"""How long a body that was cancelled may take to end, until it is cancelled again."""
+
 _UUIDS = uuid.UUID("6f1f0a52-6a6b-4c0e-9f0a-3f5d1c1f7a10")
 _log = logging.getLogger("statemq.transition")
 
@@ -108,6 +111,12 @@ class Pure:
         raise TypeError("ctx.sleep needs an async def transition: a plain def cannot wait")
 
 
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
 def _uuid(command: Queued, n: int) -> uuid.UUID:
     return uuid.uuid5(_UUIDS, f"{command.id}/{n}")
 
@@ -132,8 +141,12 @@ class Attempt:
         self._records, self._bytes = self.recorded, sum(map(len, command.journal.values())) if command.journal else 0
         self._names: dict[str, int] = {}
         self._uuids = 0
-        self._active = 0
+        self._running: set[str] = set()
         """Steps that run now."""
+        self._branches: set[asyncio.Task[Any]] = set()
+        """Tasks that are in a step or sleep: the body's own, or those it has made."""
+        self.late_in: list[str] = []
+        """Those that ran when its time was up."""
         self._quiet: asyncio.Future[None] | None = None
         """Set when none does any more, for who waits for that."""
         self._sleeping: dict[str, int] = {}
@@ -141,7 +154,8 @@ class Attempt:
         self._ended = False
         self._regaining: asyncio.Lock | None = None
         self._body: asyncio.Task[Any] | None = None
-        self._limit = None if run.case.timeout_ms is None else TimeLimit(run.case.timeout_ms, functools.partial(self.stop, "late"))
+        self._again: asyncio.TimerHandle | None = None
+        self._limit = None if run.case.timeout_ms is None else TimeLimit(run.case.timeout_ms, self._late)
         self.context = Context(self, command.key, command.id, command.attempts + 1)
 
     @property
@@ -171,6 +185,10 @@ class Attempt:
             self._body, self._ended = None, True
             if self._limit is not None:
                 self._limit.end()
+            if self._again is not None:
+                self._again.cancel()
+            for task in self._branches:  # gather leaves the others when one raises; they must not go on beside the next attempt
+                task.cancel()
             if not self._has_slot:
                 self.partition.slots.free -= 1  # the lane gives it back
                 self._has_slot = True
@@ -180,11 +198,24 @@ class Attempt:
         if not self._ended and self.stopped is None:
             self.stopped, self.due_ms = reason, due_ms
             if self._body is not None:
-                self._body.cancel()
+                self._insist(0)
+
+    def _insist(self, times: int) -> None:
+        """A body may wait in its ``finally``, too, or swallow its end: it is cancelled until it has ended, and told of."""
+        if self._body is not None:
+            self._body.cancel()
+            if times == 2:
+                what = f"{self.partition.spec.name}/{self.command.key} {self.command.transition}"
+                tell.failing(self.partition, f"{what} does not end though it was cancelled {times + 1} times; its key waits for it")
+            self._again = asyncio.get_running_loop().call_later(INSIST_S, self._insist, times + 1)
+
+    def _late(self) -> None:
+        self.late_in = sorted(self._running)
+        self.stop("late")
 
     def drain(self) -> None:
         """The worker is leaving: a command that only sleeps leaves memory now, so that the next owner need not wait for it."""
-        if self._sleeping and self._active == 0 and self.stopped is None:
+        if self._sleeping and not self._running and self.stopped is None:
             self.stop("suspend", min(self._sleeping.values()))
 
     # -- Context's engine --------------------------------------------------------------------------
@@ -213,12 +244,13 @@ class Attempt:
         return self._sleep(f"sleep@{n}", ms)
 
     def _check_open(self) -> None:
-        if self.stopped is not None:
+        if self.stopped is not None or self._ended:
             raise Closing("this attempt is over; put undo into the transition's next attempt, not into finally")
 
     def _check_room(self) -> None:
-        if self._records + self._active >= LIMITS.steps:
-            raise TooLarge(f"the journal of {self.command.transition}", self._records + self._active + 1, LIMITS.steps, "records")
+        records = self._records + len(self._running)
+        if records >= LIMITS.steps:
+            raise TooLarge(f"the journal of {self.command.transition}", records + 1, LIMITS.steps, "records")
 
     async def _step(
         self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, type_: Any
@@ -245,14 +277,16 @@ class Attempt:
         self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, mark: str
     ) -> tuple[StepRecord | None, bytes]:
         """The record that stands as it lies in the journal, and decoded if it is the one made here."""
-        partition = self.partition
+        partition, limit = self.partition, self._limit
         self._check_room()
-        self._active += 1
+        self._running.add(field)
+        self._branches.add(task := _this_task())
         try:
             if not self._is_clear():
                 await self._untimed(self._clear())
             began_s = time.monotonic()
-            made = await self._try(field, fn, args, retry, timeout_ms)
+            work = self._try(field, fn, args, retry, timeout_ms)
+            made = await (work if limit is None else limit.working(work))
             took_ms = round((time.monotonic() - began_s) * 1000)
             record = StepRecord(result=made.result, error=made.error, args=mark, at=partition.now_ms(), took_ms=took_ms)
             value = encode_record(record)
@@ -261,8 +295,9 @@ class Attempt:
             tell.recorded(partition, self.command, field, took_ms)
             return (record if raw is value else None), raw
         finally:
-            self._active -= 1
-            if self._quiet is not None and self._active == 0 and not self._quiet.done():
+            self._running.discard(field)
+            self._branches.discard(task)
+            if self._quiet is not None and not self._running and not self._quiet.done():
                 self._quiet.set_result(None)
 
     async def _try(
@@ -296,7 +331,17 @@ class Attempt:
                 raise unfit(error) from error
         # a blocking function gets a thread, so that this loop and the other keys go on
         call = functools.partial(contextvars.copy_context().run, in_thread, fn, args)
-        result = await asyncio.get_running_loop().run_in_executor(self.partition.threads, call)
+        loop, threads = asyncio.get_running_loop(), self.partition.threads
+        if self._limit is None:
+            result = await loop.run_in_executor(threads, call)
+        else:
+            begun = asyncio.Event()
+            running = loop.run_in_executor(threads, lambda: (loop.call_soon_threadsafe(begun.set), call())[1])
+            try:
+                await self._limit.beside(begun.wait(), step=True)  # others may have all threads, for long
+                result = await running
+            finally:
+                running.cancel()
         return await result if inspect.isawaitable(result) else result
 
     def _untimed(self, work: Awaitable[R]) -> Awaitable[R]:
@@ -342,14 +387,16 @@ class Attempt:
         due_ms = decode_record(raw).due
         self._clock_ms = max(self._clock_ms, due_ms)
         self._sleeping[field] = due_ms
+        self._branches.add(task := _this_task())
         try:
             await self._wait_until(due_ms)
         finally:
+            self._branches.discard(task)
             del self._sleeping[field]
 
     async def _quiet_now(self) -> None:
         """Returns when no step runs."""
-        while self._active:  # a branch may have gone from one step to the next
+        while self._running:  # a branch may have gone from one step to the next
             if self._quiet is None or self._quiet.done():
                 self._quiet = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._quiet)
@@ -366,7 +413,7 @@ class Attempt:
             if partition.crash is not None:
                 partition.crash.passed(self.command.id)
             tell.waits(partition, self.command, due_ms, left=False)
-            if self._has_slot and self._active == 0:
+            if self._has_slot and not self._running:
                 self._has_slot = False
                 partition.slots.end(self.lane)
             await self._untimed(asyncio.sleep(left_ms / 1000))
@@ -377,4 +424,7 @@ class Attempt:
         async with self._regaining:  # two branches that wake at one time need one slot
             if not self._has_slot:
                 await self._untimed(partition.slots.take())
+                if self._ended:  # nobody gives it back
+                    partition.slots.give()
+                    self._check_open()
                 self._has_slot = True

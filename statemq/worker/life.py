@@ -289,9 +289,9 @@ class Life:
                 os._exit(EXIT_STUCK)
             if still_s > min(2.0, self._settings.stuck_after_s / 3) and time.monotonic() - warned_s > 10:
                 warned_s = time.monotonic()
-                log.warning(
-                    "the event loop has not turned for %.1f s while it ran %s\n%s", still_s, ", ".join(self.running()), self._stack()
-                )
+                text = "the event loop has not turned for %.1f s while it ran %s; blocking work belongs into ctx.step as a plain def"
+                args = (still_s, ", ".join(self.running()) or "nothing")
+                log.handle(log.makeRecord(log.name, logging.WARNING, __file__, 0, text, args, None, sinfo=self._stack()))
 
     def _stack(self) -> str:
         frame = sys._current_frames().get(self._main_thread)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from statemq.codec import digest, encode_exact, encode_sorted
+from statemq.codec import digest, duration_text, encode_exact, encode_sorted
 from statemq.config import LIMITS
 from statemq.errors import Fail, TooLarge
 from statemq.worker.judge import describe
@@ -74,7 +74,7 @@ async def bounded(field: str, work: Coroutine[Any, Any, Any], timeout_ms: int) -
         if not task.done():
             task.cancel()
     if not ended:
-        raise TimeoutError(f"step {field} did not end within {timeout_ms} ms")
+        raise TimeoutError(f"step {field} did not end within {duration_text(timeout_ms)}")
     if task.cancelled():
         raise RuntimeError(f"step {field} raised CancelledError by itself")
     return task.result()

@@ -34,7 +34,7 @@ JOURNAL = {
 
 BEGINS = re.compile(
     r"resource/(\w+) (setUp|tearDown): begins "
-    r"\(attempt \d+(?:, its worker died (once|\d+ times))?(?:; (\d+) recorded steps stand)?\)"
+    r"\(attempt \d+(?:, its worker died (once|\d+ times))?(?:; (\d+) records? stands?)?\)"
 )
 ENDED = re.compile(r"resource/(\w+) (setUp|tearDown) \w+ → \w+ completed(?: in [^\[]*)?(?:\[(.*)\])?")
 

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import threading
 import time
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from statemq import Client, Context, Failed, Machine, Retry, transition
+from statemq import Client, Context, Failed, Machine, Retry, events, transition
 from statemq.server import EmbeddedServer
+from statemq.worker import execute
 from tests.waiting import wait_until
 from tests.working import working
 
 log: list[str] = []
 hung: list[EmbeddedServer] = []
+stuck = threading.Event()
+released: list[bool] = []
+
+
+class Holder:
+    """What a body has in memory."""
+
+
+held: list[weakref.ref[Holder]] = []
 
 
 class Log(msgspec.Struct):
@@ -55,6 +69,51 @@ class Late(Machine[Log], initial="idle", retry=Retry(attempts=2, first=0.001), p
     async def hangs_beside_a_nap(self, ctx: Context) -> None:
         await asyncio.gather(ctx.sleep(0.6), ctx.step("hang", hang))
 
+    @transition(source="idle", timeout=0.4)
+    async def hangs_beside_a_beat(self, ctx: Context) -> None:
+        async def beat() -> None:
+            while True:
+                await ctx.sleep(0.1)
+
+        await asyncio.gather(beat(), ctx.step("hang", hang))
+
+    @transition(source="idle", timeout=0.2)
+    async def hangs_in_its_end(self) -> None:
+        try:
+            await hang()
+        finally:
+            await hang()
+
+    @transition(source="idle", timeout=0.2)
+    async def never_ends(self) -> None:
+        while not released:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    @transition(source="idle", timeout=0.3)
+    async def blocks(self, ctx: Context) -> None:
+        await ctx.step("blocks", block)
+
+    @transition(source="idle", timeout=0.5)
+    async def wants_a_thread(self, ctx: Context) -> str:
+        return await ctx.step("quick", quick)
+
+    @transition(source="idle", timeout=1, retry=Retry(attempts=1))
+    async def dozes(self) -> str:
+        log.append("dozes")
+        await asyncio.sleep(0.3)
+        return "ok"
+
+    @transition(source="idle", timeout=0.5)
+    async def holds(self, ctx: Context, seconds: float, late: bool) -> None:
+        held.append(weakref.ref(holder := Holder()))
+        await (asyncio.sleep(seconds) if late else ctx.sleep(seconds))
+        del holder
+
+    @transition(source="idle")
+    def greedy(self) -> None:
+        time.sleep(1.5)
+
     @transition(source="idle", timeout=2)
     async def records(self, ctx: Context) -> int:
         await ctx.step("the server hangs", pause)
@@ -83,6 +142,15 @@ class Late(Machine[Log], initial="idle", retry=Retry(attempts=2, first=0.001), p
 async def said(what: str) -> str:
     log.append(what)
     return what
+
+
+def block() -> None:
+    stuck.wait(20)
+
+
+def quick() -> str:
+    log.append("quick")
+    return "ok"
 
 
 async def pause() -> None:
@@ -153,6 +221,82 @@ async def test_a_step_that_hangs_beside_a_sleep_ends(client: Client, url: str, n
     async with working(url, namespace, Late, suspend_after_s=suspend_after_s):
         with pytest.raises(Failed, match="hangs_beside_a_nap did not end within 400 ms"):
             await client.call(Late.hangs_beside_a_nap("a"), timeout=20)
+
+
+async def test_a_step_that_hangs_beside_ever_new_sleeps_ends(client: Client, url: str, namespace: str) -> None:
+    async with working(url, namespace, Late):
+        with pytest.raises(Failed, match=r"hangs_beside_a_beat did not end within 400 ms \(it was in step hang\)"):
+            await client.call(Late.hangs_beside_a_beat("a"), timeout=20)
+
+
+async def test_a_body_that_hangs_in_its_end_is_cancelled_again(
+    client: Client, url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "INSIST_S", 0.2)
+    async with working(url, namespace, Late):
+        with pytest.raises(Failed, match="hangs_in_its_end did not end within 200 ms"):
+            await client.call(Late.hangs_in_its_end("a"), timeout=20)
+
+
+async def test_a_body_that_swallows_every_end_is_told_of(client: Client, url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "INSIST_S", 0.1)
+    told: list[events.Event] = []
+    events.listeners.append(told.append)
+    released.clear()
+    try:
+        async with working(url, namespace, Late):
+            handle = await client.send(Late.never_ends("a"))
+            await wait_until(lambda: any("late/a never_ends does not end though it was cancelled" in str(event) for event in told))
+            released.append(True)
+            await handle.result(timeout=20)  # in its second attempt: the first one was late, whatever it made of that
+        assert [entry.attempts for entry in await client.history(Late, "a")] == [2]
+    finally:
+        events.listeners.remove(told.append)
+
+
+async def test_waiting_for_a_thread_does_not_count(client: Client, url: str, namespace: str) -> None:
+    """Steps that were late may have all threads still."""
+    stuck.clear()
+    async with working(url, namespace, Late, concurrency=2):
+        try:
+            with pytest.raises(Failed, match="it was in step blocks"):
+                await client.call(Late.blocks("a"), timeout=20)
+            waiting = await client.send(Late.wants_a_thread("b"))
+            await asyncio.sleep(1)
+            assert "quick" not in log
+        finally:
+            stuck.set()
+        assert await waiting.result(timeout=20) == "ok"
+    assert [entry.attempts for entry in await client.history(Late, "b")] == [1]
+
+
+async def test_a_loop_that_stood_still_does_not_count(client: Client, url: str, namespace: str) -> None:
+    """Somebody else's code held it; what the body waits for is there."""
+    async with working(url, namespace, Late):
+        handle = await client.send(Late.dozes("a"))
+        await wait_until(lambda: "dozes" in log)
+        await client.send(Late.greedy("b"))
+        assert await handle.result(timeout=20) == "ok"
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_what_a_closed_body_held_is_free(client: Client, url: str, namespace: str, late: bool) -> None:
+    """Without the garbage collector, which a worker rarely runs: commands that sleep for days must not keep their memory."""
+    gc.collect()
+    gc.disable()
+    held.clear()
+    try:
+        async with working(url, namespace, Late):
+            handles = await client.send_many([Late.holds(f"key {n}", seconds=60 if late else 3600, late=late) for n in range(5)])
+            if late:
+                for handle in handles:
+                    assert (await handle.outcome(timeout=20)).outcome == "failed"
+            await wait_until(lambda: len(held) >= 5 and not any(ref() for ref in held))
+            for handle in [] if late else handles:
+                await handle.cancel()
+                assert (await handle.outcome(timeout=20)).outcome == "cancelled"
+    finally:
+        gc.enable()
 
 
 async def test_waiting_for_redis_does_not_count(tmp_path: Path, namespace: str) -> None:

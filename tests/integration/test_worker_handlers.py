@@ -122,7 +122,7 @@ def _values() -> dict[str, Any]:
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    return {"nan": [math.nan], "inf": {"x": math.inf}, "object": object(), "ring": ring, "deep": deep, "surrogate": "\ud800"}
+    return {"plain": 1, "nan": [math.nan], "inf": {"x": math.inf}, "object": object(), "ring": ring, "deep": deep, "surrogate": "\ud800"}
 
 
 VALUES = ["nan", "inf", "object", "ring", "deep", "surrogate"]
@@ -161,6 +161,15 @@ async def test_whatever_a_body_or_step_raises_is_its_own_failure(client: Client,
             assert {"custom": "Custom", "group": "ExceptionGroup", "nameless": "_Nameless", "recursion": "RecursionError"}.get(
                 word, word
             ) in shown, (command, shown)
+
+
+async def test_the_history_of_a_failure_says_where_the_instance_stands(client: Client, url: str, namespace: str) -> None:
+    async with working(url, namespace, Imp):
+        await client.call(Imp.keeps("a", what="plain"), timeout=20)
+        with pytest.raises(Failed):
+            await client.call(Imp.raises("a", what="custom"), timeout=20)
+        _, failed = await client.history(Imp, "a")
+    assert (failed.outcome, failed.source, failed.target, failed.version) == ("failed", "idle", "idle", 1)
 
 
 @pytest.mark.parametrize("make", [Imp.returns, Imp.returns_from_a_step, Imp.keeps], ids=["result", "step", "data"])

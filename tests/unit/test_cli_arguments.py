@@ -11,7 +11,7 @@ import pytest
 
 from statemq.cli.arguments import read_arguments
 from statemq.cli.values import Unreadable, read_value
-from statemq.errors import InvalidArguments, UnknownTransition
+from statemq.errors import InvalidArguments, UnknownTransition, UsageError
 
 
 class Point(msgspec.Struct):
@@ -129,7 +129,7 @@ def test_a_dash_reads_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_are_checked_before_arguments() -> None:
     with pytest.raises(UnknownTransition, match='resource has no transition "setup"; it has: setUp, nothing'):
         read_arguments(["x"], GRAPH, "setup")
-    with pytest.raises(UnknownTransition, match='resource has no transition "status"'):
+    with pytest.raises(UsageError, match="status is a query of resource: statemq query resource KEY status"):
         read_arguments([], GRAPH, "status")
     assert read_arguments(["verbose=true"], GRAPH, "status", "query") == {"verbose": True}
     with pytest.raises(InvalidArguments, match="it takes no arguments"):

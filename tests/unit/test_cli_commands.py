@@ -210,6 +210,9 @@ def test_no_redis_is_exit_code_3_for_every_command_that_asks(run: Run) -> None:
     [
         ("call order", "Missing argument 'KEY'. Help: statemq call --help"),
         ("nonsense", "No such command 'nonsense'"),
+        ("fail", "Did you mean 'failed'? Help: statemq --help"),
+        ("call order o-1 summary", "summary is a query of order: statemq query order KEY summary"),
+        ("query order o-1 pay --target statemq.examples.order", "pay is a transition of order: statemq call order KEY pay"),
         ("get order -5", "A key that begins with - goes after --: statemq get ... -- -5"),
         ("call order o-1 pay --cents=3", "Arguments are written cents=value, without dashes"),
         ("send order o-1 pay cents=1 --delay 5x", '"5x" is no duration; write 500ms, 30s, 5m, 2h or 1d'),

@@ -42,7 +42,7 @@ class Door(Machine[Account], initial="open", final="gone"):
     def exact(self) -> str:
         return "exact"
 
-    @transition(source="open", target=["shut", "locked", "ajar"])
+    @transition(source="open", target=["shut", "locked", "ajar", "barred"])
     async def close(self, ctx: Context, amount: int = 1) -> None: ...
 
     @transition(source="open", guard=enough)
@@ -56,6 +56,9 @@ class Door(Machine[Account], initial="open", final="gone"):
 
     @pay.when("ajar", guard=lambda self: Reject("not ajar"))
     def pay_ajar(self, amount: int) -> None: ...
+
+    @pay.when("barred", guard=lambda self: "it is barred")
+    def pay_barred(self, amount: int) -> None: ...
 
 
 spec = Door.spec
@@ -77,7 +80,7 @@ def test_any_is_every_state_that_is_not_final() -> None:
 
 def test_a_refusal_says_what_is_needed() -> None:
     assert spec.refusal("close", "shut", "a") == "door/a is shut; close needs open"
-    assert spec.refusal("pay", "gone", "a/b") == "door/a/b is gone; pay needs open, shut, locked or ajar"
+    assert spec.refusal("pay", "gone", "a/b") == "door/a/b is gone; pay needs open, shut, locked, ajar or barred"
     assert spec.allowed("open") == ["leave", "close", "pay"]
     assert spec.allowed("gone") == []
 
@@ -105,6 +108,14 @@ def test_guards_say_why(state: str, amount: int, reason: str | None) -> None:
     assert case is not None
     instance = spec.build("a", state, 1, None)
     assert case.check_guard(instance, {"amount": amount}) == reason
+
+
+def test_a_guard_that_answers_with_a_text_is_wrong() -> None:
+    """It means a reason to refuse, and is true."""
+    case = spec.transition("pay").case("barred")
+    assert case is not None
+    with pytest.raises(TypeError, match="answered with a text; a guard answers true or false, or Reject with a reason"):
+        case.refused(spec.build("a", "barred", 1, None), {"amount": 1})
 
 
 def test_a_guards_own_code_is_kept() -> None:
@@ -148,8 +159,8 @@ def test_where_it_ends(transition: str, state: str, body_sets: str | None, ends:
     ("transition", "state", "body_sets", "message"),
     [
         ("leave", "locked", "open", "door/a: leave has the target gone, but its body set self.state to open"),
-        ("close", "open", None, "door/a: close must set self.state to one of shut, locked, ajar; it is still open"),
-        ("close", "open", "gone", "door/a: close set self.state to gone; its targets are shut, locked, ajar"),
+        ("close", "open", None, "door/a: close must set self.state to one of shut, locked, ajar, barred; it is still open"),
+        ("close", "open", "gone", "door/a: close set self.state to gone; its targets are shut, locked, ajar, barred"),
         ("pay", "open", "shut", "door/a: pay has no target, but its body set self.state to shut"),
     ],
 )

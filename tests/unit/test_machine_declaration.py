@@ -112,6 +112,9 @@ def make_any(value: Any) -> Any:
     return value
 
 
+def says_a_text(self: Any) -> str | None: ...
+
+
 async def async_guard(self: Any) -> bool:
     return True
 
@@ -141,9 +144,20 @@ def with_case(*conditions: Any, source: Any = "a", fn: Any = sync_stay, **option
         (body(go=transition(source=[])(stay)), "go: it has no source state"),
         (body(go=transition(source=3)(stay)), "go: source: 3 is no state"),  # type: ignore[arg-type]
         (body(go=transition(source="a", retry=3)(stay)), "go: retry is a Retry, not 3"),  # type: ignore[arg-type]
-        (body(go=transition(source="a", timeout=0)(stay)), "go: timeout is a positive number of seconds or a timedelta, not 0"),
-        (body(go=transition(source="a", timeout=True)(stay)), "go: timeout is a positive number of seconds or a timedelta, not True"),
-        (body(go=transition(source="a", timeout="5s")(stay)), "go: timeout is a positive number of seconds or a timedelta, not '5s'"),  # type: ignore[arg-type]
+        (
+            body(go=transition(source="a", timeout=0)(stay)),
+            "go: timeout is from 1 ms to ten years, in seconds, as a timedelta or as in 30s, not 0",
+        ),
+        (
+            body(go=transition(source="a", timeout=True)(stay)),
+            "go: timeout is from 1 ms to ten years, in seconds, as a timedelta or as in 30s, not True",
+        ),
+        (
+            body(go=transition(source="a", timeout="5x")(stay)),
+            "go: timeout is from 1 ms to ten years, in seconds, as a timedelta or as in 30s, not '5x'",
+        ),
+        (body(go=transition(source="a", timeout=1e12)(stay)), "go: timeout is from 1 ms to ten years"),
+        (body(go=transition(source="a", guard=says_a_text)(stay)), "go: guard: it answers with a text; a guard answers true or false"),
         (body(go=transition(source="a", timeout=5)(sync_stay)), "go: timeout is for async def; a plain def runs at once"),
         (body(go=transition(source="a", name="go!")(stay)), '"go!" cannot name a transition'),
         (body(go=transition(source="a", target="not ok")(stay)), '"not ok" cannot name a state'),

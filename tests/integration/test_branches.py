@@ -1,0 +1,114 @@
+"""Branches that a body leaves behind: ``asyncio.gather`` does not end the others when one raises. They end with their attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from statemq import Client, Context, Failed, Machine, Retry, transition
+from tests.working import working
+
+log: list[str] = []
+
+
+class Empty(msgspec.Struct):
+    pass
+
+
+class Left(Machine[Empty], initial="idle", retry=Retry(attempts=2, first=0.001), partitions=1):
+    @transition(source="idle", retry=Retry(attempts=1))
+    async def regains(self, ctx: Context) -> None:
+        async def bad() -> None:
+            await asyncio.sleep(0.5)
+            raise ValueError("bad")
+
+        await asyncio.gather(ctx.sleep(0.2), bad())
+
+    @transition(source="idle")
+    async def takes(self, s: float) -> None:
+        await asyncio.sleep(s)
+
+    @transition(source="idle")
+    async def pays(self, ctx: Context, late: float) -> int:
+        async def bad() -> None:
+            await asyncio.sleep(0.1)
+            if ctx.attempt == 1:
+                raise ValueError("bad")
+
+        async def good() -> None:
+            await asyncio.sleep(late)
+            await ctx.step("charge", charge)
+
+        await asyncio.gather(bad(), good())
+        return ctx.attempt
+
+    @transition(source="idle", retry=Retry(attempts=1))
+    async def pays_after_its_end(self, ctx: Context) -> None:
+        async def bad() -> None:
+            raise ValueError("bad")
+
+        async def good() -> None:
+            await asyncio.sleep(0.3)
+            await ctx.step("charge", charge)
+
+        await asyncio.gather(bad(), good())
+
+    @transition(source="idle")
+    async def forgets_one(self, ctx: Context) -> str:
+        self.left = asyncio.ensure_future(ctx.step("charge", charge))
+        await asyncio.sleep(0.05)
+        return "done"
+
+
+async def charge() -> None:
+    log.append("charge")
+    await asyncio.sleep(0.4)
+    log.append("charged")
+
+
+@pytest.fixture
+async def client(url: str, namespace: str) -> AsyncIterator[Client]:
+    log.clear()
+    async with Client(url, namespace=namespace, machines=[Left]) as opened:
+        yield opened
+
+
+async def test_none_keeps_a_slot(client: Client, url: str, namespace: str) -> None:
+    """It slept, and comes for its slot when its attempt has ended."""
+    async with working(url, namespace, Left, concurrency=1) as worker:
+        regains = await client.send(Left.regains("a"))
+        await asyncio.sleep(0.1)
+        takes = await client.send(Left.takes("b", s=1.5))
+        with pytest.raises(Failed):
+            await regains.result(timeout=20)
+        await takes.result(timeout=20)
+        await asyncio.sleep(0.3)
+        free, worker._shop.slots.free = worker._shop.slots.free, 1
+        assert free == 1
+
+
+@pytest.mark.parametrize("late", [0.3, 0.0])
+async def test_none_goes_on_beside_the_next_attempt(client: Client, url: str, namespace: str, late: float) -> None:
+    """Neither to a new step nor in the one that it is in."""
+    async with working(url, namespace, Left):
+        assert await client.call(Left.pays("a", late=late), timeout=20) == 2
+        await asyncio.sleep(0.5)
+    assert log == (["charge", "charged"] if late else ["charge", "charge", "charged"])
+
+
+async def test_none_goes_on_when_its_command_has_failed(client: Client, url: str, namespace: str) -> None:
+    async with working(url, namespace, Left):
+        with pytest.raises(Failed):
+            await client.call(Left.pays_after_its_end("a"), timeout=20)
+        await asyncio.sleep(0.6)
+    assert log == []
+
+
+async def test_none_goes_on_when_its_body_has_returned(client: Client, url: str, namespace: str) -> None:
+    async with working(url, namespace, Left):
+        assert await client.call(Left.forgets_one("a"), timeout=20) == "done"
+        await asyncio.sleep(0.6)
+    assert log == ["charge"]
