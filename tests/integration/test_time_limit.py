@@ -178,11 +178,8 @@ async def client(url: str, namespace: str) -> AsyncIterator[Client]:
 async def test_it_fails_after_its_attempts_and_the_next_command_runs(client: Client, url: str, namespace: str) -> None:
     async with working(url, namespace, Late):
         spinning, behind = await client.send(Late.spins("a")), await client.send(Late.ping("a"))
-        began_s, others = time.monotonic(), 0
-        while time.monotonic() - began_s < 0.2:  # meanwhile the other keys go on
+        for _ in range(3):  # meanwhile the other keys go on
             assert await client.call(Late.ping("b"), timeout=20) == "pong"
-            others += 1
-        assert others > 1
         with pytest.raises(Failed, match=r"TimeoutError: spins did not end within 300 ms \(after 2 attempts\)") as failed:
             await spinning.result(timeout=20)
         assert failed.value.code == "retries"
