@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from statemq.context import Context
-from statemq.errors import (
-    Cancelled,
-    CommandError,
-    DeclarationError,
-    Fail,
-    Failed,
-    InvalidArguments,
-    Pending,
-    Reject,
-    Rejected,
-    StatemqError,
-    StepFailed,
-    Unknown,
-    UsageError,
-)
-from statemq.machine import ANY, Command, Machine, query, transition
-from statemq.records import Instance, Outcome
-from statemq.retry import Retry
 
 if TYPE_CHECKING:
     from statemq.client import Client, Handle
+    from statemq.context import Context
+    from statemq.errors import (
+        Cancelled,
+        CommandError,
+        DeclarationError,
+        Fail,
+        Failed,
+        InvalidArguments,
+        Pending,
+        Reject,
+        Rejected,
+        StatemqError,
+        StepFailed,
+        Unknown,
+        UsageError,
+    )
+    from statemq.machine import ANY, Command, Machine, query, transition
+    from statemq.records import Instance, Outcome
+    from statemq.retry import Retry
 
 __all__ = [
     "ANY",
@@ -55,10 +55,24 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """``Client`` and ``Handle`` on first use: declaring a machine needs no Redis library."""
-    if name in ("Client", "Handle"):
-        from statemq import client
+_HOMES = {
+    "client": ("Client", "Handle"),
+    "context": ("Context",),
+    "machine": ("ANY", "Command", "Machine", "query", "transition"),
+    "records": ("Instance", "Outcome"),
+    "retry": ("Retry",),
+}
+"""Where the names are, but for those of ``errors``."""
 
-        return getattr(client, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __getattr__(name: str) -> Any:
+    """Each name on first use: declaring a machine needs no Redis library, and ``statemq --help`` next to nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = next((module for module, names in _HOMES.items() if name in names), "errors")
+    value = globals()[name] = getattr(import_module(f"statemq.{home}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_INVISIBLE = re.compile(
-    r"[^\x20-\x7e\u00a1-\uffff\U00010000-\U0010ffff]|[\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
-)
+_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\xa0\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 """C0, DEL, C1, soft and zero-width characters, line separators, direction changes, lone surrogates."""
 
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from statemq.codec import duration_ms
-
 
 def seconds(text: str) -> float:
     """A duration as people write it. Raises UsageError."""
+    from statemq.codec import duration_ms
+
     return duration_ms(text) / 1000
 
 

@@ -10,8 +10,6 @@ import typer
 from statemq.cli import options, show
 from statemq.cli.connect import ask
 from statemq.cli.escape import json_text
-from statemq.cli.status import headline, progress, shorten
-from statemq.codec import duration_text
 
 
 def machines(json: options.Json = False, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
@@ -101,6 +99,8 @@ def queue(
 
     Example: statemq queue resource a
     """
+    from statemq.cli.status import shorten
+
     columns: show.Columns[Any] = {
         "ID": lambda q: q.id,
         "KEY": lambda q: q.key,
@@ -171,6 +171,8 @@ def show_(id: options.Id, json: options.Json = False, redis: options.Redis = Non
 
     Example: statemq show resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12
     """
+    from statemq.cli.status import headline, progress
+
     status = ask(redis, namespace, lambda client: client.show(id))
     if json:
         show.out(json_text(show.plain(status)))
@@ -216,6 +218,8 @@ def partitions(
 
 
 def _lease(partition: Any) -> str:
+    from statemq.codec import duration_text
+
     left: int = partition.lease_left_ms
     return f"{duration_text(left)} left" if left >= 0 else f"{duration_text(-left)} overdue"
 

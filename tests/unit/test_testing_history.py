@@ -235,9 +235,10 @@ def another_answer_later(dice: random.Random, lines: list[Line]) -> None:
 
 def step_run_twice(dice: random.Random, lines: list[Line]) -> None:
     """Within one tenure, before its record stood: by the owner who recorded it."""
-    owner = {(r.id, r.step): {"w0": 100, "w1": 101}[r.token.split(".")[1]] for r in lines if isinstance(r, Record)}
-    own = [e for e in lines if isinstance(e, Effect) and owner.get((e.id, e.step)) == e.pid]
-    run = min((some(dice, own, Effect), *own), key=lambda e: e.at_s)
+    record = some(dice, lines, Record)
+    owner = {"w0": 100, "w1": 101}[record.token.split(".")[1]]
+    own = [e for e in lines if isinstance(e, Effect) and (e.id, e.step, e.pid) == (record.id, record.step, owner)]
+    run = max((e for e in own if e.at_s * 1000 <= record.at_ms), key=lambda e: e.at_s)  # one before may be another tenure's
     lines.append(Effect(run.id, run.step, run.pid, run.at_s + 0.001))
 
 
