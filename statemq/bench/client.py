@@ -67,8 +67,9 @@ class StatemqSide:
     async def fill(self, job: Job) -> Done:
         """A backlog of one command for each of ``count`` instances whose keys have 20 characters."""
         machine, began_s = MACHINES[job.machines[0]], time.monotonic()
-        for first in range(0, job.count, CHUNK):
-            numbers = range(first, min(first + CHUNK, job.count))
+        end = job.first + job.count
+        for first in range(job.first, end, CHUNK):
+            numbers = range(first, min(first + CHUNK, end))
             await self.client.send_many([machine.fill(f"pile-{number:015d}", NOTE) for number in numbers])
         ended_s = time.monotonic()
         return Done(commands=job.count, seconds=ended_s - began_s, began_s=began_s, ended_s=ended_s)

@@ -85,12 +85,11 @@ def middle(values: Iterable[float]) -> float:
 
 
 def drain_rate(samples: Sequence[tuple[float, int]]) -> float | None:
-    """Commands a second while a backlog went from four fifths to one fifth: neither beginning nor end counts.
+    """Commands a second from the moment when a backlog began to shrink until nothing was left: reading it, too, is part of the work.
 
-    ``samples``: time in s and commands left. None if it went too fast to be seen.
+    ``samples``: time in s and commands left. None if its end was not seen.
     """
     most = max((left for _, left in samples), default=0)
-    within = [(at, left) for at, left in samples if 0.2 * most <= left <= 0.8 * most]
-    if len(within) < 2 or within[-1][0] <= within[0][0]:
-        return None
-    return (within[0][1] - within[-1][1]) / (within[-1][0] - within[0][0])
+    began_s = max((at for at, left in samples if left == most), default=0.0)
+    ended_s = min((at for at, left in samples if left == 0), default=began_s)
+    return most / (ended_s - began_s) if ended_s > began_s else None

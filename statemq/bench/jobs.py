@@ -10,6 +10,7 @@ from statemq.bench.figures import Balance
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """``closed``: ``inflight`` callers, each sends its next command when the last was answered, for ``seconds``.
     ``send``: ``count`` commands by send_many, not awaited; ``answers``: now they are.
+    ``fill``: one command for each of ``count`` instances, the first of which has the number ``first``.
     ``burst``: one command for each key at once, all awaited. ``check``: the data of all instances against the answers.
     """
 
@@ -20,6 +21,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     inflight: int = 128
     seconds: float = 1.0
     count: int = 0
+    first: int = 0
     timed: bool = True
     """Whether it is measured; else it only warms up."""
 
