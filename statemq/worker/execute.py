@@ -18,6 +18,8 @@ import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+import msgspec
+
 from statemq.config import LIMITS
 from statemq.context import Context
 from statemq.errors import Fail, StepConflict, StepFailed, TooLarge
@@ -27,18 +29,18 @@ from statemq.worker import tell
 from statemq.worker.judge import Run, describe, text_of
 from statemq.worker.limit import TimeLimit
 from statemq.worker.step import (
+    NULL,
+    Step,
     StepError,
     StepRecord,
-    args_digest,
+    asked,
     bounded,
     decode_record,
     decoder,
     encode_record,
     encode_result,
     in_thread,
-    is_async,
     last_error,
-    return_type,
     unfit,
 )
 
@@ -236,7 +238,7 @@ class Attempt:
         # counted when called, not when awaited: branches made in one order count in that order at each attempt
         n = self._names[name] = self._names.get(name, 0) + 1
         field = name if n == 1 else f"{name}#{n}"
-        return self._step(field, fn, args, retry, timeout_ms, returns if returns is not None else return_type(fn))
+        return self._step(asked(field, fn, args, retry, timeout_ms, returns))
 
     def sleep(self, ms: int) -> Coroutine[Any, Any, None]:
         self._check_open()
@@ -252,32 +254,25 @@ class Attempt:
         if records >= LIMITS.steps:
             raise TooLarge(f"the journal of {self.command.transition}", records + 1, LIMITS.steps, "records")
 
-    async def _step(
-        self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, type_: Any
-    ) -> Any:
+    async def _step(self, step: Step) -> Any:
         self._check_open()
-        mark = args_digest(args)
-        raw = self.command.journal.get(field)
+        raw = self.command.journal.get(step.field)
         if raw is None:
-            record, raw = await self._run_and_record(field, fn, args, retry, timeout_ms, mark)
+            record = await self._run_and_record(step)
         else:
-            record = None
-            self._unread.discard(field)
-        if record is None:  # made before, or by another
+            self._unread.discard(step.field)
             record = decode_record(raw)
-        if record.args != mark:
-            raise StepConflict(field)
+        if record.args != step.mark:
+            raise StepConflict(step.field)
         self._clock_ms = max(self._clock_ms, record.at)
         if record.error is not None:
-            raise StepFailed(field, record.error.type, record.error.reason)
+            raise StepFailed(step.field, record.error.type, record.error.reason)
         # the first run decodes what it recorded, so it sees what a replay sees
-        return decoder(type_)(record.result)
+        return decoder(step.returns)(record.result)
 
-    async def _run_and_record(
-        self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, mark: str
-    ) -> tuple[StepRecord | None, bytes]:
-        """The record that stands as it lies in the journal, and decoded if it is the one made here."""
-        partition, limit = self.partition, self._limit
+    async def _run_and_record(self, step: Step) -> StepRecord:
+        """The record that stands: the one made here, or one made before."""
+        partition, limit, field = self.partition, self._limit, step.field
         self._check_room()
         self._running.add(field)
         self._branches.add(task := _this_task())
@@ -285,46 +280,46 @@ class Attempt:
             if not self._is_clear():
                 await self._untimed(self._clear())
             began_s = time.monotonic()
-            work = self._try(field, fn, args, retry, timeout_ms)
-            made = await (work if limit is None else limit.working(work))
+            work = self._try(step)
+            result, error = await (work if limit is None else limit.working(work))
             took_ms = round((time.monotonic() - began_s) * 1000)
-            record = StepRecord(result=made.result, error=made.error, args=mark, at=partition.now_ms(), took_ms=took_ms)
+            record = StepRecord(result, error, step.mark, partition.now_ms(), took_ms)
             value = encode_record(record)
             raw = await self._record(field, value)
             self.ran.append((field, took_ms))
             tell.recorded(partition, self.command, field, took_ms)
-            return (record if raw is value else None), raw
+            return record if raw is value else decode_record(raw)
         finally:
             self._running.discard(field)
             self._branches.discard(task)
             if self._quiet is not None and not self._running and not self._quiet.done():
                 self._quiet.set_result(None)
 
-    async def _try(
-        self, field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None
-    ) -> StepRecord:
+    async def _try(self, step: Step) -> tuple[msgspec.Raw, StepError | None]:
         """The step's result, or its last error; without a retry policy an error is the attempt's."""
         tries = 0
         while True:
             tries += 1
             try:
-                work = self._call(fn, args)
-                return StepRecord(result=encode_result(field, await (work if timeout_ms is None else bounded(field, work, timeout_ms))))
+                work = self._call(step)
+                result = await (work if step.timeout_ms is None else bounded(step.field, work, step.timeout_ms))
+                return encode_result(step.field, result), None
             except Fail as error:
-                return StepRecord(error=last_error(error))
+                return NULL, last_error(error)
             except TooLarge:
                 raise
             except Exception as error:
-                if retry is None:
+                if step.retry is None:
                     raise
-                wait_ms = next_ms(retry, tries, random.random())  # noqa: S311 - jitter
+                wait_ms = next_ms(step.retry, tries, random.random())  # noqa: S311 - jitter
                 if wait_ms is None:
-                    return StepRecord(error=StepError(type(error).__name__, text_of(error)[:2000]))
-                tell.step_retried(self.partition, self.command, field, tries, describe(error), wait_ms)
+                    return NULL, StepError(type(error).__name__, text_of(error)[:2000])
+                tell.step_retried(self.partition, self.command, step.field, tries, describe(error), wait_ms)
             await asyncio.sleep(wait_ms / 1000)
 
-    async def _call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        if is_async(fn):
+    async def _call(self, step: Step) -> Any:
+        fn, args = step.fn, step.args
+        if step.is_async:
             try:
                 return await fn(*args)
             except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:

@@ -14,6 +14,7 @@ import msgspec
 from statemq.codec import digest, duration_text, encode_exact, encode_sorted
 from statemq.config import LIMITS
 from statemq.errors import Fail, TooLarge
+from statemq.retry import Retry
 from statemq.worker.judge import describe
 
 
@@ -22,10 +23,13 @@ class StepError(msgspec.Struct, frozen=True):
     reason: str
 
 
+NULL = msgspec.Raw(b"null")
+
+
 class StepRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """A journal field: the result or the last error of a step, a digest of its arguments, when it ended and how long it took (ms)."""
 
-    result: msgspec.Raw = msgspec.Raw(b"null")
+    result: msgspec.Raw = NULL
     error: StepError | None = None
     args: str = ""
     at: int = 0
@@ -104,24 +108,37 @@ def decoder(type_: Any) -> Callable[[msgspec.Raw], Any]:
         return msgspec.json.Decoder(type_).decode
 
 
-@functools.lru_cache(maxsize=1024)
-def is_async(fn: Callable[..., Any]) -> bool:
+class Step(msgspec.Struct):
+    """One call of ``ctx.step``; ``mark`` tells its arguments apart."""
+
+    field: str
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    retry: Retry | None
+    timeout_ms: int | None
+    returns: Any
+    """The type of its result: as the caller says, as the function's annotation says, or Any."""
+    is_async: bool
+    mark: str
+
+
+def asked(field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, returns: Any) -> Step:
+    is_async, annotated = _callee(fn)
+    return Step(field, fn, args, retry, timeout_ms, annotated if returns is None else returns, is_async, args_digest(args))
+
+
+def _callee(fn: Callable[..., Any]) -> tuple[bool, Any]:
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
-
-
-def return_type(fn: Callable[..., Any]) -> Any:
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    return _hint(getattr(fn, "__func__", fn))
+    return _known(getattr(fn, "__func__", fn))
 
 
 @functools.lru_cache(maxsize=1024)
-def _hint(fn: Callable[..., Any]) -> Any:
-    """The function's return annotation, or Any where there is none that can be read."""
+def _known(fn: Callable[..., Any]) -> tuple[bool, Any]:
+    """Whether the function is ``async def``, and its return annotation, or Any where there is none that can be read."""
+    is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
     try:
         hint = typing.get_type_hints(fn).get("return", Any)
     except (NameError, TypeError, AttributeError):
-        return Any
-    return type(None) if hint is None else hint
+        hint = Any
+    return is_async, type(None) if hint is None else hint
