@@ -89,7 +89,10 @@ class CommandStatus(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A row of ``queue``: a command that has not ended; ``where``: stream, inbox or timer."""
+    """A row of ``queue``: a command that has not ended; ``where``: stream, inbox or timer.
+
+    ``attempts`` have failed, the last one with ``error``; known of what runs or waits.
+    """
 
     id: str
     key: str
@@ -99,6 +102,8 @@ class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
     entry: str = ""
     args: Any = None
     due: int = 0
+    attempts: int = 0
+    error: str = ""
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -50,7 +50,7 @@ async def _outcome(client: Client, handle: Handle[Any], timeout: float | None) -
 
 
 class _Watch:
-    """Says once on stderr why nothing happens."""
+    """Says on stderr, each thing once, why nothing happens and what went wrong."""
 
     def __init__(self, client: Client, id: str) -> None:
         self.client, self.id = client, id
@@ -62,7 +62,8 @@ class _Watch:
         await asyncio.sleep(EXPECT_WORKER_S)
         while True:
             try:
-                why = await self.obstacle(await self.client.show(self.id))
+                status = await self.client.show(self.id)
+                why = await self.obstacle(status) or self.trouble(status)
             except ServerError as error:
                 why = f"{error}; still waiting"
             except Unknown:  # it ends just now: the outcome tells
@@ -74,6 +75,12 @@ class _Watch:
 
     def tell(self, why: str) -> None:
         say(why)
+
+    def trouble(self, status: CommandStatus) -> str:
+        """Why its last attempt failed; empty when none has."""
+        if not status.error or status.status in ENDED:
+            return ""
+        return f"attempt {status.attempts} failed: {status.error}; it is tried again"
 
     async def obstacle(self, status: CommandStatus) -> str:
         """What keeps a command from being taken up, in one sentence; empty when nothing does."""
@@ -98,6 +105,9 @@ class _Screen(_Watch):
 
     def tell(self, why: str) -> None:
         self.remark = why
+
+    def trouble(self, status: CommandStatus) -> str:
+        return ""  # the picture has it
 
     async def run(self) -> None:
         await asyncio.sleep(SHOW_AFTER_S)

@@ -109,6 +109,8 @@ def queue(
         "WHERE": lambda q: q.where,
         "DUE": lambda q: show.time(q.due),
         "ARGUMENTS": lambda q: "" if q.args is None else shorten(json_text(q.args)),
+        "FAILED": lambda q: f"{q.attempts} ×" if q.attempts else "",
+        "LAST ERROR": lambda q: shorten(q.error),
     }
     found = ask(redis, namespace, lambda client: client.queue(machine, key, limit=limit))
     show.rows(found, columns, json, f"nothing waits for {machine}" + (f"/{key}" if key else ""))

@@ -16,6 +16,7 @@ from statemq.store.catalog import Known
 from statemq.store.commands import entry_order, from_element
 from statemq.store.inspect import PAGE, fields, in_progress, number, plain, text
 from statemq.store.router import Router
+from statemq.store.wire import ReplyError
 
 _outcome = msgspec.json.Decoder(Outcome).decode
 _timer = msgspec.json.Decoder(list[str]).decode
@@ -27,7 +28,20 @@ async def queue(router: Router, known: Known, key: str | None, limit: int) -> li
     rows = await asyncio.gather(*(_queue_of(router, part, key, limit) for part in parts))
     # one row an id: a command that is parked while this looks is met in the stream and in its inbox
     found = {row.id or row.entry: row for part in rows for row in part}.values()
-    return sorted(found, key=lambda q: (q.due if q.where == "timer" else 0, entry_order(q.entry or "0-0")))[:limit]
+    queued = sorted(found, key=lambda q: (q.due if q.where == "timer" else 0, entry_order(q.entry or "0-0")))[:limit]
+    return list(await asyncio.gather(*(_with_trouble(router, known, row) for row in queued)))
+
+
+async def _with_trouble(router: Router, known: Known, row: Queued) -> Queued:
+    """With what its journal says of failed attempts, if it may have one."""
+    if row.status not in ("running", "waiting") or not row.id:
+        return row
+    part = known.partition(row.key)
+    try:
+        attempts, error = await router.call(part.lease, "HMGET", part.steps(row.id), "@attempts", "@error")
+    except ReplyError as damaged:
+        return msgspec.structs.replace(row, error=f"its journal cannot be read: {damaged}")
+    return msgspec.structs.replace(row, attempts=number(attempts), error=text(error))
 
 
 async def _queue_of(router: Router, part: PartitionKeys, key: str | None, limit: int) -> list[Queued]:
@@ -68,7 +82,7 @@ async def _inbox(router: Router, part: PartitionKeys, key: str, due: dict[str, i
         return []
     # P28: an ended one lies there until its turn
     live = await router.call(part.lease, "HMGET", part.accepted, *(c.id for c in commands))
-    mark = await router.call(part.lease, "HGET", part.steps(commands[0].id), "@mark")
+    mark = await _mark(router, part, commands[0].id)
     rows: list[Queued] = []
     for c, where in zip(commands, live, strict=True):
         if where is None:
@@ -78,6 +92,15 @@ async def _inbox(router: Router, part: PartitionKeys, key: str, due: dict[str, i
             status = "waiting" if c.id in due else "running" if mark else "queued"
         rows.append(Queued(c.id, key, c.transition, status, "inbox", c.entry, plain(c.args), due.get(c.id, 0)))
     return rows
+
+
+async def _mark(router: Router, part: PartitionKeys, id: str) -> bytes | None:
+    """Whose hands it is in; nobody's, if its journal is damaged."""
+    try:
+        mark: bytes | None = await router.call(part.lease, "HGET", part.steps(id), "@mark")
+    except ReplyError:
+        return None
+    return mark
 
 
 async def _delayed(router: Router, part: PartitionKeys, key: str | None, due: dict[str, int]) -> list[Queued]:

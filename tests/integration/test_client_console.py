@@ -114,6 +114,12 @@ async def test_show_and_queue_follow_a_command(client: Client, fake: FakeWorker,
         (first.id, "running", "stream"),
         (second.id, "queued", "stream"),
     ]
+    await router.call(steps, "HSET", steps, "@attempts", 2, "@error", "ValueError: boom")
+    assert [(q.attempts, q.error) for q in await client.queue(Door, "a")] == [(2, "ValueError: boom"), (0, "")]
+    await router.call(steps, "DEL", steps)
+    await router.call(steps, "SET", steps, "by hand")
+    (row, _) = await client.queue(Door, "a")
+    assert (row.id, row.error[:28]) == (first.id, "its journal cannot be read: ")
     await router.call(steps, "DEL", steps)
     await fake.complete("a", "done")
     status = await first.status()

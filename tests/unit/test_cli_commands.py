@@ -461,6 +461,24 @@ def test_waiting_without_a_worker_is_said_once(run: Run, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("quick")
+def test_without_a_terminal_each_failed_attempt_is_said_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    class Retried(FakeClient):
+        async def show(self, id: str) -> CommandStatus:
+            nonlocal looked
+            looked += 1
+            return CommandStatus(ID, "running", "order", "o-1", "pay", attempts=1 + (looked > 3), error="ValueError: no\x1b[31m money")
+
+    client = Retried(outcome=completed(b"1"))
+    client.until = lambda: _until(lambda: looked > 6)
+    monkeypatch.setattr(connect, "open_client", lambda *args: client)
+    assert main(["call", "order", "o-1", "pay", "cents=1"]) == 0
+    said = "statemq: attempt {} failed: ValueError: no\\x1b[31m money; it is tried again\n"
+    assert run.capsys.readouterr().err == said.format(1) + said.format(2)
+
+
+@pytest.mark.usefixtures("quick")
 def test_on_a_terminal_progress_is_drawn_beside_the_answer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
