@@ -36,9 +36,8 @@ if fault == 'seen' then
 end
 
 -- the checks -------------------------------------------------------------------------------------
--- keys that all commands share: a damaged one raises here, where nothing has been written
+-- keys that all commands share: a damaged one raises here, where nothing has been written; the history does when it is written, as the first
 redis.call('XLEN', commands)
-redis.call('XLEN', history)
 local index_of = {} -- state: its key
 for s = 1, states do
   local key = KEYS[8 + s]
