@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -66,13 +67,15 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Each name on first use: declaring a machine needs no Redis library, and ``statemq --help`` next to nothing."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = next((module for module, names in _HOMES.items() if name in names), "errors")
-    value = globals()[name] = getattr(import_module(f"statemq.{home}"), name)
-    return value
+    """Each name, and each module, on first use: declaring a machine needs no Redis library, and ``statemq --help`` next to nothing."""
+    if name in __all__:
+        home = next((module for module, names in _HOMES.items() if name in names), "errors")
+        value = globals()[name] = getattr(import_module(f"statemq.{home}"), name)
+        return value
+    if not name.startswith("_") and find_spec(f"statemq.{name}") is not None:
+        return import_module(f"statemq.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted({*globals(), *__all__})

@@ -11,6 +11,9 @@ import msgspec
 Place = tuple[str, str]
 """A machine's name and a key."""
 
+DRAIN_SAMPLES = 10
+"""With fewer between its beginning and its end, a drain's time is that of the looks at it."""
+
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """One row: what was measured and, if it is a comparison, what it is compared with. ``name`` finds its goal."""
@@ -87,9 +90,11 @@ def middle(values: Iterable[float]) -> float:
 def drain_rate(samples: Sequence[tuple[float, int]]) -> float | None:
     """Commands a second from the moment when a backlog began to shrink until nothing was left: reading it, too, is part of the work.
 
-    ``samples``: time in s and commands left. None if its end was not seen.
+    ``samples``: time in s and commands left. None if its end was not seen, or too few samples lie between to tell.
     """
     most = max((left for _, left in samples), default=0)
     began_s = max((at for at, left in samples if left == most), default=0.0)
     ended_s = min((at for at, left in samples if left == 0), default=began_s)
-    return most / (ended_s - began_s) if ended_s > began_s else None
+    if sum(began_s < at < ended_s for at, _ in samples) < DRAIN_SAMPLES:
+        return None
+    return most / (ended_s - began_s)

@@ -33,6 +33,7 @@ def scale(stage: Stage, count: int) -> list[Figure]:
     client = stage.client()
     few = min(FEW, count)
     small = [small_backlog(stage, client, number, few) for number in range(DRAINS)]
+    stage.probe.drop_history("Few")  # what expires meanwhile would be taken off the others' memory
     stage.tell(f"scale: queueing {count:,} commands")
     before = stage.probe.used_memory()
     client.ask(Job(kind="fill", machines=("Pile",), count=count, seconds=DRAIN_WITHIN_S))

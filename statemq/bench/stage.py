@@ -64,7 +64,7 @@ class Stage:
         self.server = None if url else EmbeddedServer(self.folder / "redis", config=["--auto-aof-rewrite-percentage", "0"])
         self.url = url or ""
         self.processes: list[Process] = []
-        self.balances: dict[str, Balance] = {}
+        self._checked: dict[tuple[str, Talker], Balance] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -136,15 +136,23 @@ class Stage:
         return Round(done, self.probe.cpu_s() - server_s, (worker.cpu_s() or 0.0) - worker_s, (client.cpu_s() or 0.0) - client_s)
 
     def check(self, work: str, client: Talker) -> None:
-        """Notes how answers and data agree; several clients of one work are added up."""
-        new, old = client.ask(Job(kind="check")).balance, self.balances.get(work, Balance())
-        self.balances[work] = Balance(
-            answered=old.answered + new.answered,
-            lost=old.lost + new.lost,
-            extra=old.extra + new.extra,
-            errors=old.errors + new.errors,
-            first_error=old.first_error or new.first_error,
-        )
+        """Notes how answers and data agree, all that this client was ever answered."""
+        self._checked[work, client] = client.ask(Job(kind="check")).balance
+
+    @property
+    def balances(self) -> dict[str, Balance]:
+        """By work; several clients of one are added up."""
+        found: dict[str, Balance] = {}
+        for (work, _), new in self._checked.items():
+            old = found.get(work, Balance())
+            found[work] = Balance(
+                answered=old.answered + new.answered,
+                lost=old.lost + new.lost,
+                extra=old.extra + new.extra,
+                errors=old.errors + new.errors,
+                first_error=old.first_error or new.first_error,
+            )
+        return found
 
     def until(self, what: str, holds: Callable[[], bool], within_s: float = READY_WITHIN_S) -> None:
         deadline_s = time.monotonic() + within_s

@@ -56,22 +56,25 @@ class _Watch:
         self.client, self.id = client, id
         self.began = time.monotonic()
         self.outcome: Outcome | None = None
-        self.said = ""
+        self.said: dict[str, str] = {}
 
     async def run(self) -> None:
         await asyncio.sleep(EXPECT_WORKER_S)
         while True:
             try:
                 status = await self.client.show(self.id)
-                why = await self.obstacle(status) or self.trouble(status)
+                self.say_once("failed", self.trouble(status))
+                self.say_once("waits", await self.obstacle(status))
             except ServerError as error:
-                why = f"{error}; still waiting"
+                self.say_once("waits", f"{error}; still waiting")
             except Unknown:  # it ends just now: the outcome tells
-                why = ""
-            if why and why != self.said:
-                self.said = why
-                self.tell(why)
+                pass
             await asyncio.sleep(EXPECT_WORKER_S)
+
+    def say_once(self, kind: str, why: str) -> None:
+        if why and why != self.said.get(kind):
+            self.said[kind] = why
+            self.tell(why)
 
     def tell(self, why: str) -> None:
         say(why)

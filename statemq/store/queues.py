@@ -28,20 +28,7 @@ async def queue(router: Router, known: Known, key: str | None, limit: int) -> li
     rows = await asyncio.gather(*(_queue_of(router, part, key, limit) for part in parts))
     # one row an id: a command that is parked while this looks is met in the stream and in its inbox
     found = {row.id or row.entry: row for part in rows for row in part}.values()
-    queued = sorted(found, key=lambda q: (q.due if q.where == "timer" else 0, entry_order(q.entry or "0-0")))[:limit]
-    return list(await asyncio.gather(*(_with_trouble(router, known, row) for row in queued)))
-
-
-async def _with_trouble(router: Router, known: Known, row: Queued) -> Queued:
-    """With what its journal says of failed attempts, if it may have one."""
-    if row.status not in ("running", "waiting") or not row.id:
-        return row
-    part = known.partition(row.key)
-    try:
-        attempts, error = await router.call(part.lease, "HMGET", part.steps(row.id), "@attempts", "@error")
-    except ReplyError as damaged:
-        return msgspec.structs.replace(row, error=f"its journal cannot be read: {damaged}")
-    return msgspec.structs.replace(row, attempts=number(attempts), error=text(error))
+    return sorted(found, key=lambda q: (q.due if q.where == "timer" else 0, entry_order(q.entry or "0-0")))[:limit]
 
 
 async def _queue_of(router: Router, part: PartitionKeys, key: str | None, limit: int) -> list[Queued]:
@@ -60,6 +47,9 @@ async def _queue_of(router: Router, part: PartitionKeys, key: str | None, limit:
             continue
         status = "running" if text(entry) in running else "queued"
         found.append(_row(f, status, "stream", text(entry)))
+    begun = await asyncio.gather(*(_with_trouble(router, part, row) for row in found if row.status == "running" and row.id))
+    told = {row.entry: row for row, _ in begun}
+    found = [told.get(row.entry, row) for row in found]
     for inbox in await asyncio.gather(*(_inbox(router, part, k, due, limit) for k in parked)):
         found += inbox
     return found + await _delayed(router, part, key, due)
@@ -82,25 +72,25 @@ async def _inbox(router: Router, part: PartitionKeys, key: str, due: dict[str, i
         return []
     # P28: an ended one lies there until its turn
     live = await router.call(part.lease, "HMGET", part.accepted, *(c.id for c in commands))
-    mark = await _mark(router, part, commands[0].id)
     rows: list[Queued] = []
     for c, where in zip(commands, live, strict=True):
         if where is None:
             continue
-        status = "queued"
-        if not rows:
-            status = "waiting" if c.id in due else "running" if mark else "queued"
-        rows.append(Queued(c.id, key, c.transition, status, "inbox", c.entry, plain(c.args), due.get(c.id, 0)))
+        row = Queued(c.id, key, c.transition, "queued", "inbox", c.entry, plain(c.args), due.get(c.id, 0))
+        if not rows:  # the head is in progress, sleeps, or has failed and holds up the others
+            row, mark = await _with_trouble(router, part, row)
+            row = msgspec.structs.replace(row, status="waiting" if c.id in due else "running" if mark else "queued")
+        rows.append(row)
     return rows
 
 
-async def _mark(router: Router, part: PartitionKeys, id: str) -> bytes | None:
-    """Whose hands it is in; nobody's, if its journal is damaged."""
+async def _with_trouble(router: Router, part: PartitionKeys, row: Queued) -> tuple[Queued, str]:
+    """With what its journal says of failed attempts; and in whose hands it is, if it runs from an inbox."""
     try:
-        mark: bytes | None = await router.call(part.lease, "HGET", part.steps(id), "@mark")
-    except ReplyError:
-        return None
-    return mark
+        attempts, error, mark = await router.call(part.lease, "HMGET", part.steps(row.id), "@attempts", "@error", "@mark")
+    except ReplyError as damaged:
+        return msgspec.structs.replace(row, error=f"its journal cannot be read: {damaged}"), ""
+    return msgspec.structs.replace(row, attempts=number(attempts), error=text(error)), text(mark)
 
 
 async def _delayed(router: Router, part: PartitionKeys, key: str | None, due: dict[str, int]) -> list[Queued]:

@@ -33,6 +33,7 @@ from statemq.worker.step import (
     Step,
     StepError,
     StepRecord,
+    args_digest,
     asked,
     bounded,
     decode_record,
@@ -256,6 +257,7 @@ class Attempt:
 
     async def _step(self, step: Step) -> Any:
         self._check_open()
+        step.mark = args_digest(step.args) if step.args else ""
         raw = self.command.journal.get(step.field)
         if raw is None:
             record = await self._run_and_record(step)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import types
 import typing
+import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +18,8 @@ from statemq.config import LIMITS
 from statemq.errors import Fail, TooLarge
 from statemq.retry import Retry
 from statemq.worker.judge import describe
+
+R = TypeVar("R")
 
 
 class StepError(msgspec.Struct, frozen=True):
@@ -109,7 +113,7 @@ def decoder(type_: Any) -> Callable[[msgspec.Raw], Any]:
 
 
 class Step(msgspec.Struct):
-    """One call of ``ctx.step``; ``mark`` tells its arguments apart."""
+    """One call of ``ctx.step``; ``mark`` tells its arguments apart, as they are when it is awaited."""
 
     field: str
     fn: Callable[..., Any]
@@ -119,26 +123,47 @@ class Step(msgspec.Struct):
     returns: Any
     """The type of its result: as the caller says, as the function's annotation says, or Any."""
     is_async: bool
-    mark: str
+    mark: str = ""
 
 
 def asked(field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, returns: Any) -> Step:
-    is_async, annotated = _callee(fn)
-    return Step(field, fn, args, retry, timeout_ms, annotated if returns is None else returns, is_async, args_digest(args))
+    inner = _inner(fn)
+    return Step(field, fn, args, retry, timeout_ms, _annotated(inner) if returns is None else returns, _is_async(inner))
 
 
-def _callee(fn: Callable[..., Any]) -> tuple[bool, Any]:
+def _inner(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Without what partial and bound methods put around it."""
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return _known(getattr(fn, "__func__", fn))
+    inner: Callable[..., Any] = getattr(fn, "__func__", fn)
+    return inner
 
 
-@functools.lru_cache(maxsize=1024)
-def _known(fn: Callable[..., Any]) -> tuple[bool, Any]:
-    """Whether the function is ``async def``, and its return annotation, or Any where there is none that can be read."""
-    is_async = inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+def _once(ask: Callable[[Callable[..., Any]], R]) -> Callable[[Callable[..., Any]], R]:
+    """What is asked of a plain function is asked once, and forgotten with it; other callables may be equal without being the same."""
+    answers: weakref.WeakKeyDictionary[Callable[..., Any], R] = weakref.WeakKeyDictionary()
+
+    def answer(fn: Callable[..., Any]) -> R:
+        if type(fn) is not types.FunctionType:
+            return ask(fn)
+        try:
+            return answers[fn]
+        except KeyError:
+            return answers.setdefault(fn, ask(fn))
+
+    return answer
+
+
+@_once
+def _is_async(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+@_once
+def _annotated(fn: Callable[..., Any]) -> Any:
+    """The function's return annotation, or Any where there is none that can be read."""
     try:
         hint = typing.get_type_hints(fn).get("return", Any)
-    except (NameError, TypeError, AttributeError):
-        hint = Any
-    return is_async, type(None) if hint is None else hint
+    except Exception:  # noqa: BLE001 - an annotation may be any text, and reading it runs it
+        return Any
+    return type(None) if hint is None else hint

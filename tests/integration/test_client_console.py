@@ -127,6 +127,14 @@ async def test_show_and_queue_follow_a_command(client: Client, fake: FakeWorker,
     assert status.outcome is not None
     assert await park(fake, "a") == second.id
     assert [(q.id, q.status, q.where, q.transition) for q in await client.queue(Door)] == [(second.id, "queued", "inbox", "shut")]
+    steps = (await fake.part("a")).steps(second.id)
+    # what failed for good and holds up its key has neither a timer nor an owner
+    await router.call(steps, "HSET", steps, "@attempts", 3, "@error", "ValueError: no money")
+    assert [(q.status, q.attempts, q.error) for q in await client.queue(Door)] == [("queued", 3, "ValueError: no money")]
+    await router.call(steps, "DEL", steps)
+    await router.call(steps, "SET", steps, "by hand")
+    assert [q.error[:28] for q in await client.queue(Door, "a")] == ["its journal cannot be read: "]
+    await router.call(steps, "DEL", steps)
     assert (await second.status()).transition == "shut"
     with pytest.raises(Unknown):
         await client.show("door.1.01930c2e5b7a7c3e8f6a2b4c6d8e0f12")

@@ -86,6 +86,11 @@ async def fetch(n: int, first: asyncio.Event | None = None) -> int:
     return n
 
 
+async def total(basket: list[int]) -> int:
+    note(f"pay {basket}")
+    return sum(basket)
+
+
 class Trip(Machine[None], initial="planned", retry=QUICK, partitions=2):
     @transition(source="planned", target="booked")
     async def book(self, ctx: Context, item: str = "train") -> list[Any]:
@@ -159,6 +164,14 @@ class Trip(Machine[None], initial="planned", retry=QUICK, partitions=2):
         first = await ctx.step("fetch", fetch, ctx.attempt)  # another argument at each attempt
         raise ConnectionError(f"after {first}")
 
+    @transition(source="planned")
+    async def changes_its_mind(self, ctx: Context) -> int:
+        basket = [0]
+        paying = ctx.step("pay", total, basket)
+        basket.append(ctx.attempt)  # what it is awaited with is what it runs with
+        paid = await paying
+        raise ConnectionError(f"after {paid}")
+
 
 async def test_a_recorded_step_is_not_run_again_and_gives_the_same_value(client: Client, url: str, namespace: str) -> None:
     async with working(url, namespace, Trip):
@@ -229,3 +242,10 @@ async def test_a_record_made_for_other_arguments_is_a_conflict(client: Client, u
             await client.call(Trip.confused("oslo"), timeout=20)
         assert failed.value.code == StepConflict.code
     assert ran == {"fetch 1": 1}
+
+
+async def test_arguments_count_as_they_are_when_the_step_is_awaited(client: Client, url: str, namespace: str) -> None:
+    async with working(url, namespace, Trip):
+        with pytest.raises(Failed, match="step pay was recorded for other arguments"):
+            await client.call(Trip.changes_its_mind("oslo"), timeout=20)
+    assert ran == {"pay [0, 1]": 1}

@@ -68,6 +68,6 @@ def test_a_drain_is_timed_from_its_first_command_to_its_last() -> None:
     assert drain_rate([*waits, *drains, (7.0, 0)]) == pytest.approx(250)
 
 
-@pytest.mark.parametrize("samples", [[], [(0.0, 0)], [(0.0, 1000), (0.1, 600)]])
-def test_a_drain_whose_end_was_not_seen_has_no_rate(samples: list[tuple[float, int]]) -> None:
+@pytest.mark.parametrize("samples", [[], [(0.0, 0)], [(0.0, 1000), (0.1, 600)], [(0.0, 1000), (0.1, 500), (0.2, 0)]])
+def test_a_drain_that_was_hardly_seen_has_no_rate(samples: list[tuple[float, int]]) -> None:
     assert drain_rate(samples) is None

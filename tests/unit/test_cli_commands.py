@@ -461,21 +461,26 @@ def test_waiting_without_a_worker_is_said_once(run: Run, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("quick")
-def test_without_a_terminal_each_failed_attempt_is_said_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_each_thing_is_said_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     looked = 0
 
     class Retried(FakeClient):
         async def show(self, id: str) -> CommandStatus:
             nonlocal looked
             looked += 1
-            return CommandStatus(ID, "running", "order", "o-1", "pay", attempts=1 + (looked > 3), error="ValueError: no\x1b[31m money")
+            attempts = 1 + (looked > 6)
+            return CommandStatus(ID, "waiting", "order", "o-1", "pay", attempts=attempts, error="ValueError: no\x1b[31m money")
 
-    client = Retried(outcome=completed(b"1"))
-    client.until = lambda: _until(lambda: looked > 6)
+        async def live_workers(self, machine: str) -> int:
+            return looked % 2  # comes and goes
+
+    client = Retried(outcome=completed(b"1"), machines=[])
+    client.until = lambda: _until(lambda: looked > 12)
     monkeypatch.setattr(connect, "open_client", lambda *args: client)
     assert main(["call", "order", "o-1", "pay", "cents=1"]) == 0
-    said = "statemq: attempt {} failed: ValueError: no\\x1b[31m money; it is tried again\n"
-    assert run.capsys.readouterr().err == said.format(1) + said.format(2)
+    failed = "statemq: attempt {} failed: ValueError: no\\x1b[31m money; it is tried again"
+    nobody = "statemq: no live worker for order; waiting for one (statemq worker TARGET starts it)"
+    assert run.capsys.readouterr().err.splitlines() == [failed.format(1), nobody, failed.format(2)]
 
 
 @pytest.mark.usefixtures("quick")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gc
 import weakref
@@ -29,6 +30,18 @@ def plain(): ...  # type: ignore[no-untyped-def]
 def unreadable() -> Nowhere: ...  # type: ignore[name-defined]  # noqa: F821
 
 
+def prose(amount: "in cents, or so") -> int: ...  # type: ignore[syntax]  # noqa: F722
+
+
+def divides(amount: 1 / 0) -> int: ...  # type: ignore[valid-type]
+
+
+@dataclasses.dataclass
+class Unhashable:
+    async def __call__(self) -> int:
+        return 1
+
+
 @pytest.mark.parametrize(
     ("fn", "is_async", "returns"),
     [
@@ -39,6 +52,10 @@ def unreadable() -> Nowhere: ...  # type: ignore[name-defined]  # noqa: F821
         (plain, False, Any),
         (unreadable, False, Any),
         (len, False, Any),
+        (prose, False, Any),
+        (divides, False, Any),
+        (Unhashable(), True, Any),
+        (functools.partial(Unhashable()), True, Any),
     ],
 )
 def test_how_it_is_called_and_what_it_returns(fn: Callable[..., Any], is_async: bool, returns: Any) -> None:
@@ -47,11 +64,16 @@ def test_how_it_is_called_and_what_it_returns(fn: Callable[..., Any], is_async: 
     assert asked("a", fn, (), None, None, str).returns is str
 
 
-def test_an_object_whose_method_was_a_step_is_not_kept() -> None:
-    shop = Shop()
-    kept = weakref.ref(shop)
-    for fn in (shop.pay, functools.partial(shop.pay, cents=1)):
+def paying(shop: Shop) -> Callable[[], Any]:
+    return lambda: shop.pay()
+
+
+def test_what_was_a_step_is_not_kept() -> None:
+    shop, other = Shop(), Shop()
+    closure = paying(shop)
+    kept = [weakref.ref(shop), weakref.ref(other), weakref.ref(closure)]
+    for fn in (shop.pay, functools.partial(shop.pay, cents=1), other, closure):
         asked("a", fn, (), None, None, None)
-    del shop, fn
+    del shop, other, closure, fn
     gc.collect()
-    assert kept() is None
+    assert [ref() for ref in kept] == [None, None, None]
