@@ -310,7 +310,8 @@ class Client(Console):
     async def _goes_on(self, fields: dict[str, str], waited_s: float | None) -> Pending:
         error = await last_error(self._router, self.namespace, fields["id"])
         why = f"; its last attempt failed: {error}" if error else ""
-        return Pending(f"command {fields['id']} had not ended after {waited_s:g} s; it goes on{why}", **fields)
+        waited = round(waited_s or 0, 2)  # what is left of a timeout when the command has been made
+        return Pending(f"command {fields['id']} had not ended after {waited:g} s; it goes on{why}", **fields)
 
     def _handle(self, draft: Draft, appended: Appended, since: int) -> Handle[Any]:
         return Handle(

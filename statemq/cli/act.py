@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import contextlib
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from statemq.cli import options, show
 from statemq.cli.connect import ask
-from statemq.cli.ends import ENDED_BADLY, USAGE, say
+from statemq.cli.ends import ENDED_BADLY, USAGE, command, say
 from statemq.cli.escape import clean
-from statemq.errors import UsageError
+from statemq.errors import Unknown, UsageError
+
+if TYPE_CHECKING:
+    from statemq.client import Client
 
 failed = typer.Typer(invoke_without_command=True)
 
@@ -32,17 +36,30 @@ All = Annotated[bool, typer.Option("--all", help="All of the machine's.")]
 def cancel(id: options.Id, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
     """Cancel a command.
 
-    At once while it waits, at its next durable operation while it runs.
+    At once while it waits, at its next durable operation while it runs; once it has begun and its instance is paused, when that is resumed.
 
     Example: statemq cancel resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12
     """
-    answer = ask(redis, namespace, lambda client: client.cancel(id))
+    answer, paused = ask(redis, namespace, lambda client: _cancel(client, id))
     if answer == "ended":
         say(f"{id} has ended already; statemq result {id} tells how")
         raise typer.Exit(ENDED_BADLY)
     show.out(answer)
     if answer == "asked":
-        say("it is running, and ends at its next durable operation")
+        name = _named(*paused) if paused else ""
+        when = f"{name} is paused: it ends when {name} is resumed ({command()} resume {' '.join(paused)})" if paused else ""
+        say(when or "it is running, and ends at its next durable operation")
+
+
+async def _cancel(client: Client, id: str) -> tuple[str, tuple[str, str] | None]:
+    """The answer; and the machine and key, if it was asked to end and its instance is paused."""
+    answer = await client.cancel(id)
+    if answer == "asked":
+        with contextlib.suppress(Unknown):  # it has ended just now
+            status = await client.show(id)
+            if (await client.get(status.machine, status.key)).paused:
+                return answer, (status.machine, status.key)
+    return answer, None
 
 
 def pause(machine: options.Machine, key: options.MaybeKey = None, redis: options.Redis = None, namespace: options.Namespace = None) -> None:

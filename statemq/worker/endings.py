@@ -131,7 +131,8 @@ async def doomed(lane: Lane, c: Queued, doom: Doomed) -> None:
     await lane.settled()
     p = lane.partition
     if p.spec.on_failure == "pause" and not doom.garbage:
-        fields = [("@error", f"{doom.error}: {doom.reason}".encode(errors="replace")[:4096]), ("@attempts", b"%d" % (c.attempts + 1))]
+        error = doom.reason if doom.reason.startswith(doom.error) else f"{doom.error}: {doom.reason}"
+        fields = [("@error", error.encode(errors="replace")[:4096]), ("@attempts", b"%d" % (c.attempts + 1))]
         await _postpone(lane, c, 0, fields, paused=doom.reason[:1000])
         tell.failing(p, f"{p.spec.name}/{c.key} is paused: {c.transition} failed: {doom.reason}")
         return

@@ -291,8 +291,12 @@ def test_result_waits_as_call_does(run: Run) -> None:
 def test_cancel_says_how_far_it_came(run: Run) -> None:
     assert run("cancel", ID, cancel="cancelled") == 0
     assert run.out == "cancelled\n"
-    assert run("cancel", ID, cancel="asked") == 0
-    assert (run.out, run.err) == ("asked\n", "statemq: it is running, and ends at its next durable operation\n")
+    begun = CommandStatus(ID, "running", "order", "o-1", "pay")
+    for shown in (begun, errors.Unknown("it has ended", id=ID)):
+        assert run("cancel", ID, cancel="asked", show=shown) == 0
+        assert (run.out, run.err) == ("asked\n", "statemq: it is running, and ends at its next durable operation\n")
+    assert run("cancel", ID, cancel="asked", show=begun, get=Instance("order", "o-1", "NEW", paused=True)) == 0
+    assert run.err == "statemq: order/o-1 is paused: it ends when order/o-1 is resumed (statemq resume order o-1)\n"
     assert run("cancel", ID, cancel="ended") == 1
     assert run.out == ""
 
@@ -478,7 +482,7 @@ def test_without_a_terminal_each_thing_is_said_once(run: Run, monkeypatch: pytes
     client.until = lambda: _until(lambda: looked > 12)
     monkeypatch.setattr(connect, "open_client", lambda *args: client)
     assert main(["call", "order", "o-1", "pay", "cents=1"]) == 0
-    failed = "statemq: attempt {} failed: ValueError: no\\x1b[31m money; it is tried again"
+    failed = "statemq: attempt {} failed: ValueError: no\\x1b[31m money"
     nobody = "statemq: no live worker for order; waiting for one (statemq worker TARGET starts it)"
     assert run.capsys.readouterr().err.splitlines() == [failed.format(1), nobody, failed.format(2)]
 
