@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from statemq.records import HistoryEntry
+from tests.chaos.dump import pending_in
 from tests.chaos.fleet import Deed
 from tests.chaos.ledger import Effect, Link, ends
 
@@ -145,7 +146,7 @@ def undrained(redis: Any, namespace: str) -> list[str]:
     for name in redis.scan_iter(f"{namespace}:*", count=1000):
         kind = name.split("}:", 1)[-1].split(":", 1)[0]
         if kind == "commands":
-            pending = redis.xpending(name, "workers")["pending"] if redis.exists(name) else 0
+            pending = pending_in(redis, name)
             if redis.xlen(name) or pending:
                 left.append(f"{name}: {redis.xlen(name)} entries, {pending} pending")
         elif kind in ("accepted", "inbox", "ready", "timers", "steps"):

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from redis import Redis
 
 from statemq.records import HistoryEntry
 from tests.chaos.fleet import Deed
-from tests.chaos.judge import Evidence, Sent, faults
+from tests.chaos.judge import Evidence, Sent, faults, undrained
 from tests.chaos.ledger import Effect, Link
 
 OLD, NEW = 100, 200
@@ -145,3 +146,17 @@ def test_a_straggler_that_was_stopped_counts_for_nothing() -> None:
     evidence.deeds.append(Deed(NEW, "stop", 2.5))
     _step_after_the_commit(evidence)
     assert faults(evidence) == []
+
+
+def test_a_stream_whose_group_was_destroyed_is_drained_when_it_is_empty(url: str, namespace: str) -> None:
+    with Redis.from_url(url, decode_responses=True) as redis:
+        name = f"{namespace}:{{ledger:0}}:commands"
+        entry = redis.xadd(name, {"a": "b"})
+        redis.xgroup_create(name, "workers", "0")
+        redis.xreadgroup("workers", "w", {name: ">"})
+        assert undrained(redis, namespace) == [f"{name}: 1 entries, 1 pending"]
+        redis.xgroup_destroy(name, "workers")
+        assert undrained(redis, namespace) == [f"{name}: 1 entries, 0 pending"]
+        redis.xdel(name, entry)
+        assert undrained(redis, namespace) == []
+        redis.delete(name)
