@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from statistics import mean
 
 from statemq.bench.figures import Figure, drain_rate, middle
@@ -65,7 +66,7 @@ def scale(stage: Stage, count: int) -> list[Figure]:
 
 
 def small_backlog(stage: Stage, client: Talker, number: int, count: int) -> float | None:
-    """The rate at which a fresh worker drains ``count`` commands; the how manieth time this is."""
+    """The rate at which a fresh worker drains ``count`` commands, each of a new instance. ``number`` such backlogs were there before."""
     stage.tell(f"scale: small backlog {number + 1} of {2 * DRAINS}")
     client.ask(Job(kind="fill", machines=("Few",), first=number * count, count=count))
     worker = stage.worker("Few")
@@ -106,7 +107,7 @@ def takeovers(stage: Stage, client: Talker, count: int) -> Figure:
         stage.tell(f"scale: takeover {number + 1} of {TAKEOVERS}")
         for machine, times in taken_s.items():
             second = stage.worker(machine)
-            stage.until("two workers to share the partitions", lambda m=machine: shared(stage, m))  # type: ignore[misc]
+            stage.until("two workers to share the partitions", partial(shared, stage, machine))
             time.sleep(SETTLED_S)
             stage.kill(alive[machine])
             killed_s = time.monotonic()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,30 +35,32 @@ All = Annotated[bool, typer.Option("--all", help="All of the machine's.")]
 def cancel(id: options.Id, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
     """Cancel a command.
 
-    At once while it waits, at its next durable operation while it runs; once it has begun and its instance is paused, when that is resumed.
+    At once while it waits for its turn, at its next durable operation once it has begun. In a paused instance that is when it is resumed.
 
     Example: statemq cancel resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12
     """
-    answer, paused = ask(redis, namespace, lambda client: _cancel(client, id))
+    answer, when = ask(redis, namespace, lambda client: _cancel(client, id))
     if answer == "ended":
         say(f"{id} has ended already; statemq result {id} tells how")
         raise typer.Exit(ENDED_BADLY)
     show.out(answer)
-    if answer == "asked":
-        name = _named(*paused) if paused else ""
-        when = f"{name} is paused: it ends when {name} is resumed ({command()} resume {' '.join(paused)})" if paused else ""
-        say(when or "it is running, and ends at its next durable operation")
+    if when:
+        say(when)
 
 
-async def _cancel(client: Client, id: str) -> tuple[str, tuple[str, str] | None]:
-    """The answer; and the machine and key, if it was asked to end and its instance is paused."""
+async def _cancel(client: Client, id: str) -> tuple[str, str]:
+    """The answer; and, if it was asked to end, when it will."""
     answer = await client.cancel(id)
-    if answer == "asked":
-        with contextlib.suppress(Unknown):  # it has ended just now
-            status = await client.show(id)
-            if (await client.get(status.machine, status.key)).paused:
-                return answer, (status.machine, status.key)
-    return answer, None
+    if answer != "asked":
+        return answer, ""
+    try:
+        status = await client.show(id)
+    except Unknown:  # it has ended just now
+        return answer, ""
+    if status.status != "running" and (await client.get(status.machine, status.key)).paused:
+        name = _named(status.machine, status.key)
+        return answer, f"{name} is paused: it ends when {name} is resumed ({command()} resume {status.machine} {status.key})"
+    return answer, "it has begun, and ends at its next durable operation"
 
 
 def pause(machine: options.Machine, key: options.MaybeKey = None, redis: options.Redis = None, namespace: options.Namespace = None) -> None:

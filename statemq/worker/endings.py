@@ -131,7 +131,8 @@ async def doomed(lane: Lane, c: Queued, doom: Doomed) -> None:
     await lane.settled()
     p = lane.partition
     if p.spec.on_failure == "pause" and not doom.garbage:
-        error = doom.reason if doom.reason.startswith(doom.error) else f"{doom.error}: {doom.reason}"
+        named = doom.code == "retries"  # its reason is the last error, with its class
+        error = doom.reason if named or not doom.error else f"{doom.error}: {doom.reason}"
         fields = [("@error", error.encode(errors="replace")[:4096]), ("@attempts", b"%d" % (c.attempts + 1))]
         await _postpone(lane, c, 0, fields, paused=doom.reason[:1000])
         tell.failing(p, f"{p.spec.name}/{c.key} is paused: {c.transition} failed: {doom.reason}")

@@ -291,12 +291,19 @@ def test_result_waits_as_call_does(run: Run) -> None:
 def test_cancel_says_how_far_it_came(run: Run) -> None:
     assert run("cancel", ID, cancel="cancelled") == 0
     assert run.out == "cancelled\n"
-    begun = CommandStatus(ID, "running", "order", "o-1", "pay")
-    for shown in (begun, errors.Unknown("it has ended", id=ID)):
-        assert run("cancel", ID, cancel="asked", show=shown) == 0
-        assert (run.out, run.err) == ("asked\n", "statemq: it is running, and ends at its next durable operation\n")
-    assert run("cancel", ID, cancel="asked", show=begun, get=Instance("order", "o-1", "NEW", paused=True)) == 0
-    assert run.err == "statemq: order/o-1 is paused: it ends when order/o-1 is resumed (statemq resume order o-1)\n"
+    paused = Instance("order", "o-1", "NEW", paused=True)
+    goes_on = "statemq: it has begun, and ends at its next durable operation\n"
+    halted = "statemq: order/o-1 is paused: it ends when order/o-1 is resumed (statemq resume order o-1)\n"
+    for status, instance, said in (
+        ("running", Instance("order", "o-1", "NEW"), goes_on),
+        ("running", paused, goes_on),  # what runs when an instance is paused goes on to its end
+        ("waiting", Instance("order", "o-1", "NEW"), goes_on),
+        ("queued", paused, halted),
+    ):
+        assert run("cancel", ID, cancel="asked", show=CommandStatus(ID, status, "order", "o-1", "pay"), get=instance) == 0
+        assert (run.out, run.err) == ("asked\n", said)
+    assert run("cancel", ID, cancel="asked", show=errors.Unknown("it has ended", id=ID)) == 0
+    assert (run.out, run.err) == ("asked\n", "")
     assert run("cancel", ID, cancel="ended") == 1
     assert run.out == ""
 
