@@ -131,14 +131,18 @@ class Worker:
             self._life = Life(self._url, self._namespace, self.id, all_keys, self.settings, self._about(), self)
             self._life.running = self._running
             self._turn(loop)
-            await self._life.start()
             try:
+                await self._life.start()
                 self._spawn(self._survey_often())
                 await self._stopping.wait()  # nothing is awaited beside it: a Redis that is away must not keep this worker
                 await self._leave_in_time()
-            finally:  # however this ends: a life thread whose loop is gone would end the process (P6)
+            finally:  # however this ends, also in its start: a life thread whose loop is gone would end the process (P6)
+                self._stopping.set()
+                for p in list(self.partitions.values()):
+                    p.close()
+                threads.shutdown(wait=False, cancel_futures=True)
                 await self._life.stop()
-            threads.shutdown(wait=False, cancel_futures=True)
+                await self._reading.close()
         finally:
             for task in list(self._tasks):
                 task.cancel()
@@ -497,9 +501,6 @@ class Worker:
             await asyncio.wait_for(self._leave(), self.settings.grace_s + LEAVE_S)
         except TimeoutError:
             events.emit(events.Warned(text="Redis does not answer; this worker leaves without handing over what it holds"))
-            for p in list(self.partitions.values()):
-                p.close()
-        await self._reading.close()
 
     async def _leave(self) -> None:
         """SIGTERM: each partition goes as soon as nothing of it runs; what outlasts the grace period is left pending."""

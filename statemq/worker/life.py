@@ -101,8 +101,9 @@ class Life:
         self._thread = threading.Thread(target=self._run, name="statemq-life", daemon=True)
         self._ready = threading.Event()
         self._failed: BaseException | None = None
-        self._stop: asyncio.Event | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._begun = threading.Event()
         self._seen_alive: dict[tuple[PartitionKeys, str], tuple[Wire, int]] = {}
         self._unheard: set[str] = set()
         """Machines whose registry is damaged, so that it is said once."""
@@ -116,10 +117,15 @@ class Life:
             raise self._failed
 
     async def stop(self) -> None:
-        if self._loop is not None and self._stop is not None and self._thread.is_alive():
-            with contextlib.suppress(RuntimeError):  # its loop may end at this moment
-                self._loop.call_soon_threadsafe(self._stop.set)
-        await asyncio.to_thread(self._thread.join, 5.0)
+        """Ends the thread, also in the middle of its start, and also if who waits for that is cancelled."""
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        self._begun.wait()
+        with contextlib.suppress(RuntimeError):  # its loop may end at this moment
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(5.0)
 
     # -- in the thread -----------------------------------------------------------------------------
 
@@ -133,26 +139,30 @@ class Life:
                 sys.stderr.write("statemq: the life thread ended; the worker ends with it\n")
                 os._exit(EXIT_STUCK)
         finally:
+            self._begun.set()
             self._ready.set()
 
     async def _live(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._begun.set()
+        living, stopped = asyncio.ensure_future(self._serve()), asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait([living, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if living.done():
+            living.result()
+        living.cancel()
+        await asyncio.wait([living])
+
+    async def _serve(self) -> None:
         router = await Router(self._url).open()
-        wires = self._subscribe(router)
-        for wire in wires:
-            await wire.connected(5.0)
-        for machine in self._partitions:
-            await self._beat(router, machine)
-        self._ready.set()
-        tasks = [asyncio.ensure_future(work) for work in (self._beats(router), self._renewals(router), self._looks(router), self._watch())]
-        stopped = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in tasks:
-            if task.done() and not task.cancelled() and (error := task.exception()):
-                raise error
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await router.close()
+        try:
+            for wire in self._subscribe(router):
+                await wire.connected(5.0)
+            for machine in self._partitions:
+                await self._beat(router, machine)
+            self._ready.set()
+            await asyncio.gather(self._beats(router), self._renewals(router), self._looks(router), self._watch())
+        finally:
+            await router.close()
 
     def _subscribe(self, router: Router) -> list[Wire]:
         """One subscribed connection, in a cluster one a partition, so that it follows its slot: the sharded life-sign channels, and the

@@ -22,7 +22,9 @@ from statemq import Client, Pending, Unknown
 from statemq.config import WorkerSettings
 from statemq.errors import NamespaceLost, RedisAway, Refused, StatemqError
 from statemq.server import EmbeddedServer
+from statemq.store.router import Router
 from statemq.worker.daemon import Worker
+from statemq.worker.life import Life
 from tests.chaos.conftest import Report
 from tests.chaos.fleet import Fleet
 from tests.chaos.ledger import Ledger
@@ -157,14 +159,48 @@ async def test_a_worker_that_is_asked_to_leave_before_its_first_look_is_answered
     await asyncio.wait_for(running, 30)
 
 
-async def test_a_worker_whose_task_is_cancelled_leaves_no_life_behind(url: str, namespace: str) -> None:
-    """A life thread that outlives its loop would take it for stuck, and end the whole process."""
+@pytest.mark.parametrize(
+    "when", ["its life thread begins", "its life thread has no connection yet", "its first life sign is sent", "it holds all"]
+)
+async def test_a_worker_whose_task_is_cancelled_leaves_no_life_behind(
+    url: str, namespace: str, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A life thread that outlives its loop would take it for stuck, and end the whole process half a minute later."""
+    reached = threading.Event()
+
+    async def stays(*_: object, **__: object) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
     worker = Worker([Tally], url, namespace=namespace)
+    match when:
+        case "its life thread begins":
+            begins = Life._live
+
+            async def late(life: Life) -> None:
+                reached.set()
+                time.sleep(0.2)
+                await begins(life)
+
+            monkeypatch.setattr(Life, "_live", late)
+        case "its life thread has no connection yet":
+            opens = Router.open
+
+            async def only_here(router: Router, timeout_s: float = 5.0) -> Router:
+                if threading.current_thread().name == "statemq-life":
+                    await stays()
+                return await opens(router, timeout_s)
+
+            monkeypatch.setattr(Router, "open", only_here)
+        case "its first life sign is sent":
+            monkeypatch.setattr("statemq.store.lease.beat", stays)
     running = asyncio.ensure_future(worker.run())
-    await wait_until(lambda: worker.partitions)
+    await wait_until(reached.is_set if when != "it holds all" else lambda: len(worker.partitions) == Tally.spec.partitions)
     running.cancel()
     await asyncio.wait([running])
+    assert running.cancelled()
     assert "statemq-life" not in {thread.name for thread in threading.enumerate()}
+    assert not worker.partitions or all(p.closed for p in worker.partitions.values())
 
 
 class kept_by_a_thread:
