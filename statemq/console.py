@@ -77,13 +77,13 @@ class Console(Session):
         allowed = known.allowed(now.state)
         reason = "" if transition in allowed else known.refusal(transition, now.state, key)
         if known.spec is None:
-            return Verdict(not reason, reason, now.state, allowed, guards=False)
+            return Verdict(not reason, reason, now.state, allowed, guards=False, paused=now.paused)
         spec = known.spec.transition(transition)
         case = spec.case(now.state)
         if case is not None and case.guard is not None:
             arguments = spec.decode_arguments(spec.encode_arguments((), args))
             reason = case.check_guard(await self._instance(known, key), arguments) or ""
-        return Verdict(not reason, reason, now.state, allowed)
+        return Verdict(not reason, reason, now.state, allowed, paused=now.paused)
 
     async def machines(self) -> builtins.list[MachineInfo]:
         """All machines of the namespace with their counts, by name."""

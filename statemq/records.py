@@ -50,11 +50,12 @@ class Instance(msgspec.Struct, frozen=True):
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """A row of ``list``: an instance and since when (ms) it is in its state."""
+    """A row of ``list``: an instance, since when (ms) it is in its state, and whether it is paused."""
 
     key: str
     state: str
     since: int
+    paused: bool = False
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -198,3 +199,5 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the state allows now."""
     guards: bool = True
     """False when guards could not be asked because the class is not imported here."""
+    paused: bool = False
+    """The instance is paused: whatever is sent waits until it is resumed."""

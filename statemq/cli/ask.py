@@ -12,7 +12,7 @@ from statemq.cli import options, show
 from statemq.cli.arguments import read_arguments
 from statemq.cli.classes import class_of, classes
 from statemq.cli.connect import ask
-from statemq.cli.ends import ENDED_BADLY, INTERRUPTED, hint_result, say
+from statemq.cli.ends import ENDED_BADLY, INTERRUPTED, command, hint_result, say
 from statemq.cli.escape import json_text
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ def can(
         show.fields("allowed" if verdict.allowed else "refused", {"why": verdict.reason, "state": verdict.state})
         if not verdict.allowed and transition not in verdict.transitions:  # else the state is not why
             show.fields("allowed now: " + (", ".join(verdict.transitions) or "nothing"), {})
+        if verdict.paused:
+            say(f"{machine}/{key} is paused: what is sent waits ({command()} resume {machine} {key})")
         if guarded and not verdict.guards:
             say("guards were not asked: they run where the class is (--target)")
     if not verdict.allowed:

@@ -80,7 +80,12 @@ def list_(
 
     Example: statemq list resource --state UP --older 1h
     """
-    columns: show.Columns[Any] = {"KEY": lambda i: i.key, "STATE": lambda i: i.state, "SINCE": lambda i: show.time(i.since)}
+    columns: show.Columns[Any] = {
+        "KEY": lambda i: i.key,
+        "STATE": lambda i: i.state,
+        "SINCE": lambda i: show.time(i.since),
+        "": lambda i: "paused" if i.paused else "",
+    }
     found = ask(redis, namespace, lambda client: client.list(machine, state=state, older=older, limit=limit))
     show.rows(found, columns, json, f"no instance of {machine} is like that")
 

@@ -89,12 +89,17 @@ async def list_instances(router: Router, known: Known, state: str | None, older_
     """The instances that have been longest in their state come first."""
     states = [state] if state is not None else known.states
     until = "+inf" if older_ms is None else await redis_now_ms(router) - older_ms
-    asked = [(s, part.in_state(s), part.lease) for part in known.partitions for s in states]
+    asked = [(part, s) for part in known.partitions for s in states]
     rows = await asyncio.gather(
-        *(router.call(lease, "ZRANGE", index, "-inf", until, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES") for _, index, lease in asked)
+        *(
+            router.call(part.lease, "ZRANGE", part.in_state(s), "-inf", until, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
+            for part, s in asked
+        )
     )
-    found = [Listed(text(row[i]), s, number(row[i + 1])) for (s, _, _), row in zip(asked, rows, strict=True) for i in range(0, len(row), 2)]
-    return sorted(found, key=lambda listed: (listed.since, listed.key))[:limit]
+    found = [(number(row[i + 1]), text(row[i]), s, part) for (part, s), row in zip(asked, rows, strict=True) for i in range(0, len(row), 2)]
+    listed = sorted(found, key=lambda row: row[:2])[:limit]
+    paused = await asyncio.gather(*(router.call(part.lease, "HGET", part.instance(key), "paused") for _, key, _, part in listed))
+    return [Listed(key, s, since, why is not None) for (since, key, s, _), why in zip(listed, paused, strict=True)]
 
 
 async def history(router: Router, known: Known, key: str | None, limit: int) -> list[HistoryEntry]:

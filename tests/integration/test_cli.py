@@ -231,6 +231,12 @@ def test_a_paused_instance_waits_until_it_is_resumed(cli: Cli) -> None:
     assert cli.run("resume", "gate", "a").stdout == "gate/a goes on\n"
     (row,) = block_until(lambda: cli.rows("list", "gate", "--state", "OPEN")[1:], WITHIN_S)
     assert row["key"] == "a"
+    cli.run("pause", "gate", "b")
+    assert {row["key"]: row["paused"] for row in cli.rows("list", "gate")} == {"a": False, "b": True}
+    assert [line.split()[-1] for line in cli.run("list", "gate").stdout.splitlines()[1:]].count("paused") == 1
+    can = cli.run("can", "gate", "b", "shut")
+    assert can.stdout.startswith("allowed")
+    assert "gate/b is paused: what is sent waits" in can.stderr
 
 
 def test_on_a_terminal_the_steps_are_shown_while_it_runs(cli: Cli) -> None:

@@ -267,7 +267,7 @@ def test_can_answers_by_its_exit_code_too(run: Run) -> None:
     assert run("can", "order", "o-1", "ship", "address=x", graph=guarded, can=Verdict(True, guards=False)) == 0
     assert "guards were not asked" in run.err
     assert run("can", "order", "o-1", "pay", "--json", can=Verdict(False, "no")) == 1
-    assert json.loads(run.out) == {"allowed": False, "reason": "no", "state": "", "transitions": [], "guards": True}
+    assert json.loads(run.out) == {"allowed": False, "reason": "no", "state": "", "transitions": [], "guards": True, "paused": False}
 
 
 def test_query_runs_with_the_class_of_the_target(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
