@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -125,6 +125,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         ends.say(f"unexpected {type(error).__name__}: {error} (STATEMQ_TRACEBACK=1 shows where)")
         return ends.ENDED_BADLY
+
+
+def entry() -> NoReturn:
+    """``main`` as a process of its own: it ends, also when a thread of a worker's transitions does not."""
+    code = main()
+    if (threads := sys.modules.get("statemq.worker.threads")) is not None and (left := threads.unreturned()):
+        ends.say(f"{left} blocking call{'s have' if left > 1 else ' has'} not returned; this process ends without waiting for that")
+        sys.stdout.flush()
+        os._exit(code)  # Python would wait for their threads
+    sys.exit(code)
 
 
 def _check_text(words: Sequence[str]) -> None:

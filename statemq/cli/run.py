@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from statemq.config import WorkerSettings
 
 
+OTHER_THREADS = 64
+"""For what handlers give to ``asyncio.to_thread``; Python's own pool has six on two cores."""
+
 log = logging.getLogger("statemq.cli")
 
 
@@ -188,6 +191,7 @@ async def _work(machines: list[type[Any]], place: Place, settings: WorkerSetting
     from statemq.log import listen
     from statemq.worker.crash import crash_from
     from statemq.worker.daemon import Worker
+    from statemq.worker.threads import Threads
 
     listen(transitions=log_transitions)
     # a command leaves no cycles behind: what was imported need not be walked again, and the young not at every 700th object
@@ -208,5 +212,6 @@ async def _work(machines: list[type[Any]], place: Place, settings: WorkerSetting
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, number)
+    loop.set_default_executor(Threads(OTHER_THREADS))
     await worker.run()
     return INTERRUPTED if received[:1] == [signal.SIGINT] else 0

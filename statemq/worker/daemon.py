@@ -12,7 +12,6 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -38,6 +37,7 @@ from statemq.worker.recover import serve_ready
 from statemq.worker.shop import CrashPlan, Shop
 from statemq.worker.slots import Slots
 from statemq.worker.sweep import sweep
+from statemq.worker.threads import Threads
 from statemq.worker.timers import Timers
 from statemq.worker.turn import Turn
 
@@ -81,6 +81,7 @@ class Worker:
     ) -> None:
         self.id = short_id()
         self.settings = settings or WorkerSettings()
+        self._threads = Threads(min(64, self.settings.concurrency))
         self.partitions: dict[PartitionKeys, Partition] = {}
         self._specs = [m.spec for m in machines]
         self._url, self._namespace, self._crash = url, check_namespace(namespace), crash
@@ -123,9 +124,8 @@ class Worker:
             for spec in self._specs:
                 await self._declare(spec)
             loop = asyncio.get_running_loop()
-            threads = ThreadPoolExecutor(max_workers=min(64, self.settings.concurrency), thread_name_prefix="statemq-step")
             slots, turn = Slots(self.settings.concurrency), Turn(self._router)
-            self._shop = Shop(self._router, self.id, self.settings, slots, threads, self.now_ms, self._over, turn, self._crash)
+            self._shop = Shop(self._router, self.id, self.settings, slots, self._threads, self.now_ms, self._over, turn, self._crash)
             self._reading = Reading(self._router)
             all_keys = {name: s.keys for name, s in self._served.items()}
             self._life = Life(self._url, self._namespace, self.id, all_keys, self.settings, self._about(), self)
@@ -140,7 +140,7 @@ class Worker:
                 self._stopping.set()
                 for p in list(self.partitions.values()):
                     p.close()
-                threads.shutdown(wait=False, cancel_futures=True)
+                self._threads.shutdown()
                 await self._life.stop()
                 await self._reading.close()
         finally:

@@ -29,6 +29,10 @@ from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire
 
 EXIT_STUCK = 70
+
+STOPS_WITHIN_S = 5.0
+"""Who has not ended by then hangs in what cannot be cancelled, such as a look at names; it does nothing any more."""
+
 log = logging.getLogger("statemq.worker")
 
 
@@ -99,11 +103,13 @@ class Life:
         self._main = asyncio.get_running_loop()
         self._main_thread = threading.get_ident()
         self._thread = threading.Thread(target=self._run, name="statemq-life", daemon=True)
-        self._ready = threading.Event()
+        self._ready = asyncio.Event()
+        self._ended = asyncio.Event()
+        """These are the main loop's, like what is heard; told without its thread pool, which the user's code may fill."""
         self._failed: BaseException | None = None
+        self._serving = False
         self._stop = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop
-        self._begun = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._seen_alive: dict[tuple[PartitionKeys, str], tuple[Wire, int]] = {}
         self._unheard: set[str] = set()
         """Machines whose registry is damaged, so that it is said once."""
@@ -111,43 +117,41 @@ class Life:
 
     async def start(self) -> None:
         """Returns when the channels are subscribed: from then on our silence means our death."""
+        self._loop = asyncio.new_event_loop()
         self._thread.start()
-        await asyncio.to_thread(self._ready.wait)
+        await self._ready.wait()
         if self._failed is not None:
             raise self._failed
 
     async def stop(self) -> None:
         """Ends the thread, also in the middle of its start, and also if who waits for that is cancelled."""
-        if self._thread.is_alive():
-            await asyncio.to_thread(self._end)
-
-    def _end(self) -> None:
-        self._begun.wait()
-        with contextlib.suppress(RuntimeError):  # its loop may end at this moment
-            self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5.0)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # its loop may have ended
+                self._loop.call_soon_threadsafe(self._stop.set)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), STOPS_WITHIN_S)
+                self._thread.join()  # it has nothing left to do
 
     # -- in the thread -----------------------------------------------------------------------------
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._live())
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # type: ignore[arg-type, return-value]
+                runner.run(self._live())
         except BaseException as error:  # noqa: BLE001 - told to who waits, or the process ends with it
             self._failed = error
-            if self._ready.is_set():
+            if self._serving:
                 traceback.print_exc()
                 sys.stderr.write("statemq: the life thread ended; the worker ends with it\n")
                 os._exit(EXIT_STUCK)
         finally:
-            self._begun.set()
-            self._ready.set()
+            self._tell(self._ready.set)
+            self._tell(self._ended.set)
 
     async def _live(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._begun.set()
         living, stopped = asyncio.ensure_future(self._serve()), asyncio.ensure_future(self._stop.wait())
         await asyncio.wait([living, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if living.done():
+        if living.done() and not stopped.done():
             living.result()
         living.cancel()
         await asyncio.wait([living])
@@ -159,7 +163,8 @@ class Life:
                 await wire.connected(5.0)
             for machine in self._partitions:
                 await self._beat(router, machine)
-            self._ready.set()
+            self._serving = True
+            self._tell(self._ready.set)
             await asyncio.gather(self._beats(router), self._renewals(router), self._looks(router), self._watch())
         finally:
             await router.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -12,6 +11,7 @@ from statemq.config import WorkerSettings
 from statemq.store.fence import TenureOver
 from statemq.store.router import Router
 from statemq.worker.slots import Slots
+from statemq.worker.threads import Threads
 from statemq.worker.turn import Turn
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Shop(msgspec.Struct):
     worker: str
     settings: WorkerSettings
     slots: Slots
-    threads: ThreadPoolExecutor
+    threads: Threads
     now_ms: Callable[[], int]
     """Redis time."""
     over: Callable[[Partition, TenureOver], None]

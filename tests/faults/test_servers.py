@@ -203,6 +203,21 @@ async def test_a_worker_whose_task_is_cancelled_leaves_no_life_behind(
     assert not worker.partitions or all(p.closed for p in worker.partitions.values())
 
 
+async def test_a_worker_leaves_though_all_threads_of_its_loop_are_taken(url: str, namespace: str) -> None:
+    """By a handler's ``asyncio.to_thread``, say: nothing of the worker's own goes through them."""
+    held = threading.Event()
+    blocked = [asyncio.get_running_loop().run_in_executor(None, held.wait) for _ in range(64)]
+    try:
+        worker = Worker([Tally], url, namespace=namespace)
+        running = asyncio.ensure_future(worker.run())
+        await wait_until(lambda: len(worker.partitions) == Tally.spec.partitions)
+        worker.stop()
+        await asyncio.wait_for(running, 30)
+    finally:
+        held.set()
+        await asyncio.gather(*blocked)
+
+
 class kept_by_a_thread:
     """Starts a server beside this thread, which does not wait for it; the server ends with its thread."""
 

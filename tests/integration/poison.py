@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -49,6 +50,25 @@ class Poison(Machine[None], initial="idle", partitions=1):
             await asyncio.sleep(0.01)
         note("end")
         return "done"
+
+    @transition(source="idle")
+    async def blocks(self, ctx: Context) -> None:
+        await ctx.step("block", block)
+
+    @transition(source="idle")
+    async def blocks_beside(self, ctx: Context) -> None:
+        await ctx.step("block", block_beside)
+
+
+def block() -> None:
+    """A call that may never return; where the folder's ``hold`` is gone it does."""
+    note("begin")
+    while (Path(os.environ[FOLDER]) / "hold").exists():
+        time.sleep(0.01)
+
+
+async def block_beside() -> None:
+    await asyncio.to_thread(block)
 
 
 async def main(url: str, namespace: str, settings: bytes) -> None:

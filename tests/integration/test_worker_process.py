@@ -154,6 +154,25 @@ async def test_sigterm_leaves_what_is_long_to_the_next_owner(client: Client, pro
     assert processes.lines == ["step", "begin", "begin", "end"]
 
 
+@pytest.mark.parametrize("transition", ["blocks", "blocks_beside"])
+async def test_a_blocking_call_that_does_not_return_keeps_no_process(
+    client: Client, processes: Processes, tmp_path: Path, transition: str
+) -> None:
+    (tmp_path / "hold").touch()
+    process = processes.cli("--grace", "100ms")
+    handles = [await client.send("poison", f"key {n}", transition) for n in range(8)]
+    await wait_until(lambda: processes.lines.count("begin") == 8, timeout_s=30)
+    process.send_signal(signal.SIGTERM)
+    await wait_until(lambda: process.poll() is not None, timeout_s=30)
+    assert process.returncode == 0
+    assert "8 blocking calls have not returned; this process ends without waiting for that" in processes.said
+    assert [p.owner for p in await client.partitions(Poison)] == [""]
+    (tmp_path / "hold").unlink()
+    processes.cli()
+    assert [await handle.result(timeout=30) for handle in handles] == [None] * 8
+    assert processes.lines.count("begin") == 16
+
+
 async def test_processes_end_together_on_sigterm(client: Client, processes: Processes) -> None:
     supervisor = processes.cli("--processes", "2")
 
