@@ -12,7 +12,7 @@ from typing import Self
 from statemq.codec import short_id
 from statemq.command import Declared
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace
-from statemq.errors import UsageError
+from statemq.errors import RedisAway, UsageError
 from statemq.store.append import Appender
 from statemq.store.catalog import Catalog
 from statemq.store.durability import parse as parse_durability
@@ -75,9 +75,12 @@ class Session:
         self._replies = Replies(self._router, self.namespace, short_id(), self._durability)
         self._appender = Appender(self._router, self._catalog, reply=self._replies.channel, durability=self._durability)
         try:
-            await self._catalog.declare_all()
-        except BaseException:
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                await self._catalog.declare_all()
+        except BaseException as error:
             await self.close()
+            if isinstance(error, TimeoutError):
+                raise RedisAway(f"no Redis answers at {self._router.address} any more; start one or give its URL") from None
             raise
         return self
 

@@ -128,10 +128,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry() -> NoReturn:
-    """``main`` as a process of its own: it ends, also when a thread of a worker's transitions does not."""
+    """``main`` as a process of its own: it ends, also when something that a worker ran does not."""
     code = main()
-    if (threads := sys.modules.get("statemq.worker.threads")) is not None and (left := threads.unreturned()):
-        ends.say(f"{left} blocking call{'s have' if left > 1 else ' has'} not returned; this process ends without waiting for that")
+    if (leftover := sys.modules.get("statemq.worker.leftover")) is not None and (left := leftover.left_over()):
+        ends.say(f"this process ends without waiting for {left}")
         sys.stdout.flush()
         os._exit(code)  # Python would wait for their threads
     sys.exit(code)

@@ -28,7 +28,7 @@ WORKER_GRACE = "3s"
 LEASE_MS = "1000"
 """No peer sees dev's only worker die, so the next one waits for the lease to end: let it be short."""
 
-GRACE_S = 5.0
+GRACE_S = 8.0
 """Ctrl-C ends all within this; what a worker could not finish goes on from its journal at the next start."""
 
 LOOK_S = 0.5

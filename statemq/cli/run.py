@@ -89,7 +89,10 @@ def worker(
         }
         words = [str(word) for option, value in passed.items() if value is not None for word in (option, value)]
         words += ["--log-transitions"] if log_transitions else []
-        raise typer.Exit(_supervise(processes, ["worker", *words, "--", *targets], place))
+        from statemq.config import WorkerSettings
+
+        grace_s = WorkerSettings().grace_s if grace is None else grace
+        raise typer.Exit(_supervise(processes, ["worker", *words, "--", *targets], place, grace_s))
     given = {
         "concurrency": concurrency,
         "lease_ms": lease_ms,
@@ -165,24 +168,33 @@ def _settings(given: dict[str, Any]) -> WorkerSettings:
     return WorkerSettings(**{name: value for name, value in given.items() if value is not None})
 
 
-def _supervise(processes: int, words: list[str], place: Place) -> int:
+def _supervise(processes: int, words: list[str], place: Place, grace_s: float) -> int:
     """This command line, once for each process, with the Redis found here (not in its words: they are for all to see)."""
+    from statemq.worker.daemon import ENDS_S
     from statemq.worker.supervise import Child, supervise
 
     words = [sys.executable, "-m", "statemq", *words]
     env = {**os.environ, "STATEMQ_REDIS": place.url, "STATEMQ_NAMESPACE": place.namespace}
-    return supervise([Child(f"worker {number}", words, env=env) for number in range(1, processes + 1)], say=log.warning)
+    return supervise(
+        [Child(f"worker {number}", words, env=env) for number in range(1, processes + 1)], say=log.warning, grace_s=grace_s + ENDS_S
+    )
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
     """With uvloop where it is installed."""
     import asyncio
 
+    from statemq.worker.leftover import all_ended
+
     make_loop: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):
         from uvloop import new_event_loop as make_loop
-    with asyncio.Runner(loop_factory=make_loop) as runner:
+    runner = asyncio.Runner(loop_factory=make_loop)
+    try:
         return runner.run(work)
+    finally:
+        if runner.run(all_ended()):
+            runner.close()
 
 
 async def _work(machines: list[type[Any]], place: Place, settings: WorkerSettings, log_transitions: bool) -> int:
@@ -191,7 +203,8 @@ async def _work(machines: list[type[Any]], place: Place, settings: WorkerSetting
     from statemq.log import listen
     from statemq.worker.crash import crash_from
     from statemq.worker.daemon import Worker
-    from statemq.worker.threads import Threads
+    from statemq.worker.leftover import Threads
+    from statemq.worker.signals import ENDING
 
     listen(transitions=log_transitions)
     # a command leaves no cycles behind: what was imported need not be walked again, and the young not at every 700th object
@@ -210,7 +223,7 @@ async def _work(machines: list[type[Any]], place: Place, settings: WorkerSetting
             worker.kill()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDING:
         loop.add_signal_handler(number, end, number)
     loop.set_default_executor(Threads(OTHER_THREADS))
     await worker.run()

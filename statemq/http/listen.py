@@ -43,9 +43,16 @@ async def listen(service: Service, access: Access, address: Address, *, stop: as
         ),
         log_enabled=False,
     )
-    await service.start()  # what cannot work is raised here, not in a log line of the server's
-    serving = asyncio.ensure_future(server.serve())
     stopping = asyncio.ensure_future(stop.wait())
+    starting = asyncio.ensure_future(service.start())  # what cannot work is raised here, not in a log line of the server's
+    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait([starting])
+        await service.close()
+        return
+    starting.result()
+    serving = asyncio.ensure_future(server.serve())
     try:
         await _until_up(address, serving)
         started()

@@ -38,7 +38,8 @@ class Service:
         self._fault: StatemqError | None = None
 
     async def process_startup(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
-        await self.start()
+        if not self._tried.is_set():
+            await self.start()
 
     async def process_shutdown(self, scope: Mapping[str, Any], event: Mapping[str, Any]) -> None:
         await self.close()

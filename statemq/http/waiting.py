@@ -36,7 +36,8 @@ class Waiting:
         """Every waiting request answers now that its command goes on, and no further one waits."""
         self._stopping.set()
         for limit in self._limits:
-            limit.reschedule(0)
+            with suppress(RuntimeError):  # it expires in this very turn
+                limit.reschedule(0)
 
     @asynccontextmanager
     async def within(self, seconds: float) -> AsyncIterator[None]:

@@ -23,4 +23,5 @@ else
     end
   end
 end
-return redis.call('ZRANGEBYSCORE', workers, now - live_ms, '+inf')
+-- a sign from beyond this clock is no sign of life: a share would be left to nobody
+return redis.call('ZRANGEBYSCORE', workers, now - live_ms, now + live_ms)

@@ -117,7 +117,7 @@ async def beat(router: Router, namespace: str, machine: str, worker: str, about:
     keys = [names.workers(namespace, machine), names.workers_about(namespace, machine)]
     channel = names.news_channel(namespace, machine)
     live: list[bytes] = await router.run("beat", keys, worker, about, LIVE_MS, FORGET_MS, "1" if gone else "", channel)
-    return [w.decode() for w in live]
+    return [w.decode(errors="replace") for w in live]
 
 
 async def survey(router: Router, partitions: list[PartitionKeys]) -> list[Held]:
@@ -133,7 +133,10 @@ def _held(answer: asyncio.Future[list[bytes | None]]) -> Held:
     if isinstance(answer.exception(), ReplyError):
         return Held()
     token, owner, deadline, paused = answer.result()
-    return Held((token or b"").decode(), (owner or b"").decode(), int(deadline or 0), paused == b"1")
+    try:
+        return Held((token or b"").decode(), (owner or b"").decode(), int(deadline or 0), paused == b"1")
+    except ValueError:
+        return Held()
 
 
 async def redis_now_ms(router: Router) -> int:

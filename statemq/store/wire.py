@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -104,6 +105,13 @@ class Wire(asyncio.Protocol):
         if self._task is None:
             self._task = self._loop.create_task(self._stay_connected())
         return self
+
+    async def gives_up(self) -> None:
+        """Returns when it was closed; raises what makes this server unusable."""
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        if (gave_up := self._gave_up()) is not None and not self._closed:
+            raise gave_up
 
     async def connected(self, timeout_s: float) -> None:
         """Returns when the connection stands. Raises RedisAway after ``timeout_s``, or what the greeting found wrong."""
@@ -300,6 +308,7 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
+        _keep_alive(transport.get_extra_info("socket"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         was_up, self.up, self._transport = self.up, False, None
@@ -314,6 +323,12 @@ class Wire(asyncio.Protocol):
             self._on_lost()
 
     def data_received(self, data: bytes) -> None:
+        try:
+            self._received(data)
+        except hiredis.ProtocolError:
+            self._no_redis()
+
+    def _received(self, data: bytes) -> None:
         self._heard_s = self._loop.time()
         self._reader.feed(data)
         gets, unanswered = self._reader.gets, self._unanswered
@@ -341,6 +356,14 @@ class Wire(asyncio.Protocol):
                 self.drop()
                 return
 
+    def _no_redis(self) -> None:
+        self.trouble = ConnectionError("what answers there does not speak Redis's protocol")
+        for answer in self._hello:
+            if not answer.done():
+                answer.set_exception(self.trouble)
+        self._hello.clear()
+        self.drop()
+
     def _again(self, error: ReplyError) -> None:
         """This reply means "not executed": the call keeps its place and goes over the next connection."""
         self.trouble = error
@@ -358,6 +381,15 @@ class Wire(asyncio.Protocol):
             answer = self._unanswered.popleft().answer
             if not answer.done():
                 _refuse(answer, error)
+
+
+def _keep_alive(connection: socket.socket | None) -> None:
+    """A host that vanished is noticed also by who only listens."""
+    if connection is not None and connection.family != getattr(socket, "AF_UNIX", None):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
+            if hasattr(socket, name):
+                connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _refuse(answer: asyncio.Future[Reply], error: BaseException) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ import msgspec
 from statemq import events
 from statemq.codec import encode, short_id
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, WorkerSettings, check_namespace
-from statemq.errors import RedisAway, UnknownMachine
+from statemq.errors import RedisAway, StatemqError, UnknownMachine
 from statemq.keys import PartitionKeys
 from statemq.spec import MachineSpec
 from statemq.store import lease
@@ -30,14 +30,14 @@ from statemq.store.lease import Acquired, Held, NotAcquired
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
 from statemq.worker.assign import plan
-from statemq.worker.life import Life
+from statemq.worker.leftover import Threads
+from statemq.worker.life import STOPS_WITHIN_S, Life
 from statemq.worker.partition import Partition
 from statemq.worker.reading import Reading
 from statemq.worker.recover import serve_ready
 from statemq.worker.shop import CrashPlan, Shop
 from statemq.worker.slots import Slots
 from statemq.worker.sweep import sweep
-from statemq.worker.threads import Threads
 from statemq.worker.timers import Timers
 from statemq.worker.turn import Turn
 
@@ -50,8 +50,14 @@ CONFIRM_S = 0.025
 LATE_MS = 500
 """Whose lease was over for so long, after a survey had the time to see it renewed, gets no share."""
 
-LEAVE_S = 2.0
-"""What handing over may take beside the grace period."""
+LEAVE_S, KILLED_S = 5.0, 1.0
+"""How long Redis may take for the next part of handing over, once nothing runs any more; and when it is to end at once."""
+
+BODIES_S = 1.0
+"""How long a body that was closed is waited for before its partition is another's."""
+
+ENDS_S = LEAVE_S + BODIES_S + STOPS_WITHIN_S + 2.0
+"""Beyond its grace period a worker process takes no longer than this to end, in the worst case."""
 
 TROUBLE_S = 5.0
 """How long a damaged or wiped partition is left alone before it is tried again."""
@@ -97,6 +103,9 @@ class Worker:
         self._clock_offset_ms = 0.0
         self._replan_due = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._turning: asyncio.TimerHandle | None = None
+        self._life: Life | None = None
+        self._reading: Reading | None = None
         self._alarm_s = 0.0
         self._stopping = asyncio.Event()
         self._killed = False
@@ -117,38 +126,61 @@ class Worker:
         return int(time.monotonic() * 1000 + self._clock_offset_ms)
 
     async def run(self) -> None:
-        """Serves until stopped. Raises RedisAway, UnsupportedServer, PartitionMismatch … when it cannot begin."""
-        self._router = await Router(self._url).open()
+        """Serves until stopped. Raises RedisAway, UnsupportedServer, PartitionMismatch … when it cannot begin, or go on."""
+        self._router = Router(self._url)
         try:
-            await self._set_clock()
-            for spec in self._specs:
-                await self._declare(spec)
-            loop = asyncio.get_running_loop()
-            slots, turn = Slots(self.settings.concurrency), Turn(self._router)
-            self._shop = Shop(self._router, self.id, self.settings, slots, self._threads, self.now_ms, self._over, turn, self._crash)
-            self._reading = Reading(self._router)
-            all_keys = {name: s.keys for name, s in self._served.items()}
-            self._life = Life(self._url, self._namespace, self.id, all_keys, self.settings, self._about(), self)
-            self._life.running = self._running
-            self._turn(loop)
-            try:
-                await self._life.start()
-                self._spawn(self._survey_often())
-                await self._stopping.wait()  # nothing is awaited beside it: a Redis that is away must not keep this worker
-                await self._leave_in_time()
-            finally:  # however this ends, also in its start: a life thread whose loop is gone would end the process (P6)
-                self._stopping.set()
-                for p in list(self.partitions.values()):
-                    p.close()
-                self._threads.shutdown()
-                await self._life.stop()
-                await self._reading.close()
+            await self._until_stopped(self._start())  # nothing is awaited beside it: a Redis that is away must not keep this worker
+            if self._life is not None:
+                await self._leave_in_time(self._life)
         finally:
-            for task in list(self._tasks):
-                task.cancel()
-            await self._router.close()
+            await to_its_end(self._end())
         if self._failed is not None:
             raise self._failed
+
+    async def _until_stopped(self, start: Coroutine[Any, Any, None]) -> None:
+        """``start``, and then until it is to stop; or only a part of it. Raises what ``start`` does."""
+        starting, stopping = asyncio.ensure_future(start), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                await stopping
+        finally:
+            stopping.cancel()
+            starting.cancel()
+            await to_its_end(asyncio.wait([starting]))
+
+    async def _start(self) -> None:
+        await self._router.open()
+        await self._set_clock()
+        for spec in self._specs:
+            await self._declare(spec)
+        slots, turn = Slots(self.settings.concurrency), Turn(self._router)
+        self._shop = Shop(self._router, self.id, self.settings, slots, self._threads, self.now_ms, self._over, turn, self._crash)
+        self._reading = Reading(self._router, self._fail)
+        all_keys = {name: s.keys for name, s in self._served.items()}
+        self._life = Life(self._url, self._namespace, self.id, all_keys, self.settings, self._about(), self)
+        self._life.running = self._running
+        self._turn(self._life)
+        await self._life.start()
+        self._spawn(self._survey_often())
+
+    async def _end(self) -> None:
+        """Nothing of this worker runs any more, however it came to this."""
+        self._stopping.set()
+        for p in list(self.partitions.values()):
+            p.close()
+        self._threads.shutdown()
+        for timer in (self._turning, self._alarm):
+            if timer is not None:
+                timer.cancel()
+        if self._life is not None:  # one whose loop is gone would end the process (P6)
+            await self._life.stop()
+        if self._reading is not None:
+            await self._reading.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await self._router.close()
 
     async def _declare(self, spec: MachineSpec, reinit: bool = False) -> None:
         config = await declare(self._router, self._namespace, spec.name, spec.partitions, spec.graph(), update=True, reinit=reinit)
@@ -163,17 +195,17 @@ class Worker:
             {"pid": os.getpid(), "host": socket.gethostname(), "started": self.now_ms(), "concurrency": self.settings.concurrency}
         )
 
-    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _turn(self, life: Life) -> None:
         """P6: shows the life thread that this loop turns."""
-        self._life.turned_s = time.monotonic()
-        loop.call_later(0.2, self._turn, loop)
+        life.turned_s = time.monotonic()
+        self._turning = asyncio.get_running_loop().call_later(0.2, self._turn, life)
 
     def _running(self) -> list[str]:
         return [
-            f"{p.spec.name}/{lane.key} {lane.attempt.command.transition}"
+            f"{p.spec.name}/{lane.key} {attempt.command.transition}"
             for p in list(self.partitions.values())
             for lane in list(p.lanes.values())
-            if lane.attempt is not None
+            if (attempt := lane.attempt) is not None
         ]
 
     async def _set_clock(self) -> None:
@@ -183,6 +215,9 @@ class Worker:
         self._clock_offset_ms = redis_ms - (before + after) * 500
 
     # -- what others do (called in this loop by the life thread) --------------------------------------
+
+    def heard_failed(self, error: StatemqError) -> None:
+        self._fail(error)
 
     def heard_live(self, machine: str, live: list[str]) -> None:
         served = self._served[machine]
@@ -266,6 +301,8 @@ class Worker:
         self._replan()
 
     def _tell_life(self) -> None:
+        if self._life is None:
+            return
         self._life.tenures = [p.fence for p in self.partitions.values()]
         self._life.owners = {
             keys: served.view[keys.number].owner
@@ -369,6 +406,7 @@ class Worker:
         Timers(p)
         p.on_caught_up = lambda: serve_ready(p)
         p.tidying = p.spawn(sweep(p))
+        assert self._reading is not None
         self._reading.add(p)
 
     def _tell_taken(self, whose: tuple[str, str, bool], reclaimed: int) -> None:
@@ -483,7 +521,10 @@ class Worker:
     async def _release(self, p: Partition) -> None:
         if self.partitions.pop(p.keys, None) is None:
             return
+        bodies = [lane.task for lane in p.lanes.values() if lane.task is not None]
         p.close()
+        if bodies and not self._killed:  # they are being closed; the next owner's must not run beside their last words
+            await asyncio.wait(bodies, timeout=BODIES_S)
         served = self._served[p.keys.machine]
         served.view[p.keys.number] = Held()
         self._tell_life()
@@ -495,19 +536,31 @@ class Worker:
             events.emit(events.Released(machine=p.spec.name, partition=p.keys.number))
         asyncio.get_running_loop().call_later(0.5, self._replan)
 
-    async def _leave_in_time(self) -> None:
+    async def _leave_in_time(self, life: Life) -> None:
         """Leaving asks Redis; when it does not answer, the process ends all the same, and what it held is free when its leases end."""
+        leaving = asyncio.ensure_future(self._leave(life))
+        moved_s = time.monotonic()
+        grace_until, left = moved_s + self.settings.grace_s, len(self.partitions)
         try:
-            await asyncio.wait_for(self._leave(), self.settings.grace_s + LEAVE_S)
-        except TimeoutError:
-            events.emit(events.Warned(text="Redis does not answer; this worker leaves without handing over what it holds"))
+            while not leaving.done():
+                await asyncio.wait([leaving], timeout=0.05)
+                now = time.monotonic()
+                runs = now < grace_until and not self._killed and any(p.busy for p in self.partitions.values())
+                if runs or len(self.partitions) < left:
+                    moved_s, left = now, len(self.partitions)
+                elif now - moved_s > (KILLED_S if self._killed else LEAVE_S):
+                    events.emit(events.Warned(text="Redis does not answer; this worker leaves without handing over what it holds"))
+                    return
+            leaving.result()
+        finally:
+            leaving.cancel()
 
-    async def _leave(self) -> None:
+    async def _leave(self, life: Life) -> None:
         """SIGTERM: each partition goes as soon as nothing of it runs; what outlasts the grace period is left pending."""
-        self._shop.slots.closed = self._life.leaving = True
+        self._shop.slots.closed = life.leaving = True
+        until = time.monotonic() + self.settings.grace_s
         for name in self._served:
             await self._tell_gone(name, self.id)
-        until = time.monotonic() + self.settings.grace_s
         for p in list(self.partitions.values()):
             p.drain()
         while self.partitions:
@@ -523,9 +576,28 @@ class Worker:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and not self._stopping.is_set():
-            self._failed = error  # a fault of our own: the process ends with it, and its peers go on
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """A fault of our own, or a Redis that cannot be used any more: the process ends with it, and its peers go on."""
+        if not self._stopping.is_set():
+            self._failed = error
             self._stopping.set()
+
+
+async def to_its_end(work: Coroutine[Any, Any, Any]) -> None:
+    """``work``, which must be short, also if who waits is cancelled, once or often; the cancellation is raised after it."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    task.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 _WIPED = {"wiped": "wiped (its lease is gone)", "foreign": "replaced (its lease belongs to another incarnation)"}

@@ -22,6 +22,7 @@ from typing import Any, Protocol, Self
 
 from statemq import keys as names
 from statemq.config import LIMITS, WorkerSettings
+from statemq.errors import StatemqError
 from statemq.keys import PartitionKeys
 from statemq.store import lease
 from statemq.store.fence import Fence, ScriptFailed, TenureOver
@@ -29,6 +30,9 @@ from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire
 
 EXIT_STUCK = 70
+
+TICK_S = 0.25
+"""How often the main loop is looked at."""
 
 STOPS_WITHIN_S = 5.0
 """Who has not ended by then hangs in what cannot be cancelled, such as a look at names; it does nothing any more."""
@@ -38,6 +42,8 @@ log = logging.getLogger("statemq.worker")
 
 class Hears(Protocol):
     """The main loop's side; each is called there."""
+
+    def heard_failed(self, error: StatemqError) -> None: ...
 
     def heard_live(self, machine: str, live: list[str]) -> None: ...
 
@@ -75,6 +81,24 @@ class Errands:
     def __exit__(self, *exc_info: object) -> None:
         for task in self._tasks.values():
             task.cancel()
+
+
+class Still:
+    """How long the main loop has not turned, counted in ticks of this thread: in a process that was stopped, or had no processor, neither
+    goes on, and nobody is to blame.
+
+    >>> still = Still(now_s=0, turned_s=0)
+    >>> still.tick(0.25, 0), still.tick(40, 0), still.tick(40.25, 0), still.tick(40.5, 40.4)
+    (0.25, 0.75, 1.0, 0.0)
+    """
+
+    def __init__(self, now_s: float, turned_s: float) -> None:
+        self._ticked_s, self._turned_s, self._still_s = now_s, turned_s, 0.0
+
+    def tick(self, now_s: float, turned_s: float) -> float:
+        self._still_s = 0.0 if turned_s != self._turned_s else self._still_s + min(now_s - self._ticked_s, 2 * TICK_S)
+        self._ticked_s, self._turned_s = now_s, turned_s
+        return self._still_s
 
 
 class Life:
@@ -140,7 +164,9 @@ class Life:
                 runner.run(self._live())
         except BaseException as error:  # noqa: BLE001 - told to who waits, or the process ends with it
             self._failed = error
-            if self._serving:
+            if self._serving and isinstance(error, StatemqError):
+                self._tell(self._hears.heard_failed, error)
+            elif self._serving:
                 traceback.print_exc()
                 sys.stderr.write("statemq: the life thread ended; the worker ends with it\n")
                 os._exit(EXIT_STUCK)
@@ -159,13 +185,16 @@ class Life:
     async def _serve(self) -> None:
         router = await Router(self._url).open()
         try:
-            for wire in self._subscribe(router):
+            wires = self._subscribe(router)
+            for wire in wires:
                 await wire.connected(5.0)
             for machine in self._partitions:
                 await self._beat(router, machine)
             self._serving = True
             self._tell(self._ready.set)
-            await asyncio.gather(self._beats(router), self._renewals(router), self._looks(router), self._watch())
+            await asyncio.gather(
+                self._beats(router), self._renewals(router), self._looks(router), self._watch(), *(wire.gives_up() for wire in wires)
+            )
         finally:
             await router.close()
 
@@ -189,7 +218,7 @@ class Life:
                     if isinstance(reply, BaseException):
                         raise reply
 
-            wires.append(router.own_wire(partitions[0].lease, timeout_s=1e9, on_push=self._pushed, greet=greet))
+            wires.append(router.own_wire(partitions[0].lease, timeout_s=5.0, on_push=self._pushed, greet=greet))
         return wires
 
     def _pushed(self, message: list[Any]) -> None:
@@ -291,10 +320,10 @@ class Life:
 
     async def _watch(self) -> None:
         """P6: a loop that does not turn is no life, however well this thread lives."""
-        warned_s = 0.0
+        warned_s, still = 0.0, Still(time.monotonic(), self.turned_s)
         while True:
-            await asyncio.sleep(0.25)
-            still_s = time.monotonic() - self.turned_s
+            await asyncio.sleep(TICK_S)
+            still_s = still.tick(time.monotonic(), self.turned_s)
             if still_s > self._settings.stuck_after_s:
                 sys.stderr.write(
                     f"statemq: the event loop has not turned for {still_s:.0f} s while it ran {', '.join(self.running()) or 'nothing'}; "

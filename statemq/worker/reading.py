@@ -8,7 +8,7 @@ a BLOCK to end (P7). In a cluster each partition has a blocking read of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from statemq import events
@@ -30,8 +30,8 @@ CLAIM_AFTER_S = 0.05
 class Reading:
     """Feeds partitions with what their streams hold."""
 
-    def __init__(self, router: Router) -> None:
-        self._router = router
+    def __init__(self, router: Router, failed: Callable[[BaseException], None]) -> None:
+        self._router, self._failed = router, failed
         self._waiting: set[Partition] = set()
         """Caught up, not being pulled, and in no blocking read."""
         self._since: dict[Partition, float] = {}
@@ -192,4 +192,4 @@ class Reading:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, TenureOver):
-            self._loop.call_exception_handler({"message": "a reader ended", "exception": error, "task": task})
+            self._failed(error)  # nobody would read what this worker holds, while it renews the leases

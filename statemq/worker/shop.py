@@ -10,8 +10,8 @@ import msgspec
 from statemq.config import WorkerSettings
 from statemq.store.fence import TenureOver
 from statemq.store.router import Router
+from statemq.worker.leftover import Threads
 from statemq.worker.slots import Slots
-from statemq.worker.threads import Threads
 from statemq.worker.turn import Turn
 
 if TYPE_CHECKING:

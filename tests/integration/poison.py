@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -50,6 +51,13 @@ class Poison(Machine[None], initial="idle", partitions=1):
             await asyncio.sleep(0.01)
         note("end")
         return "done"
+
+    @transition(source="idle")
+    async def swallows(self) -> None:
+        note("begin")
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
 
     @transition(source="idle")
     async def blocks(self, ctx: Context) -> None:

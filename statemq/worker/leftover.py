@@ -1,0 +1,49 @@
+"""What may outlast a worker, though nobody needs it any more: its step is the next owner's, its result counts for nothing.
+
+A blocking call cannot be ended but with its process, and a body may swallow its cancellation again and again. A process
+that was asked to end must not wait for either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+_PREFIX = "statemq-blocking"
+_bodies = 0
+
+
+class Threads(ThreadPoolExecutor):
+    """A pool that is shut down without waiting; what has not begun by then never does."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__(n, thread_name_prefix=_PREFIX)
+
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = True) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+async def all_ended(within_s: float = 1.0) -> bool:
+    """Cancels all other tasks of this loop; whether they have ended. If not, the loop must not be closed: that would wait for them."""
+    global _bodies
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    left = (await asyncio.wait(others, timeout=within_s))[1] if others else ()
+    _bodies += len(left)
+    return not left
+
+
+def left_over(within_s: float = 0.1) -> str:
+    """What has not ended, in words; empty if all has. The idle threads of pools that were shut down end at once."""
+    until = time.monotonic() + within_s
+    while (calls := sum(thread.name.startswith(_PREFIX) for thread in threading.enumerate())) and time.monotonic() < until:
+        time.sleep(0.005)
+    found = [_counted(calls, "blocking call"), _counted(_bodies, "cancelled body")]
+    return " and ".join(words for words in found if words)
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n > 1 else ''}" if n else ""
