@@ -199,12 +199,12 @@ class SchemaTooNew(ServerError):
 
 
 class StepFailed(StatemqError):
-    """A step used up its retries; ``step``, ``type`` and ``reason`` are those of its last error."""
+    """A step used up its retries; ``step``, ``type`` and ``reason`` are those of its last error, ``code`` too if that was a Fail's own."""
 
     code = "step_failed"
 
-    def __init__(self, step: str, type: str, reason: str) -> None:
-        self.step, self.type, self.reason = step, type, reason
+    def __init__(self, step: str, type: str, reason: str, code: str = "") -> None:
+        self.step, self.type, self.reason, self.code = step, type, reason, code or StepFailed.code
         super().__init__(f"step {step} failed: {type}: {reason}" if type else f"step {step} failed: {reason}")
 
 

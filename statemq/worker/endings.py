@@ -19,7 +19,7 @@ from statemq.store.fence import TenureOver
 from statemq.worker import tell
 from statemq.worker.bury import bury, look_into
 from statemq.worker.execute import Attempt
-from statemq.worker.judge import Doomed, Run, cancelled, conclude, describe, ends, policy, refusal, trace_of
+from statemq.worker.judge import Doomed, Run, cancelled, conclude, describe, ends, failed_steps, policy, refusal, trace_of
 
 if TYPE_CHECKING:
     from statemq.worker.lane import Lane
@@ -100,7 +100,7 @@ async def after_error(lane: Lane, c: Queued, run: Run, error: BaseException, tra
     if wait_ms is None:
         why = f"{describe(error)} (after {c.attempts} attempts)"
         c.attempts -= 1
-        await doomed(lane, c, Doomed(why[:2000], "retries", type(error).__name__, trace or trace_of(error)))
+        await doomed(lane, c, Doomed(why[:2000], "retries", type(error).__name__, trace or trace_of(error), steps=failed_steps(error)))
         return
     tell.retried(p, c, describe(error), wait_ms)
     fields = [("@attempts", b"%d" % c.attempts), ("@error", describe(error)[:1000].encode(errors="replace"))]
@@ -134,6 +134,8 @@ async def doomed(lane: Lane, c: Queued, doom: Doomed) -> None:
         named = doom.code == "retries"  # its reason is the last error, with its class
         error = doom.reason if named or not doom.error else f"{doom.error}: {doom.reason}"
         fields = [("@error", error.encode(errors="replace")[:4096]), ("@attempts", b"%d" % (c.attempts + 1))]
+        if doom.steps:
+            fields.append(("@failed", "@".join(doom.steps).encode()))  # whoever resumes wants them tried again
         await _postpone(lane, c, 0, fields, paused=doom.reason[:1000])
         tell.failing(p, f"{p.spec.name}/{c.key} is paused: {c.transition} failed: {doom.reason}")
         return

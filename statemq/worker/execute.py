@@ -144,6 +144,8 @@ class Attempt:
         self._records, self._bytes = self.recorded, sum(map(len, command.journal.values())) if command.journal else 0
         self._names: dict[str, int] = {}
         self._uuids = 0
+        self._causes: dict[str, Exception] = {}
+        """What steps raised that failed in this attempt, for the traceback."""
         self._running: set[str] = set()
         """Steps that run now."""
         self._branches: set[asyncio.Task[Any]] = set()
@@ -268,7 +270,8 @@ class Attempt:
             raise StepConflict(step.field)
         self._clock_ms = max(self._clock_ms, record.at)
         if record.error is not None:
-            raise StepFailed(step.field, record.error.type, record.error.reason)
+            error = record.error
+            raise StepFailed(step.field, error.type, error.reason, error.code) from self._causes.pop(step.field, None)
         # the first run decodes what it recorded, so it sees what a replay sees
         return decoder(step.returns)(record.result)
 
@@ -307,6 +310,7 @@ class Attempt:
                 result = await (work if step.timeout_ms is None else bounded(step.field, work, step.timeout_ms))
                 return encode_result(step.field, result), None
             except Fail as error:
+                self._causes[step.field] = error
                 return NULL, last_error(error)
             except TooLarge:
                 raise
@@ -315,6 +319,7 @@ class Attempt:
                     raise
                 wait_ms = next_ms(step.retry, tries, random.random())  # noqa: S311 - jitter
                 if wait_ms is None:
+                    self._causes[step.field] = error
                     return NULL, StepError(type(error).__name__, text_of(error)[:2000])
                 tell.step_retried(self.partition, self.command, step.field, tries, describe(error), wait_ms)
             await asyncio.sleep(wait_ms / 1000)

@@ -22,9 +22,11 @@ from statemq.worker.judge import describe
 R = TypeVar("R")
 
 
-class StepError(msgspec.Struct, frozen=True):
+class StepError(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str
     reason: str
+    code: str = ""
+    """A Fail's own."""
 
 
 NULL = msgspec.Raw(b"null")
@@ -61,7 +63,7 @@ def unfit(error: BaseException) -> RuntimeError:
 
 
 def last_error(error: Fail) -> StepError:
-    return StepError("" if type(error) is Fail else type(error).__name__, error.reason[:2000])
+    return StepError("" if type(error) is Fail else type(error).__name__, error.reason[:2000], "" if error.code == "failed" else error.code)
 
 
 def encode_result(field: str, result: Any) -> msgspec.Raw:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from statemq import Client, Context, Fail, Failed, Machine, Pending, Retry, transition
+from statemq import Client, Context, Fail, Failed, Machine, Pending, Retry, StepFailed, transition
 from tests.waiting import wait_until
 from tests.working import working
 
@@ -18,6 +18,17 @@ mended: set[str] = set()
 def forget() -> None:
     ran.clear()
     mended.clear()
+
+
+def fill(key: str) -> None:
+    ran[f"fill {key}"] += 1
+
+
+def turn(key: str, fail: bool) -> str:
+    ran[f"turn {key}"] += 1
+    if key in mended:
+        return "primed"
+    raise Fail("no water", code="dry") if fail else OSError("no water")
 
 
 class Mail(Machine[None], initial="idle", retry=Retry(attempts=3, first=0.005, jitter=0), partitions=2):
@@ -45,6 +56,10 @@ class Mail(Machine[None], initial="idle", retry=Retry(attempts=3, first=0.005, j
         raise OSError("slow to come back")
 
     @transition(source="idle")
+    async def by_step(self, ctx: Context, fail: bool) -> str:
+        return await ctx.step("turn", turn, ctx.key, fail, retry=Retry(attempts=2, first=0.005))
+
+    @transition(source="idle")
     def ping(self) -> str:
         return "pong"
 
@@ -56,6 +71,18 @@ class Pump(Machine[None], initial="idle", retry=Retry(attempts=2, first=0.005), 
         if ctx.key not in mended:
             raise OSError("the pump is blocked")
         return ctx.attempt
+
+    @transition(source="idle")
+    async def prime(self, ctx: Context, how: str) -> str:
+        await ctx.step("fill", fill, ctx.key)
+        try:
+            return await ctx.step("turn", turn, ctx.key, how == "Fail", retry=Retry(attempts=2, first=0.005))
+        except StepFailed as error:
+            if how == "translated":
+                raise Fail("it cannot be primed", code="dry") from error
+            if how == "retried":
+                raise OSError("not primed") from None
+            raise
 
     @transition(source="idle")
     def ping(self) -> str:
@@ -111,8 +138,10 @@ async def test_on_failure_pause_keeps_the_command_until_an_operator_resumes(clie
 
         await wait_until(paused)
         assert await client.failed(Pump) == []
-        with pytest.raises(Pending, match="the pump is blocked"):
+        goes_on = "pump/a is paused, and it goes on when that is resumed; its last attempt failed: .* the pump is blocked"
+        with pytest.raises(Pending, match=goes_on):
             await handle.result(timeout=0.01)
+        assert (await handle.status()).paused == "pump/a"
         assert (await handle.status()).error == "OSError: the pump is blocked (after 2 attempts)"
         assert await client.call(Pump.ping("b"), timeout=20) == "pong"
         mended.add("a")
@@ -120,6 +149,43 @@ async def test_on_failure_pause_keeps_the_command_until_an_operator_resumes(clie
         assert await handle.result(timeout=20) == 1  # its attempts begin anew
         assert await behind.result(timeout=20) == "pong"
         assert not (await client.get(Pump, "a")).paused
+
+
+@pytest.mark.parametrize(("fail", "code", "said"), [(True, "dry", "no water"), (False, "step_failed", "OSError: no water")])
+async def test_a_step_that_failed_says_where_and_by_which_code(
+    client: Client, url: str, namespace: str, fail: bool, code: str, said: str
+) -> None:
+    async with working(url, namespace, Mail):
+        with pytest.raises(Failed, match=f"step turn failed: {said}") as failed:
+            await client.call(Mail.by_step("a", fail=fail), timeout=20)
+        assert failed.value.code == code
+        (letter,) = await client.failed(Mail)
+        assert "in turn" in letter.traceback  # the user's own frame, not only the engine's
+
+
+@pytest.mark.parametrize(("how", "turns", "said"), [
+    ("retry", 2, "step turn failed: OSError: no water"), ("Fail", 1, "step turn failed: no water"),
+    ("translated", 2, "it cannot be primed"), ("retried", 2, "not primed"),
+])  # fmt: skip
+async def test_a_resumed_command_runs_the_step_again_that_failed_it_and_no_other(
+    client: Client, url: str, namespace: str, how: str, turns: int, said: str
+) -> None:
+    """Also where the body made another error of the step's."""
+    async with working(url, namespace, Pump):
+        handle = await client.send(Pump.prime(how, how=how))
+
+        async def paused() -> bool:
+            return (await client.get(Pump, how)).paused
+
+        await wait_until(paused)
+        assert said in (await handle.status()).error
+        steps = (await handle.status()).steps
+        assert [step.name for step in steps] == ["fill", "turn"]
+        assert steps[1].error == ("no water" if how == "Fail" else "OSError: no water")
+        mended.add(how)
+        await client.resume(Pump, how)
+        assert await handle.result(timeout=20) == "primed"
+        assert (ran[f"fill {how}"], ran[f"turn {how}"]) == (1, turns + 1)
 
 
 async def test_dead_letters_can_be_retried_or_discarded(client: Client, url: str, namespace: str) -> None:
