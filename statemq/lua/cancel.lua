@@ -42,7 +42,13 @@ key = key or ''
 -- P33: an entry by hand may name anything
 if reply and string.sub(reply, 1, #reply_prefix) ~= reply_prefix then reply = nil end
 if once and string.sub(once, 1, #once_prefix) ~= once_prefix then once = nil end
-if redis.call('EXISTS', steps) == 1 then
+local begun = redis.call('EXISTS', steps) == 1
+if not begun and not parked_entry and where ~= 'timer' then
+  -- claimed, and nothing of it recorded yet: its first step may be under way, so it cannot be said that it has not run
+  local claim = redis.pcall('XPENDING', commands, 'workers', where, where, 1)
+  begun = not claim.err and #claim > 0
+end
+if begun then
   redis.call('HSET', steps, '@cancel', text(now))
   if parked_entry then redis.call('ZADD', ready, 'NX', now, key) end
   look(commands, accepted, key)

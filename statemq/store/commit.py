@@ -78,9 +78,7 @@ def _flags(e: Ended, keys: PartitionKeys, names: list[str]) -> str:
         flags += "i"
         names.append(keys.inbox_ + c.key)
     if c.claimed or c.journalled:
-        flags += "p"
-    if c.journalled:
-        flags += "j"
+        flags += "pj"  # a journal also where nothing was recorded: who asks for its end begins one
         names.append(keys.steps_ + c.id)
     if c.once:
         flags += "o"

@@ -11,7 +11,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-_PREFIX = "statemq-blocking"
+_PREFIX = "statemq-step"
 _bodies = 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -158,3 +159,31 @@ async def test_two_branches_that_record_at_one_time_share_a_call(play: Stage, ho
         [id] = await play.send("a", 1, transition="work")
         assert await play.outcome(id) == "completed"
     assert got == list(range(20))
+
+
+@pytest.mark.parametrize("ends_first", [True, False])
+async def test_a_cancel_of_what_runs_its_first_step_only_asks(play: Stage, hooks: dict[str, Callable[..., Any]], ends_first: bool) -> None:
+    """P28: nothing of it is recorded yet, but its first step is under way: "cancelled" would say that it has not run. It is asked, the
+    step is cancelled where it stands, and the journal that the request began goes with it; also if it completes before its owner hears of
+    that."""
+    at_work, go_on, ran = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def charge() -> None:
+        at_work.set()
+        await go_on.wait()
+        ran.append("charged")
+
+    hooks["work"] = lambda self, ctx, n: ctx.step("charge", charge)
+    async with play.worker() as worker:
+        [id] = await play.send("a", 1, transition="work")
+        await asyncio.wait_for(at_work.wait(), 20)
+        if ends_first:  # the look is not heard
+            (partition,) = worker.partitions.values()
+            partition._look = lambda key: None  # type: ignore[method-assign]
+        assert await play.client.cancel(id) == "asked"
+        if ends_first:
+            go_on.set()
+        outcome = await play.client.handle(id).outcome(timeout=20)
+        assert outcome.outcome == ("completed" if ends_first else "cancelled")
+        assert ran == (["charged"] if ends_first else [])
+        await wait_until(lambda: not play.redis.exists(play.part.steps(id), play.part.accepted))
