@@ -14,7 +14,7 @@ from statemq.errors import Pending, RedisAway, TooLarge, Unknown, UsageError, un
 from statemq.handle import Duration, Handle, raise_unless_completed
 from statemq.records import Outcome
 from statemq.store.draft import Appended, Draft
-from statemq.store.inspect import last_error
+from statemq.store.inspect import held_up
 from statemq.store.reply import Replies
 
 __all__ = ["Client", "Handle"]
@@ -308,10 +308,11 @@ class Client(Console):
         return outcome
 
     async def _goes_on(self, fields: dict[str, str], waited_s: float | None) -> Pending:
-        error = await last_error(self._router, self.namespace, fields["id"])
+        paused, error = await held_up(self._router, self.namespace, fields["id"], fields.get("key", ""))
+        goes_on = f"{paused} is paused, and it goes on when that is resumed" if paused else "it goes on"
         why = f"; its last attempt failed: {error}" if error else ""
         waited = round(waited_s or 0, 2)  # what is left of a timeout when the command has been made
-        return Pending(f"command {fields['id']} had not ended after {waited:g} s; it goes on{why}", **fields)
+        return Pending(f"command {fields['id']} had not ended after {waited:g} s; {goes_on}{why}", **fields)
 
     def _handle(self, draft: Draft, appended: Appended, since: int) -> Handle[Any]:
         return Handle(

@@ -83,6 +83,8 @@ class CommandStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last attempt's error while it is retried or paused."""
     due: int = 0
     """ms: when a waiting or delayed command goes on."""
+    paused: str = ""
+    """What is paused and keeps it waiting: ``order/o-1``, or the machine ``order``."""
     worker: str = ""
     cancel_asked: bool = False
     steps: list[Step] = []
@@ -199,5 +201,5 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the state allows now."""
     guards: bool = True
     """False when guards could not be asked because the class is not imported here."""
-    paused: bool = False
-    """The instance is paused: whatever is sent waits until it is resumed."""
+    paused: str = ""
+    """What is paused, so that whatever is sent waits until it is resumed: ``order/o-1``, or the machine ``order``."""

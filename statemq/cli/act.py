@@ -35,7 +35,8 @@ All = Annotated[bool, typer.Option("--all", help="All of the machine's.")]
 def cancel(id: options.Id, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
     """Cancel a command.
 
-    At once while it waits for its turn, at its next durable operation once it has begun. In a paused instance that is when it is resumed.
+    One that waits for its turn ends at once. One that has begun is asked: what it awaits is cancelled where it stands, its instance
+    stays as it is, and steps that have run are not undone. In a paused instance that is when it is resumed.
 
     Example: statemq cancel resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12
     """
@@ -57,10 +58,9 @@ async def _cancel(client: Client, id: str) -> tuple[str, str]:
         status = await client.show(id)
     except Unknown:  # it has ended just now
         return answer, ""
-    if status.status != "running" and (await client.get(status.machine, status.key)).paused:
-        name = _named(status.machine, status.key)
-        return answer, f"{name} is paused: it ends when {name} is resumed ({command()} resume {status.machine} {status.key})"
-    return answer, "it has begun, and ends at its next durable operation"
+    if name := status.paused:
+        return answer, f"{name} is paused: it ends when that is resumed ({command()} resume {name.replace('/', ' ', 1)})"
+    return answer, "it has begun, and is being ended"
 
 
 def pause(machine: options.Machine, key: options.MaybeKey = None, redis: options.Redis = None, namespace: options.Namespace = None) -> None:

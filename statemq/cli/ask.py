@@ -112,7 +112,7 @@ def can(
         if not verdict.allowed and transition not in verdict.transitions:  # else the state is not why
             show.fields("allowed now: " + (", ".join(verdict.transitions) or "nothing"), {})
         if verdict.paused:
-            say(f"{machine}/{key} is paused: what is sent waits ({command()} resume {machine} {key})")
+            say(f"{verdict.paused} is paused: what is sent waits ({command()} resume {verdict.paused.replace('/', ' ', 1)})")
         if guarded and not verdict.guards:
             say("guards were not asked: they run where the class is (--target)")
     if not verdict.allowed:

@@ -91,10 +91,8 @@ class _Watch:
             return ""
         if not await self.client.live_workers(status.machine):
             return f"no live worker for {status.machine}; waiting for one ({command()} worker TARGET starts it)"
-        if (await self.client.get(status.machine, status.key)).paused:
-            return f"{status.machine}/{status.key} is paused; waiting ({command()} resume {status.machine} {status.key})"
-        if any(info.paused for info in await self.client.machines() if info.name == status.machine):
-            return f"{status.machine} is paused; waiting ({command()} resume {status.machine})"
+        if status.paused:
+            return f"{status.paused} is paused; waiting ({command()} resume {status.paused.replace('/', ' ', 1)})"
         return ""
 
 

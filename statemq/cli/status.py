@@ -20,6 +20,8 @@ def headline(status: CommandStatus) -> str:
     parts = [status.status]
     if status.outcome and status.outcome.attempts > 1:
         parts.append(f"{status.outcome.attempts} attempts")
+    if status.paused:
+        parts.append(f"{status.paused} is paused")
     if status.cancel_asked and status.status not in ENDED:
         parts.append("asked to cancel")
     return clean(f"{status.machine}/{status.key} {status.transition}: {', '.join(parts)}")

@@ -21,7 +21,7 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class CancelView(msgspec.Struct, frozen=True):
-    """``cancelled``: it has not run and will not. ``asked``: it is running and will end at its next wait."""
+    """``cancelled``: it has not run and will not. ``asked``: it has begun and is ended where it stands; its steps are not undone."""
 
     id: str
     cancel: str
@@ -69,6 +69,8 @@ class CommandView(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last attempt's error while it is tried again."""
     due: Time = ""
     """When a waiting or delayed command goes on."""
+    paused: str = ""
+    """What is paused and keeps it waiting: ``order/o-1``, or the machine ``order``."""
     cancel_asked: bool = False
     steps: list[StepView] = []
     outcome: OutcomeView | None = None
@@ -158,6 +160,7 @@ def command_view(status: CommandStatus) -> CommandView:
         attempts=status.attempts,
         error=status.error,
         due=time_of(status.due),
+        paused=status.paused,
         cancel_asked=status.cancel_asked,
         steps=[step_view(step) for step in status.steps],
         outcome=None if status.outcome is None else outcome_view(status.outcome),

@@ -73,16 +73,29 @@ async def get_raw(router: Router, known: Known, key: str) -> tuple[str, int, byt
     return (text(state), number(version), data) if state is not None else (known.initial, 0, None)
 
 
-async def last_error(router: Router, namespace: str, id: str) -> str:
-    """Why the command's last attempt failed; empty if it did not, or if Redis does not say so at once."""
+async def paused_by(router: Router, part: PartitionKeys, key: str) -> str:
+    """What is paused, so that nothing of the instance begins: ``machine/key``, ``machine``, or nothing."""
+    instance, machine = await asyncio.gather(
+        router.call(part.lease, "HGET", part.instance(key), "paused"), router.call(part.lease, "HGET", part.lease, "paused")
+    )
+    return f"{part.machine}/{key}" if instance is not None else part.machine if machine == b"1" else ""
+
+
+async def held_up(router: Router, namespace: str, id: str, key: str) -> tuple[str, str]:
+    """What is paused that keeps the command waiting, and why its last attempt failed; empty if Redis does not say so at once."""
     name, p = parse_command_id(id)
     part = PartitionKeys(namespace, name, p)
     if not router.wire_for(part.lease).up:
-        return ""
-    asked = router.call(part.lease, "HGET", part.steps(id), "@error")
-    swallow([asked])
-    await asyncio.wait([asked], timeout=AT_ONCE_S)
-    return text(asked.result()) if asked.done() and asked.exception() is None else ""
+        return "", ""
+    asked = [
+        router.call(part.lease, "HGET", part.instance(key), "paused"),
+        router.call(part.lease, "HGET", part.lease, "paused"),
+        router.call(part.lease, "HGET", part.steps(id), "@error"),
+    ]
+    swallow(asked)
+    await asyncio.wait(asked, timeout=AT_ONCE_S)
+    instance, machine, error = (answer.result() if answer.done() and answer.exception() is None else None for answer in asked)
+    return f"{name}/{key}" if instance is not None and key else name if machine == b"1" else "", text(error)
 
 
 async def list_instances(router: Router, known: Known, state: str | None, older_ms: int | None, limit: int) -> list[Listed]:

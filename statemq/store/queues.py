@@ -14,7 +14,7 @@ from statemq.keys import PartitionKeys
 from statemq.records import CommandStatus, Outcome, Queued, Step
 from statemq.store.catalog import Known
 from statemq.store.commands import entry_order, from_element
-from statemq.store.inspect import PAGE, fields, in_progress, number, plain, text
+from statemq.store.inspect import PAGE, fields, in_progress, number, paused_by, plain, text
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
 
@@ -151,11 +151,13 @@ async def show(router: Router, namespace: str, id: str) -> CommandStatus:
     mark = text(j.get("@mark")).split(" ")[0]
     if status == "queued" and entry and text(where).startswith("@") and mark and await _is_head(router, part, text(f.get("key")), id):
         status, worker = "running", mark
+    key = text(f.get("key"))
     return CommandStatus(
         id=id,
         status=status,
+        paused=await paused_by(router, part, key) if status in ("queued", "waiting") else "",
         machine=name,
-        key=text(f.get("key")),
+        key=key,
         transition=text(f.get("transition")),
         args=plain(f.get("args")),
         entry=entry,
@@ -200,6 +202,6 @@ def _step(name: str, raw: bytes) -> Step:
     if not isinstance(value, dict):
         return Step(name, result=value)
     error = value.get("error")
-    said = f"{error.get('type', '')}: {error.get('reason', '')}" if isinstance(error, dict) else str(error or "")
+    words = [str(error[word]) for word in ("type", "reason") if error.get(word)] if isinstance(error, dict) else [str(error or "")]
     at, took_ms = (n if isinstance(n := value.get(word), int) else 0 for word in ("at", "took_ms"))
-    return Step(name, value.get("result"), said, at, took_ms)
+    return Step(name, value.get("result"), ": ".join(words), at, took_ms)

@@ -267,7 +267,7 @@ def test_can_answers_by_its_exit_code_too(run: Run) -> None:
     assert run("can", "order", "o-1", "ship", "address=x", graph=guarded, can=Verdict(True, guards=False)) == 0
     assert "guards were not asked" in run.err
     assert run("can", "order", "o-1", "pay", "--json", can=Verdict(False, "no")) == 1
-    assert json.loads(run.out) == {"allowed": False, "reason": "no", "state": "", "transitions": [], "guards": True, "paused": False}
+    assert json.loads(run.out) == {"allowed": False, "reason": "no", "state": "", "transitions": [], "guards": True, "paused": ""}
 
 
 def test_query_runs_with_the_class_of_the_target(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,16 +291,16 @@ def test_result_waits_as_call_does(run: Run) -> None:
 def test_cancel_says_how_far_it_came(run: Run) -> None:
     assert run("cancel", ID, cancel="cancelled") == 0
     assert run.out == "cancelled\n"
-    paused = Instance("order", "o-1", "NEW", paused=True)
-    goes_on = "statemq: it has begun, and ends at its next durable operation\n"
-    halted = "statemq: order/o-1 is paused: it ends when order/o-1 is resumed (statemq resume order o-1)\n"
-    for status, instance, said in (
-        ("running", Instance("order", "o-1", "NEW"), goes_on),
-        ("running", paused, goes_on),  # what runs when an instance is paused goes on to its end
-        ("waiting", Instance("order", "o-1", "NEW"), goes_on),
-        ("queued", paused, halted),
+    goes_on = "statemq: it has begun, and is being ended\n"
+    halted = "statemq: order/o-1 is paused: it ends when that is resumed (statemq resume order o-1)\n"
+    whole = "statemq: order is paused: it ends when that is resumed (statemq resume order)\n"
+    for status, paused, said in (
+        ("running", "", goes_on),
+        ("waiting", "", goes_on),
+        ("queued", "order/o-1", halted),
+        ("waiting", "order", whole),
     ):
-        assert run("cancel", ID, cancel="asked", show=CommandStatus(ID, status, "order", "o-1", "pay"), get=instance) == 0
+        assert run("cancel", ID, cancel="asked", show=CommandStatus(ID, status, "order", "o-1", "pay", paused=paused)) == 0
         assert (run.out, run.err) == ("asked\n", said)
     assert run("cancel", ID, cancel="asked", show=errors.Unknown("it has ended", id=ID)) == 0
     assert (run.out, run.err) == ("asked\n", "")
