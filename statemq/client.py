@@ -257,6 +257,8 @@ class Client(Console):
             self._check_state(known, if_state)
             draft.extras += ["if_state", str(if_state)]
         if if_version is not None:
+            if not isinstance(if_version, int):
+                raise UsageError(f"if_version is an instance's version, a whole number, not {if_version!r}")
             draft.extras += ["if_version", str(int(if_version))]
         if trace:
             trace = unicode(trace)
@@ -268,6 +270,8 @@ class Client(Console):
             if draft.delay_ms > LIMITS.delay_ms:
                 raise TooLarge("delay", draft.delay_ms, LIMITS.delay_ms, "ms")
         if idempotency_key is not None:
+            if not isinstance(idempotency_key, str):
+                raise UsageError(f"an idempotency key is a text, not {idempotency_key!r}")
             try:
                 size = len(idempotency_key.encode())
             except UnicodeEncodeError:
@@ -298,7 +302,8 @@ class Client(Console):
                         raise RedisAway(f"no Redis answers at {self._router.address}; the command was not sent")
                     fields = calling.fields()
                     if not calling.id:
-                        raise Pending(f"Redis did not confirm command {draft.id} in time; it may have been queued", **fields)
+                        who = "Redis" if self._durability is None else "Redis (or what durability= asks of its disk and replicas)"
+                        raise Pending(f"{who} did not confirm command {draft.id} in time; it may have been queued", **fields)
                     raise await self._goes_on(fields, deadline_s - began_s)
                 outcome = answer.result()
         finally:

@@ -122,7 +122,10 @@ def duration_ms(value: float | timedelta | str) -> int:
             raise UsageError(f'"{value}" is no duration; write 500ms, 30s, 5m, 2h or 1d')
         ms = float(match[1]) * _UNITS_MS[match[2] or "s"]
     else:
-        ms = float(value) * 1000
+        try:
+            ms = float(value) * 1000
+        except (TypeError, ValueError, OverflowError):
+            raise UsageError(f"{value!r} is no duration; give seconds, a timedelta, or a text such as 30s") from None
     if not 0 <= ms < 2**53:
         raise UsageError(f"a duration cannot be {value}")
     return round(ms)

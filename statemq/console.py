@@ -13,8 +13,9 @@ from typing import Any
 
 from statemq.codec import duration_ms, parse_command_id
 from statemq.command import Declared, check_key
-from statemq.errors import UnknownTransition, UsageError
+from statemq.errors import StatemqError, UnknownTransition, UsageError
 from statemq.handle import Duration
+from statemq.operation import InvalidResult
 from statemq.records import (
     AuditEntry,
     CommandStatus,
@@ -50,7 +51,7 @@ class Console(Session):
         return await inspect.get(self._router, known, check_key(key))
 
     async def list(
-        self, machine: MachineRef, *, state: str | None = None, older: Duration | str | None = None, limit: int = 100
+        self, machine: MachineRef, *, state: str | None = None, older: Duration | None = None, limit: int = 100
     ) -> builtins.list[Listed]:
         """Instances, those longest in their state first; ``older``: only those that have been in it so long."""
         known = await self._find(machine)
@@ -66,7 +67,12 @@ class Console(Session):
             raise UsageError(f"a query runs where the class is: give {known.name}'s class, here or as Client(machines=[...])")
         query = known.spec.query(name)
         arguments = query.decode_arguments(query.encode_arguments((), args))
-        return query.fn(await self._instance(known, check_key(key)), **arguments)
+        result = query.fn(await self._instance(known, check_key(key)), **arguments)
+        try:
+            query.encode_result(result)
+        except InvalidResult as error:
+            raise StatemqError(str(error)) from None
+        return result
 
     async def can(self, machine: MachineRef, key: str, transition: str, args: Mapping[str, Any] = NO_ARGUMENTS) -> Verdict:
         """Whether the transition would be accepted now, and what would be. Guards are asked if the class is known here."""

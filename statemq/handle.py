@@ -11,7 +11,7 @@ from statemq.records import CommandStatus, Outcome
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-Duration = float | timedelta
+Duration = float | timedelta | str
 """Seconds, or a timedelta."""
 
 ENDS: dict[str, type[CommandError]] = {"rejected": Rejected, "failed": Failed, "cancelled": Cancelled}

@@ -230,7 +230,7 @@ class Client:
         return self._run(lambda c: c.get(machine, key))
 
     def list(
-        self, machine: MachineRef, *, state: str | None = None, older: Duration | str | None = None, limit: int = 100
+        self, machine: MachineRef, *, state: str | None = None, older: Duration | None = None, limit: int = 100
     ) -> builtins.list[Listed]:
         return self._run(lambda c: c.list(machine, state=state, older=older, limit=limit))
 

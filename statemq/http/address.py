@@ -8,7 +8,7 @@ import socket
 
 import msgspec
 
-from statemq.errors import ServerError, UsageError
+from statemq.errors import UsageError
 from statemq.http.access import bracketed
 
 
@@ -31,7 +31,7 @@ class Address(msgspec.Struct, frozen=True):
 def find_address(host: str, port: int, *, protected: bool) -> Address:
     """The address of ``host``; port 0 becomes a free one. ``protected``: a token is asked for.
 
-    Raises UsageError for an unprotected address beyond loopback, ServerError when the port is taken.
+    Raises UsageError for an unprotected address beyond loopback, and when the port is taken.
     """
     ip = resolve(host)
     if not protected and not ipaddress.ip_address(ip).is_loopback:
@@ -41,10 +41,10 @@ def find_address(host: str, port: int, *, protected: bool) -> Address:
         try:
             probe.bind((ip, port))  # without SO_REUSEPORT, which the server sets: two servers must not share a port unawares
         except PermissionError:
-            raise ServerError(f"port {port} needs privileges this process does not have; choose one above 1023 with --port") from None
+            raise UsageError(f"port {port} needs privileges this process does not have; choose one above 1023 with --port") from None
         except OSError as error:
             why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be listened on ({error.strerror})"
-            raise ServerError(f"port {port} on {host} {why}; choose another with --port") from None
+            raise UsageError(f"port {port} on {host} {why}; choose another with --port") from None
         return Address(ip, int(probe.getsockname()[1]))
 
 

@@ -10,7 +10,7 @@ import falcon
 import falcon.asgi
 
 from statemq.client import Handle
-from statemq.errors import Pending, StatemqError
+from statemq.errors import Pending, StatemqError, UnknownTransition
 from statemq.http.access import SUBMIT
 from statemq.http.paths import header_id, join_path
 from statemq.http.problems import Refusal, refusal_of_outcome
@@ -77,6 +77,10 @@ async def send(service: Service, req: Request, machine: str, key: str, transitio
     client = await service.client()
     try:
         return await service.within(client.send(machine, key, transition, arguments, **options))
+    except UnknownTransition as error:
+        if error.name == options.get("if_state") != transition:
+            raise Refusal("parameter", f"if_state: {error}") from None
+        raise
     except Pending as error:
         raise Refusal("redis_away", f"{error}; ask for it by its id", id=error.id, machine=machine) from None
 

@@ -172,6 +172,10 @@ def schema_of(type_: Any, prefix: str, schemas: Schema) -> Schema:
     """The type's schema; what it refers to goes to ``schemas``, under names that begin with ``prefix``."""
     template = f"#/components/schemas/{prefix}{{name}}"
     (schema,), components = msgspec.json.schema_components([type_], ref_template=template)
+    for component in components.values():
+        for described in component.get("properties", {}).values():
+            if described.get("format") == "date-time":
+                described.pop("default", None)  # "" stands for a field that is left out, and is no time
     schemas.update({f"{prefix}{name}": component for name, component in components.items()})
     return schema
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+from typing import Any
+
 from statemq import keys
 from statemq.config import AUDIT_CAP
 from statemq.errors import UnsupportedServer
@@ -15,12 +18,17 @@ async def note(router: Router, namespace: str, machine: str, did: str, what: lis
     """It is on record that ``by`` is about to do this, an entry for each thing."""
     name = keys.audit(namespace, machine)
     for thing in what:
-        try:
-            await router.call(name, "XADD", name, "MAXLEN", "~", AUDIT_CAP, "*", "did", did, "what", thing, "by", by)
-        except ReplyError as error:
-            if error.word != "NOPERM":
-                raise
-            raise UnsupportedServer(f"this user of Redis may not {did}: that takes the rule of `statemq acl operator` ({error})") from error
+        await permitted(did, router.call(name, "XADD", name, "MAXLEN", "~", AUDIT_CAP, "*", "did", did, "what", thing, "by", by))
+
+
+async def permitted(did: str, asked: Awaitable[Any]) -> Any:
+    """The answer. Raises UnsupportedServer, with the role that it takes, where this user may not do it, as such or within a script."""
+    try:
+        return await asked
+    except ReplyError as error:
+        if error.word != "NOPERM" and "ACL failure in script" not in error.message:
+            raise
+        raise UnsupportedServer(f"this user of Redis may not {did}: that takes the rule of `statemq acl operator` ({error})") from error
 
 
 async def entries(router: Router, namespace: str, machine: str, limit: int) -> list[AuditEntry]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from statemq.codec import encode_exact
 from statemq.command import Declared
-from statemq.errors import InvalidArguments, NamespaceLost, UnknownMachine, UnknownTransition
+from statemq.errors import InvalidArguments, NamespaceLost, UnknownMachine, UnknownTransition, UnsupportedServer, UsageError
 from statemq.keys import PartitionKeys, partition_of
 from statemq.operation import UNENCODABLE
 from statemq.schema import validator
@@ -77,7 +78,9 @@ class Catalog:
         """The machine, declared if its class is given. Raises UnknownMachine, PartitionMismatch, SchemaTooNew."""
         if isinstance(machine, str):
             return self._known.get(machine) or await self._find(machine, self._specs.get(machine))
-        spec = machine.spec
+        spec = getattr(machine, "spec", None)
+        if not isinstance(spec, MachineSpec):
+            raise UsageError(f"{machine!r} is no machine; give its class, or its name")
         known = self._known.get(spec.name)
         if known is not None and known.spec is spec:
             return known
@@ -106,7 +109,15 @@ class Catalog:
     async def _find(self, name: str, spec: MachineSpec | None) -> Known:
         if spec is None:
             return self._keep(name, await read_config(self._router, self.namespace, name), None)
-        config = await declare(self._router, self.namespace, name, spec.partitions, spec.graph(), update=False)
+        try:
+            config = await declare(self._router, self.namespace, name, spec.partitions, spec.graph(), update=False)
+        except UnsupportedServer as denied:
+            # who may only read cannot declare a machine, and need not where somebody has
+            with suppress(UnknownMachine):
+                config = await read_config(self._router, self.namespace, name)
+                if config.partitions == spec.partitions:
+                    return self._keep(name, config, spec)
+            raise denied
         return self._keep(name, config, spec)
 
     def _keep(self, name: str, config: Config, spec: MachineSpec | None) -> Known:
@@ -116,6 +127,10 @@ class Catalog:
 
     async def encode_arguments(self, known: Known, transition: str, args: Mapping[str, Any]) -> bytes:
         """The arguments as JSON, checked with the class or else the declared schema. Raises UnknownTransition, InvalidArguments."""
+        if not isinstance(args, Mapping):
+            raise InvalidArguments(
+                known.name, transition, f"arguments are names with values, such as {{'n': 1}}, not {type(args).__name__}"
+            )
         if known.spec is not None:
             return known.spec.transition(transition).encode_arguments((), args)
         try:

@@ -13,7 +13,7 @@ from statemq.errors import Unknown, UsageError
 from statemq.keys import PartitionKeys
 from statemq.records import DeadLetter, Outcome
 from statemq.store.append import Appender
-from statemq.store.audit import note
+from statemq.store.audit import note, permitted
 from statemq.store.catalog import Known
 from statemq.store.commands import from_element
 from statemq.store.draft import Draft
@@ -37,7 +37,7 @@ async def cancel(router: Router, namespace: str, id: str, by: str) -> str:
     keys = [part.commands, part.accepted, part.outcomes_, part.history, part.timers, part.timers_data, part.steps(id), part.ready]
     keys.append(part.inbox(before.key))
     reply_prefix = names.reply_channel(namespace, "")
-    word = text(await router.run("cancel", keys, id, _encode(outcome), HISTORY_CAP, reply_prefix, part.once_))
+    word = text(await permitted("cancel", router.run("cancel", keys, id, _encode(outcome), HISTORY_CAP, reply_prefix, part.once_)))
     if word != "unknown":
         return word
     ended = await find_outcome(router, part, id)
@@ -64,15 +64,17 @@ async def _note(router: Router, known: Known, did: str, what: list[str], by: str
 
 
 async def _pause(router: Router, known: Known, key: str | None, on: str) -> None:
+    did = "pause" if on == "1" else "resume"
     if key is not None:
         part = known.partition(key)
         raw = await router.call(part.lease, "LINDEX", part.inbox(key), 0)
         head = from_element(raw) if raw else None
-        await router.run("pause", _pause_keys(part, key, head.id if head else ""), on, key, head.id if head else "")
+        id = head.id if head else ""
+        await permitted(did, router.run("pause", _pause_keys(part, key, id), on, key, id))
         return
-    await asyncio.gather(*(router.run("pause", _pause_keys(part, "", ""), on, "", "") for part in known.partitions))
+    await asyncio.gather(*(permitted(did, router.run("pause", _pause_keys(part, "", ""), on, "", "")) for part in known.partitions))
     channel = names.news_channel(known.partitions[0].namespace, known.name)
-    await router.call(channel, "PUBLISH", channel, "paused" if on == "1" else "resumed")
+    await permitted(did, router.call(channel, "PUBLISH", channel, "paused" if on == "1" else "resumed"))
 
 
 def _pause_keys(part: PartitionKeys, key: str, head: str) -> list[str]:
@@ -152,7 +154,7 @@ async def failed_discard(router: Router, known: Known, letters: list[str] | None
     """The letters are gone; how many there were."""
     named = await _named(router, known, letters)
     await _note(router, known, "discard", [f"{part.number}/{entry}" for part, entry in named], by)
-    return sum(await asyncio.gather(*(router.call(part.lease, "XDEL", part.failed, entry) for part, entry in named)))
+    return sum(await asyncio.gather(*(permitted("discard", router.call(part.lease, "XDEL", part.failed, entry)) for part, entry in named)))
 
 
 async def _named(router: Router, known: Known, letters: list[str] | None) -> list[tuple[PartitionKeys, str]]:

@@ -33,5 +33,13 @@ class Door(Machine[Data, Status], initial=Status.SHUT, partitions=4):
         return f"{ctx.key} is shut"
 
     @query
+    def lies(self) -> int:
+        return "five"  # type: ignore[return-value]
+
+    @query
+    def infinite(self) -> float:
+        return float("inf")
+
+    @query
     def passes(self, width: int) -> bool:
         return self.state == Status.OPEN and self.data.width >= width

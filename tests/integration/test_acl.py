@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from statemq import Client
+from statemq import Client, Machine
 from statemq.config import Role, WorkerSettings
 from statemq.doctor.examine import examine
 from statemq.errors import UnsupportedServer
@@ -322,10 +322,18 @@ async def test_nothing_else_is_allowed(own: EmbeddedServer, admin: Redis, role: 
     assert admin.get("other") == "1"
 
 
+class Undeclared(Machine[None], initial="idle"):
+    pass
+
+
 async def test_who_may_run_no_scripts_reads_and_is_told_so_when_it_writes(own: EmbeddedServer, admin: Redis) -> None:
     url = grant(admin, own, Role.reader)
     async with Client(own.url + "/1", namespace=NAMESPACE, machines=[Box]):
         pass
+    async with Client(url, namespace=NAMESPACE, machines=[Box]) as knows:  # a class need not be declared again
+        assert (await knows.can(Box, "a", "put")).guards
+        with pytest.raises(UnsupportedServer, match="allows neither functions"):
+            await knows.get(Undeclared, "a")
     async with Client(url, namespace=NAMESPACE) as reader:
         assert (await reader.get("box", "a")).version == 0
         with pytest.raises(UnsupportedServer, match="may not pause: that takes the rule of `statemq acl operator`"):
@@ -335,3 +343,17 @@ async def test_who_may_run_no_scripts_reads_and_is_told_so_when_it_writes(own: E
         assert (await reader.get("box", "a")).version == 0
     with pytest.raises(UnsupportedServer, match="allows neither functions"):
         await Worker([Box], url, namespace=NAMESPACE, settings=WorkerSettings()).run()
+
+
+async def test_a_client_that_may_send_is_told_what_operating_takes(own: EmbeddedServer, admin: Redis) -> None:
+    url = grant(admin, own, Role.client)
+    async with Client(url, namespace=NAMESPACE, machines=[Box]) as client:
+        sent = await client.send(Box.put("a"))
+        for did, doing in (
+            ("pause", client.pause(Box, "a")),
+            ("pause", client.pause(Box)),
+            ("resume", client.resume(Box, "a")),
+            ("cancel", sent.cancel()),
+        ):
+            with pytest.raises(UnsupportedServer, match=f"may not {did}: that takes the rule of `statemq acl operator`"):
+                await doing

@@ -7,8 +7,10 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -323,3 +325,22 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_what_is_no_redis_is_said_in_one_sentence(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer, daemon=True).start()
+        done = cli.run("get", "gate", "a", "--redis", f"redis://127.0.0.1:{listening.getsockname()[1]}", code=3)
+    assert [line.startswith("statemq: no ") for line in done.stderr.splitlines()] == [True, True]
+    assert "(what answers there does not speak Redis's protocol)" in done.stderr

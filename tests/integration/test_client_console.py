@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from statemq import Cancelled, Client, Failed, Unknown, UsageError
+from statemq import Cancelled, Client, Failed, Machine, StatemqError, Unknown, UsageError
 from statemq.errors import InvalidArguments, UnknownTransition
 from statemq.store.commands import LOOK, Queued, to_element
 from statemq.store.declare import declare
@@ -58,7 +58,7 @@ async def test_a_committed_instance_is_seen_everywhere(client: Client, fake: Fak
     assert await client.history(Door, "b") == []
     (info,) = await client.machines()
     assert (info.name, info.partitions, info.initial, info.states) == ("door", 4, "SHUT", ["SHUT", "OPEN"])
-    assert (info.transitions, info.queries, info.in_state) == (["open", "shut"], ["passes"], {"SHUT": 0, "OPEN": 1})
+    assert (info.transitions, info.queries, info.in_state) == (["open", "shut"], ["lies", "infinite", "passes"], {"SHUT": 0, "OPEN": 1})
 
 
 async def test_lists_are_merged_over_partitions_and_cut(client: Client, fake: FakeWorker) -> None:
@@ -288,3 +288,26 @@ async def test_the_graph_is_the_one_declared_last(client: Client, url: str, name
         await declare(router, namespace, "door", 4, graph, update=True)
         await by_name.send("door", "a", "lock")
         assert (await by_name.can("door", "a", "lock")).allowed
+
+
+async def test_what_is_of_the_wrong_type_is_said_so(client: Client) -> None:
+    for wrong, said in (
+        (client.send(Door.open("a"), idempotency_key=5), "an idempotency key is a text, not 5"),
+        (client.send(Door.open("a"), if_version="x"), "if_version is an instance's version, a whole number, not 'x'"),
+        (client.send(Door.open("a"), delay=object()), "is no duration; give seconds"),
+        (client.send("door", "a", "open", [1]), "arguments are names with values"),
+        (client.get(Machine, "a"), "is no machine; give its class, or its name"),
+        (client.list(Door, older="soon"), '"soon" is no duration'),
+    ):
+        with pytest.raises(UsageError, match=said):
+            await wrong  # type: ignore[misc]
+
+
+async def test_a_query_answers_what_it_declares_or_nothing(client: Client) -> None:
+    assert await client.query(Door, "a", "passes", {"width": 1}) is False
+    for name, said in (
+        ("lies", "door.lies returned another type than declared"),
+        ("infinite", "door.infinite returned what JSON cannot hold"),
+    ):
+        with pytest.raises(StatemqError, match=said):
+            await client.query(Door, "a", name)

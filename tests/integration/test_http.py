@@ -155,6 +155,8 @@ def test_rejections_failures_and_what_cannot_be(edge: Edge, worker: Worker) -> N
 
 def test_the_state_and_version_that_were_meant(edge: Edge, worker: Worker) -> None:
     assert edge.post("/gate/a/setUp?if_state=UP").status == 409
+    unknown = edge.post("/gate/a/setUp?if_state=AJAR")
+    assert (unknown.status, unknown.json["error"]) == (400, "parameter")
     assert edge.post("/gate/a/setUp", If_Match='"1"').status == 412
     assert edge.post("/gate/a/setUp?if_state=DOWN", If_Match='"0"').status == 200
     tag = edge.get("/gate/a").headers["etag"]
@@ -209,7 +211,13 @@ def test_machines_health_and_openapi(edge: Edge, worker: Worker) -> None:
     assert [machine["name"] for machine in edge.get("/-/machines").json] == ["gate"]
     assert edge.get("/-/health").json == {"status": "ok"}
     assert edge.get("/-/ready").json == {"status": "ready"}
-    assert "/gate/{key}/setUp" in edge.get("/openapi.json").json["paths"]
+    document = edge.get("/openapi.json").json
+    assert "/gate/{key}/setUp" in document["paths"]
+    times = [
+        p for s in document["components"]["schemas"].values() for p in s.get("properties", {}).values() if p.get("format") == "date-time"
+    ]
+    assert times
+    assert not any("default" in described for described in times)  # an empty text is no time
 
 
 TWO_COMMANDS = "import msgspec, statemq.config as c\nc.LIMITS = msgspec.structs.replace(c.LIMITS, backlog=2)\n"
@@ -276,7 +284,7 @@ def test_a_taken_port_is_one_sentence(edge: Edge, url: str, namespace: str) -> N
     second = Edge(url, namespace, port=edge.port)
     code, errors = second.end()
     assert code == 1
-    assert errors == f"ServerError: port {edge.port} on 127.0.0.1 is taken by another program; choose another with --port\n"
+    assert errors == f"UsageError: port {edge.port} on 127.0.0.1 is taken by another program; choose another with --port\n"
     assert edge.get("/-/health").status == 200
 
 
