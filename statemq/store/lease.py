@@ -46,6 +46,10 @@ class Acquired(msgspec.Struct, frozen=True):
         return self.dead != ""
 
 
+class _About(msgspec.Struct):
+    process: str = ""
+
+
 class NotAcquired(msgspec.Struct, frozen=True):
     """``word``: taken, alive, wiped or foreign; with taken, who has it now."""
 
@@ -118,6 +122,23 @@ async def beat(router: Router, namespace: str, machine: str, worker: str, about:
     channel = names.news_channel(namespace, machine)
     live: list[bytes] = await router.run("beat", keys, worker, about, LIVE_MS, FORGET_MS, "1" if gone else "", channel)
     return [w.decode(errors="replace") for w in live]
+
+
+async def processes(router: Router, namespace: str, machine: str, workers: Sequence[str]) -> dict[str, str]:
+    """For each worker the name of its process, as it says of itself; empty if it does not."""
+    key = names.workers_about(namespace, machine)
+    try:
+        about = await router.call(key, "HMGET", key, *workers)
+    except ReplyError:  # damaged by hand: the life thread complains of it
+        about = [None] * len(workers)
+    return {worker: _process(raw) for worker, raw in zip(workers, about, strict=True)}
+
+
+def _process(raw: bytes | None) -> str:
+    try:
+        return msgspec.json.decode(raw or b"{}", type=_About).process
+    except msgspec.MsgspecError:
+        return ""
 
 
 async def survey(router: Router, partitions: list[PartitionKeys]) -> list[Held]:

@@ -33,6 +33,7 @@ from statemq.worker.assign import plan
 from statemq.worker.leftover import Threads
 from statemq.worker.life import STOPS_WITHIN_S, Life
 from statemq.worker.partition import Partition
+from statemq.worker.process import has_ended, own_name
 from statemq.worker.reading import Reading
 from statemq.worker.recover import serve_ready
 from statemq.worker.shop import CrashPlan, Shop
@@ -94,6 +95,8 @@ class Worker:
         self._served: dict[str, Served] = {}
         self._silent: dict[PartitionKeys, str] = {}
         self._mourned: set[tuple[str, str]] = set()
+        self._processes: dict[str, str] = {}
+        """Of owners: their processes' names, as they say them."""
         self._taking: set[PartitionKeys] = set()
         self._trouble_until: dict[PartitionKeys, float] = {}
         self._suspects: dict[PartitionKeys, dict[str, str]] = {}
@@ -192,7 +195,13 @@ class Worker:
 
     def _about(self) -> bytes:
         return encode(
-            {"pid": os.getpid(), "host": socket.gethostname(), "started": self.now_ms(), "concurrency": self.settings.concurrency}
+            {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "process": own_name(),
+                "started": self.now_ms(),
+                "concurrency": self.settings.concurrency,
+            }
         )
 
     def _turn(self, life: Life) -> None:
@@ -297,8 +306,22 @@ class Worker:
             for keys, held in zip(others, await lease.survey(self._router, others), strict=True):
                 if keys not in self.partitions:  # not taken meanwhile
                     served.view[keys.number] = held
+            await self._look_for_ended(served)
         self._tell_life()
         self._replan()
+
+    async def _look_for_ended(self, served: Served) -> None:
+        """An owner that was a process of this host, and is none any more, is dead, though nobody saw it die: so who starts again alone need
+        not wait for its own former lease."""
+        owners = {held.owner for held in served.view if held.token} - {self.id, "unknown"}
+        if unknown := sorted(owners - self._processes.keys()):
+            self._processes |= await lease.processes(self._router, self._namespace, served.spec.name, unknown)
+        ended = {owner for owner in owners if has_ended(self._processes[owner])}
+        for keys, held in zip(served.keys, served.view, strict=True):
+            if held.token and held.owner in ended:
+                self.heard_silent(keys, held.owner)
+        if len(self._processes) > 1024:
+            self._processes.clear()
 
     def _tell_life(self) -> None:
         if self._life is None:

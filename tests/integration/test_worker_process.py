@@ -186,3 +186,22 @@ async def test_processes_end_together_on_sigterm(client: Client, processes: Proc
     assert supervisor.returncode == 0
     assert await client.live_workers(Poison) == 0
     assert [p.owner for p in await client.partitions(Poison)] == [""]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its death is found out by /proc")
+async def test_a_lone_worker_that_starts_again_does_not_wait_for_its_former_lease(client: Client, processes: Processes) -> None:
+    """Nobody saw it die (P5), but its process is no more; one that only stands still keeps what it has."""
+    settings = '{"lease_ms": 600000}'
+    first = processes.own(settings)
+    assert await client.call(Poison.good("a", n=1), timeout=30) == 1
+    first.kill()
+    first.wait()
+    second = processes.own(settings)
+    assert await client.call(Poison.good("a", n=2), timeout=30) == 2
+    second.send_signal(signal.SIGSTOP)
+    processes.own(settings)
+    waits = await client.send(Poison.good("a", n=3))
+    with pytest.raises(TimeoutError):
+        await waits.result(timeout=4)  # more than one survey
+    second.send_signal(signal.SIGCONT)
+    assert await waits.result(timeout=30) == 3
