@@ -132,7 +132,8 @@ def failed_retry(
 ) -> None:
     """Send failed commands again; prints the new ids.
 
-    They go to the end of their instance's queue.
+    They are new commands, at the end of their instance's queue: whoever sends the failed one again with its idempotency key still hears
+    of its failure.
 
     Example: statemq failed retry resource --all
     """

@@ -26,7 +26,7 @@ from statemq.worker.supervise import Child, Supervisor
 
 WORKER_GRACE = "3s"
 LEASE_MS = "1000"
-"""No peer sees dev's only worker die, so the next one waits for the lease to end: let it be short."""
+"""No peer sees dev's only worker die, and not every system tells that its process is gone: then the next one waits for the lease to end."""
 
 GRACE_S = 8.0
 """Ctrl-C ends all within this; what a worker could not finish goes on from its journal at the next start."""

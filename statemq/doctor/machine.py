@@ -149,7 +149,8 @@ def _stuck(say: Findings, facts: MachineFacts, long_ms: int) -> None:
             "its partition has no owner that works: look at leases above and at the workers' logs",
         )
     if not found:
-        say.ok("stuck", f"nothing has waited or run longer than {long_ms / 1000:g} s")
+        paused = any(p.paused or p.paused_keys for p in facts.partitions)
+        say.ok("stuck", f"nothing{' but what is paused' if paused else ''} has waited or run longer than {long_ms / 1000:g} s")
 
 
 def _damage(say: Findings, facts: MachineFacts) -> None:

@@ -263,6 +263,7 @@ async def test_dead_letters_and_pauses(own: EmbeddedServer, client: Client, redi
         await client.send(Box.put("k"))
         await wait_until(lambda: redis.llen(PARTS[partition_of("k", 2)].inbox("k")))
         await said(own, "paused", Level.warn, "are paused: k", "statemq resume box KEY")
+        await said(own, "stuck", Level.ok, "nothing but what is paused has waited")
         await client.resume(Box, "k")
         await client.pause(Box)
         await said(own, "paused", Level.warn, "the machine is paused (2 of 2 partitions)", "statemq resume box")
