@@ -204,7 +204,7 @@ async def _work(machines: list[type[Any]], place: Place, settings: WorkerSetting
     from statemq.worker.crash import crash_from
     from statemq.worker.daemon import Worker
     from statemq.worker.leftover import Threads
-    from statemq.worker.signals import ENDING
+    from statemq.worker.signals import heeded
 
     listen(transitions=log_transitions)
     # a command leaves no cycles behind: what was imported need not be walked again, and the young not at every 700th object
@@ -223,7 +223,7 @@ async def _work(machines: list[type[Any]], place: Place, settings: WorkerSetting
             worker.kill()
 
     loop = asyncio.get_running_loop()
-    for number in ENDING:
+    for number in heeded():
         loop.add_signal_handler(number, end, number)
     loop.set_default_executor(Threads(OTHER_THREADS))
     await worker.run()

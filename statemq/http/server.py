@@ -19,6 +19,7 @@ from statemq.http.address import Address, find_address, own_names
 from statemq.http.app import create_service
 from statemq.http.listen import GRACE_S, listen
 from statemq.target import load_target
+from statemq.worker.signals import heeded
 from statemq.worker.supervise import Child, supervise
 
 SERVING_ENV = "STATEMQ_SERVING"
@@ -120,7 +121,7 @@ def run_process(
             received.append(number)
             stop.set()
 
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in heeded():
             loop.add_signal_handler(number, note, number)
         service, access = create_service(machines, url, namespace), Access(Tokens.parse(tokens), hosts)
         await listen(service, access, address, stop=stop, started=lambda: say(f"answering on {address.url}"))

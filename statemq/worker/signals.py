@@ -12,6 +12,11 @@ from typing import Any
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
+def heeded() -> list[signal.Signals]:
+    """The ending signals, without those that this process was started to ignore (by ``nohup``, or in a script's background)."""
+    return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 class Signals:
     """While entered, SIGTERM, SIGINT and SIGHUP end nothing but are noted in ``received``, in order.
 
@@ -41,7 +46,7 @@ class Signals:
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
         self._former_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        for number in ENDING:
+        for number in heeded():
             self._former[number] = signal.signal(number, self._note)
         self._former[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda number, frame: None)  # so that it wakes `wait`
         return self

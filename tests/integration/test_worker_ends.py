@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from statemq.http import listen
 from statemq.keys import workers
 from statemq.server import EmbeddedServer
 from statemq.worker.daemon import Worker
+from statemq.worker.signals import Signals, heeded
 from tests.faulty import FaultyProxy
 from tests.integration.box import Box
 from tests.integration.poison import Poison
@@ -196,6 +198,19 @@ def test_supervised_processes_have_their_grace(monkeypatch: pytest.MonkeyPatch) 
         assert main(["worker", "x", "--processes", "2", "--redis", "redis://localhost", *words]) == 0
     assert given[0] > WorkerSettings().grace_s + 5
     assert given[1] > 95
+
+
+def test_what_it_was_started_to_ignore_ends_it_not() -> None:
+    """``nohup statemq worker``: its terminal may close."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert heeded() == [signal.SIGTERM, signal.SIGINT]
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.received == []
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    assert signal.SIGHUP in heeded()
 
 
 # -- it does not live on for nothing ------------------------------------------------------------------------
