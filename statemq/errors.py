@@ -182,6 +182,12 @@ class ServerError(StatemqError):
     code = "server"
 
 
+class PortTaken(StatemqError):
+    """Another program listens there; it may go away."""
+
+    code = "port_taken"
+
+
 class RedisAway(ServerError):
     code = "redis_away"
 

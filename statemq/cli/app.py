@@ -128,12 +128,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry() -> NoReturn:
-    """``main`` as a process of its own: it ends, also when something that a worker ran does not."""
-    code = main()
-    if (leftover := sys.modules.get("statemq.worker.leftover")) is not None and (left := leftover.left_over()):
-        ends.say(f"this process ends without waiting for {left}")
-        sys.stdout.flush()
-        os._exit(code)  # Python would wait for their threads
+    """``main`` as a process of its own: it ends, also when something that a worker ran does not, and though nobody hears it any more."""
+    code = ends.ENDED_BADLY
+    try:
+        code = main()
+    finally:
+        if (leftover := sys.modules.get("statemq.worker.leftover")) is not None:
+            leftover.end_within(code)
     sys.exit(code)
 
 

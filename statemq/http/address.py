@@ -8,7 +8,7 @@ import socket
 
 import msgspec
 
-from statemq.errors import UsageError
+from statemq.errors import PortTaken, UsageError
 from statemq.http.access import bracketed
 
 
@@ -31,7 +31,7 @@ class Address(msgspec.Struct, frozen=True):
 def find_address(host: str, port: int, *, protected: bool) -> Address:
     """The address of ``host``; port 0 becomes a free one. ``protected``: a token is asked for.
 
-    Raises UsageError for an unprotected address beyond loopback, and when the port is taken.
+    Raises UsageError for an unprotected address beyond loopback, PortTaken.
     """
     ip = resolve(host)
     if not protected and not ipaddress.ip_address(ip).is_loopback:
@@ -44,7 +44,8 @@ def find_address(host: str, port: int, *, protected: bool) -> Address:
             raise UsageError(f"port {port} needs privileges this process does not have; choose one above 1023 with --port") from None
         except OSError as error:
             why = "is taken by another program" if error.errno == errno.EADDRINUSE else f"cannot be listened on ({error.strerror})"
-            raise UsageError(f"port {port} on {host} {why}; choose another with --port") from None
+            kind = PortTaken if error.errno == errno.EADDRINUSE else UsageError
+            raise kind(f"port {port} on {host} {why}; choose another with --port") from None
         return Address(ip, int(probe.getsockname()[1]))
 
 

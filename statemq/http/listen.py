@@ -45,13 +45,19 @@ async def listen(service: Service, access: Access, address: Address, *, stop: as
     )
     stopping = asyncio.ensure_future(stop.wait())
     starting = asyncio.ensure_future(service.start())  # what cannot work is raised here, not in a log line of the server's
-    await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
+    try:
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+    except BaseException:
+        stopping.cancel()
+        raise
+    finally:
         starting.cancel()
+    if starting.cancelled() or not starting.done():
         await asyncio.wait([starting])
         await service.close()
         return
-    starting.result()
     serving = asyncio.ensure_future(server.serve())
     try:
         await _until_up(address, serving)

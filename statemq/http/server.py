@@ -60,7 +60,7 @@ def serve(
     ``targets``: as on the command line, or machine classes. ``allowed_hosts``: names by which callers reach this server,
     besides loopback's and ``host``. ``workers``: processes. ``say`` is told where it answers.
 
-    Raises UsageError for a target, host or token that cannot be, and when the port is taken.
+    Raises UsageError for a target, host or token that cannot be, PortTaken.
     """
     tokens = read_tokens(token, token_file)
     machines = load(targets)

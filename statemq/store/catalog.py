@@ -10,7 +10,15 @@ import msgspec
 
 from statemq.codec import encode_exact
 from statemq.command import Declared
-from statemq.errors import InvalidArguments, NamespaceLost, UnknownMachine, UnknownTransition, UnsupportedServer, UsageError
+from statemq.errors import (
+    InvalidArguments,
+    NamespaceLost,
+    PartitionMismatch,
+    UnknownMachine,
+    UnknownTransition,
+    UnsupportedServer,
+    UsageError,
+)
 from statemq.keys import PartitionKeys, partition_of
 from statemq.operation import UNENCODABLE
 from statemq.schema import validator
@@ -115,8 +123,9 @@ class Catalog:
             # who may only read cannot declare a machine, and need not where somebody has
             with suppress(UnknownMachine):
                 config = await read_config(self._router, self.namespace, name)
-                if config.partitions == spec.partitions:
-                    return self._keep(name, config, spec)
+                if config.partitions != spec.partitions:
+                    raise PartitionMismatch(name, spec.partitions, config.partitions) from None
+                return self._keep(name, config, spec)
             raise denied
         return self._keep(name, config, spec)
 

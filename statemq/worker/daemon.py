@@ -30,7 +30,7 @@ from statemq.store.lease import Acquired, Held, NotAcquired
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
 from statemq.worker.assign import plan
-from statemq.worker.leftover import Threads
+from statemq.worker.leftover import END_S, Threads
 from statemq.worker.life import STOPS_WITHIN_S, Life
 from statemq.worker.partition import Partition
 from statemq.worker.process import has_ended, own_name
@@ -57,7 +57,7 @@ LEAVE_S, KILLED_S = 5.0, 1.0
 BODIES_S = 1.0
 """How long a body that was closed is waited for before its partition is another's."""
 
-ENDS_S = LEAVE_S + BODIES_S + STOPS_WITHIN_S + 2.0
+ENDS_S = LEAVE_S + BODIES_S + STOPS_WITHIN_S + END_S + 2.0
 """Beyond its grace period a worker process takes no longer than this to end, in the worst case."""
 
 TROUBLE_S = 5.0
@@ -171,9 +171,12 @@ class Worker:
     async def _end(self) -> None:
         """Nothing of this worker runs any more, however it came to this."""
         self._stopping.set()
+        bodies = [lane.task for p in self.partitions.values() for lane in p.lanes.values() if lane.task is not None]
         for p in list(self.partitions.values()):
             p.close()
         self._threads.shutdown()
+        if bodies and not self._killed:  # while this worker can be heard, nobody takes its partitions
+            await asyncio.wait(bodies, timeout=BODIES_S)
         for timer in (self._turning, self._alarm):
             if timer is not None:
                 timer.cancel()
@@ -393,6 +396,8 @@ class Worker:
             )  # fmt: skip
             if isinstance(got, NotAcquired):
                 await self._not_acquired(served, keys, got)
+            elif self._stopping.is_set():
+                await lease.release(self._router, keys, got.token)
             else:
                 self._begin(served, keys, held, got)
         except ReplyError as error:
@@ -405,9 +410,6 @@ class Worker:
             self._taking.discard(keys)
 
     def _begin(self, served: Served, keys: PartitionKeys, held: Held, got: Acquired) -> None:
-        if self._stopping.is_set():
-            self._spawn(lease.release(self._router, keys, got.token))
-            return
         self._silent.pop(keys, None)
         served.view[keys.number] = Held(got.token, self.id, self.now_ms() + self.settings.lease_ms, got.paused)
         p = Partition(self._shop, served.spec, keys, got, self._suspects.setdefault(keys, {}))
@@ -586,10 +588,10 @@ class Worker:
             await self._tell_gone(name, self.id)
         for p in list(self.partitions.values()):
             p.drain()
-        while self.partitions:
+        while self.partitions or self._taking:  # what is being taken is given back
             idle = [p for p in self.partitions.values() if not p.busy or self._killed or time.monotonic() > until]
             await asyncio.gather(*(self._release(p) for p in idle))
-            if self.partitions:
+            if self.partitions or self._taking:
                 await asyncio.sleep(0.005)
 
     def _spawn(self, work: Any) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from statemq.codec import duration_text, encode
@@ -19,7 +19,7 @@ from statemq.store.fence import TenureOver
 from statemq.worker import tell
 from statemq.worker.bury import bury, look_into
 from statemq.worker.execute import Attempt
-from statemq.worker.judge import Doomed, Run, cancelled, conclude, describe, ends, failed_steps, policy, refusal, trace_of
+from statemq.worker.judge import Doomed, Run, cancelled, conclude, describe, ends, policy, refusal, trace_of
 
 if TYPE_CHECKING:
     from statemq.worker.lane import Lane
@@ -58,7 +58,7 @@ async def run_attempt(lane: Lane, attempt: Attempt, c: Queued, run: Run) -> None
             return
     except BaseException as error:  # noqa: BLE001 - the user's code, or our own closing of it
         if attempt.stopped is None:
-            await after_error(lane, c, run, error)
+            await after_error(lane, c, run, error, failed=attempt.failed)
             return
         if attempt.stopped == "late":  # as a text: a traceback that is kept here keeps all that the body had
             trace = trace_of(error)
@@ -74,7 +74,7 @@ async def run_attempt(lane: Lane, attempt: Attempt, c: Queued, run: Run) -> None
     elif reason == "late":
         within = f"{c.transition} did not end within {duration_text(run.case.timeout_ms or 0)}"
         late = TimeoutError(f"{within} (it was in step {', '.join(attempt.late_in)})" if attempt.late_in else within)
-        await after_error(lane, c, run, late, trace)
+        await after_error(lane, c, run, late, trace, attempt.failed)
     elif reason == "redo":
         lane.redo.append(c)
     elif reason == "gone":
@@ -83,8 +83,11 @@ async def run_attempt(lane: Lane, attempt: Attempt, c: Queued, run: Run) -> None
     # "over": the tenure has ended; nothing of it may be written
 
 
-async def after_error(lane: Lane, c: Queued, run: Run, error: BaseException, trace: str = "") -> None:
-    """The attempt raised: the command ends, or waits for its next attempt in its place (I2). ``trace`` if the error has none."""
+async def after_error(lane: Lane, c: Queued, run: Run, error: BaseException, trace: str = "", failed: Sequence[str] = ()) -> None:
+    """The attempt raised: the command ends, or waits for its next attempt in its place (I2).
+
+    ``trace`` if the error has none; ``failed``: the steps whose failure may have led to it.
+    """
     p = lane.partition
     end = ends(error)
     if isinstance(end, Reject):
@@ -92,7 +95,7 @@ async def after_error(lane: Lane, c: Queued, run: Run, error: BaseException, tra
         lane.end(refusal(p.spec, lane.snap, c, end.reason, end.code), lane.snap)
         return
     if end is not None:
-        await doomed(lane, c, end)
+        await doomed(lane, c, end, failed)
         return
     await lane.settled()
     c.attempts += 1
@@ -100,7 +103,7 @@ async def after_error(lane: Lane, c: Queued, run: Run, error: BaseException, tra
     if wait_ms is None:
         why = f"{describe(error)} (after {c.attempts} attempts)"
         c.attempts -= 1
-        await doomed(lane, c, Doomed(why[:2000], "retries", type(error).__name__, trace or trace_of(error), steps=failed_steps(error)))
+        await doomed(lane, c, Doomed(why[:2000], "retries", type(error).__name__, trace or trace_of(error)), failed)
         return
     tell.retried(p, c, describe(error), wait_ms)
     fields = [("@attempts", b"%d" % c.attempts), ("@error", describe(error)[:1000].encode(errors="replace"))]
@@ -127,15 +130,15 @@ async def after_error(lane: Lane, c: Queued, run: Run, error: BaseException, tra
         p.slots.free -= 1  # _owned gives it back
 
 
-async def doomed(lane: Lane, c: Queued, doom: Doomed) -> None:
+async def doomed(lane: Lane, c: Queued, doom: Doomed, failed: Sequence[str] = ()) -> None:
     await lane.settled()
     p = lane.partition
     if p.spec.on_failure == "pause" and not doom.garbage:
         named = doom.code == "retries"  # its reason is the last error, with its class
         error = doom.reason if named or not doom.error else f"{doom.error}: {doom.reason}"
         fields = [("@error", error.encode(errors="replace")[:4096]), ("@attempts", b"%d" % (c.attempts + 1))]
-        if doom.steps:
-            fields.append(("@failed", "@".join(doom.steps).encode()))  # whoever resumes wants them tried again
+        if failed:
+            fields.append(("@failed", "@".join(failed).encode()))  # whoever resumes wants them tried again
         await _postpone(lane, c, 0, fields, paused=doom.reason[:1000])
         tell.failing(p, f"{p.spec.name}/{c.key} is paused: {c.transition} failed: {doom.reason}")
         return

@@ -146,6 +146,7 @@ class Attempt:
         self._uuids = 0
         self._causes: dict[str, Exception] = {}
         """What steps raised that failed in this attempt, for the traceback."""
+        self._failures: dict[str, asyncio.Task[Any]] = {}
         self._running: set[str] = set()
         """Steps that run now."""
         self._branches: set[asyncio.Task[Any]] = set()
@@ -252,6 +253,20 @@ class Attempt:
         if self.stopped is not None or self._ended:
             raise Closing("this attempt is over; put undo into the transition's next attempt, not into finally")
 
+    @property
+    def failed(self) -> list[str]:
+        """Steps that failed in this attempt, whose failure may have led to its own: the body did nothing durable after they had.
+
+        Where it did, such as undoing an earlier step, it has gone on from the failure, which must stand.
+        """
+        return list(self._failures)
+
+    def _goes_on(self) -> None:
+        if self._failures:
+            task = _this_task()
+            main = task is self._body  # what its branches raised it has heard of
+            self._failures = {field: of for field, of in self._failures.items() if of is not task and not (main and of.done())}
+
     def _check_room(self) -> None:
         records = self._records + len(self._running)
         if records >= LIMITS.steps:
@@ -259,6 +274,7 @@ class Attempt:
 
     async def _step(self, step: Step) -> Any:
         self._check_open()
+        self._goes_on()
         step.mark = args_digest(step.args) if step.args else ""
         raw = self.command.journal.get(step.field)
         if raw is None:
@@ -270,7 +286,7 @@ class Attempt:
             raise StepConflict(step.field)
         self._clock_ms = max(self._clock_ms, record.at)
         if record.error is not None:
-            error = record.error
+            error, self._failures[step.field] = record.error, _this_task()
             raise StepFailed(step.field, error.type, error.reason, error.code) from self._causes.pop(step.field, None)
         # the first run decodes what it recorded, so it sees what a replay sees
         return decoder(step.returns)(record.result)
@@ -378,6 +394,7 @@ class Attempt:
 
     async def _sleep(self, field: str, ms: int) -> None:
         self._check_open()
+        self._goes_on()
         partition = self.partition
         raw = self.command.journal.get(field)
         if raw is None:

@@ -36,14 +36,13 @@ class Run(msgspec.Struct, frozen=True):
 
 
 class Doomed(msgspec.Struct, frozen=True):
-    """It failed for good. ``garbage``: it never could run, whatever the machine's policy. ``steps``: those whose failure it was."""
+    """It failed for good. ``garbage``: it never could run, whatever the machine's policy."""
 
     reason: str
     code: str = "failed"
     error: str = ""
     trace: str = ""
     garbage: bool = False
-    steps: tuple[str, ...] = ()
 
 
 def judge(spec: MachineSpec, snap: Snapshot, c: Queued) -> Run | Ended | Doomed:
@@ -121,25 +120,12 @@ def ends(error: BaseException) -> Doomed | Reject | None:
     if isinstance(error, Reject):
         return error
     if isinstance(error, Fail):
-        return Doomed(error.reason[:2000], error.code, type(error).__name__, trace_of(error), steps=failed_steps(error))
+        return Doomed(error.reason[:2000], error.code, type(error).__name__, trace_of(error))
     if isinstance(error, StepFailed | StepConflict | TooLarge):
-        return Doomed(str(error)[:2000], error.code, type(error).__name__, trace_of(error), steps=failed_steps(error))
+        return Doomed(str(error)[:2000], error.code, type(error).__name__, trace_of(error))
     if isinstance(error, Rejected | Failed | Cancelled):
         return Doomed(str(error)[:2000], error.code, type(error).__name__, trace_of(error))
     return None
-
-
-def failed_steps(error: BaseException) -> tuple[str, ...]:
-    """The steps whose failure led to this error, also by way of another that the body made of it."""
-    found: dict[str, None] = {}
-    seen: set[int] = set()
-    here: BaseException | None = error
-    while here is not None and id(here) not in seen:
-        seen.add(id(here))
-        if isinstance(here, StepFailed):
-            found[here.step] = None
-        here = here.__cause__ or here.__context__
-    return tuple(found)
 
 
 def policy(spec: MachineSpec, case: Case) -> Retry:

@@ -429,6 +429,9 @@ class Lane:
             attempt.stop(why)
 
     def _put_back(self, commands: list[Queued]) -> None:
+        for c in commands:
+            if c.claimed:  # from then on who cancels it asks, by way of its journal (P28)
+                c.journalled, c.peeked = True, False
         self.queue.extendleft(reversed(commands))
 
 

@@ -7,9 +7,14 @@ that was asked to end must not wait for either.
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+
+END_S = 5.0
+"""What the end of the interpreter may take, such as the last words of somebody's library."""
 
 _PREFIX = "statemq-step"
 _bodies = 0
@@ -36,13 +41,28 @@ async def all_ended(within_s: float = 1.0) -> bool:
     return not left
 
 
-def left_over(within_s: float = 0.1) -> str:
-    """What has not ended, in words; empty if all has. The idle threads of pools that were shut down end at once."""
-    until = time.monotonic() + within_s
+def end_within(code: int, seconds: float = END_S) -> None:
+    """This process ends with ``code``: at once if something is left that must not be waited for, else as any does, but within this time.
+
+    At its end Python waits for all threads, also those of pools that are not ours.
+    """
+    until = time.monotonic() + 0.1  # the idle threads of pools that were shut down end at once
     while (calls := sum(thread.name.startswith(_PREFIX) for thread in threading.enumerate())) and time.monotonic() < until:
         time.sleep(0.005)
-    found = [_counted(calls, "blocking call"), _counted(_bodies, "cancelled body")]
-    return " and ".join(words for words in found if words)
+    if calls or _bodies:
+        _end(code, " and ".join(words for words in (_counted(calls, "blocking call"), _counted(_bodies, "cancelled body")) if words))
+    timer = threading.Timer(seconds, lambda: _end(code, _counted(sum(not t.daemon for t in threading.enumerate()) - 1, "thread")))
+    timer.daemon = True
+    timer.start()
+
+
+def _end(code: int, left: str) -> None:
+    try:
+        sys.stderr.write(f"statemq: this process ends without waiting for {left}\n")
+        sys.stderr.flush()
+        sys.stdout.flush()
+    finally:  # stderr may be gone: a terminal that was closed
+        os._exit(code)
 
 
 def _counted(n: int, what: str) -> str:

@@ -10,6 +10,7 @@ import os
 import socket
 from pathlib import Path
 
+WORDS = 5
 _PROC = Path("/proc")
 
 
@@ -26,14 +27,16 @@ def own_name() -> str:
 def has_ended(name: str) -> bool:
     """Surely: it was a process of this host, and there is none of that name any more."""
     here, there = own_name().split(" "), name.split(" ")
-    if len(here) != len(there) or here[:3] != there[:3] or not there[3].isdecimal():
+    if len(here) != WORDS or len(there) != WORDS or here[:3] != there[:3]:
         return False
-    pid = int(there[3])
     try:
+        pid = int(there[3])
+        if pid <= 0:
+            return False
         os.kill(pid, 0)  # asked first: /proc may hide what is another user's
     except ProcessLookupError:
         return True
-    except (OSError, OverflowError):
+    except (OSError, ValueError, OverflowError):
         return False
     try:
         state, started = _look(pid)

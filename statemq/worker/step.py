@@ -73,7 +73,7 @@ def encode_result(field: str, result: Any) -> msgspec.Raw:
             raise TooLarge(f"the result of step {field}", len(raw), LIMITS.step)
         return msgspec.Raw(raw)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise Fail(f"step {field} returned what JSON cannot hold: {error}", "result") from error
+        raise Fail(f"step {field} returned what JSON cannot hold: {error}") from error
 
 
 async def bounded(field: str, work: Coroutine[Any, Any, Any], timeout_ms: int) -> Any:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -67,6 +68,11 @@ class Poison(Machine[None], initial="idle", partitions=1):
     async def blocks_beside(self, ctx: Context) -> None:
         await ctx.step("block", block_beside)
 
+    @transition(source="idle")
+    async def blocks_elsewhere(self, ctx: Context) -> None:
+        """In a pool of its own."""
+        await ctx.step("block", block_elsewhere)
+
 
 def block() -> None:
     """A call that may never return; where the folder's ``hold`` is gone it does."""
@@ -77,6 +83,10 @@ def block() -> None:
 
 async def block_beside() -> None:
     await asyncio.to_thread(block)
+
+
+async def block_elsewhere() -> None:
+    await asyncio.get_running_loop().run_in_executor(ThreadPoolExecutor(1), block)
 
 
 async def main(url: str, namespace: str, settings: bytes) -> None:

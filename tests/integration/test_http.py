@@ -284,7 +284,7 @@ def test_a_taken_port_is_one_sentence(edge: Edge, url: str, namespace: str) -> N
     second = Edge(url, namespace, port=edge.port)
     code, errors = second.end()
     assert code == 1
-    assert errors == f"UsageError: port {edge.port} on 127.0.0.1 is taken by another program; choose another with --port\n"
+    assert errors == f"PortTaken: port {edge.port} on 127.0.0.1 is taken by another program; choose another with --port\n"
     assert edge.get("/-/health").status == 200
 
 

@@ -21,6 +21,7 @@ from statemq.errors import UnsupportedServer
 from statemq.http import listen
 from statemq.keys import workers
 from statemq.server import EmbeddedServer
+from statemq.store import lease
 from statemq.worker.daemon import Worker
 from statemq.worker.signals import Signals, heeded
 from tests.faulty import FaultyProxy
@@ -169,6 +170,23 @@ async def test_each_ending_signal_hands_over(client: Client, processes: Processe
     assert await handle.result(timeout=30) == "done"
     await wait_until(lambda: process.poll() is not None, timeout_s=30)
     assert process.returncode == (130 if number == signal.SIGINT else 0)
+
+
+async def test_asked_while_it_takes_a_partition_it_gives_it_back(url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer comes when it is on its way out."""
+    worker = Worker([Box], url, namespace=namespace, settings=WorkerSettings(lease_ms=600_000))
+    acquire = lease.acquire
+
+    async def late(*args: Any, **how: Any) -> Any:
+        got = await acquire(*args, **how)
+        worker.stop()
+        await asyncio.sleep(0.1)
+        return got
+
+    monkeypatch.setattr(lease, "acquire", late)
+    await asyncio.wait_for(worker.run(), 30)
+    async with Client(url, namespace=namespace, machines=[Box]) as client:
+        assert [p.owner for p in await client.partitions(Box)] == [""] * Box.spec.partitions
 
 
 @pytest.mark.leaves_work

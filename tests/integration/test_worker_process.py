@@ -28,9 +28,9 @@ class Processes:
         self.url, self.namespace, self.folder = url, namespace, folder
         self.started: list[subprocess.Popen[bytes]] = []
 
-    def cli(self, *options: str) -> subprocess.Popen[bytes]:
+    def cli(self, *options: str, said: int | None = None) -> subprocess.Popen[bytes]:
         place = ["--redis", self.url, "--namespace", self.namespace]
-        return self._start("statemq", "worker", "tests.integration.poison", *place, "--lease-ms", "1000", *options)
+        return self._start("statemq", "worker", "tests.integration.poison", *place, "--lease-ms", "1000", *options, said=said)
 
     def own(self, settings: str) -> subprocess.Popen[bytes]:
         return self._start("tests.integration.poison", self.url, self.namespace, settings)
@@ -44,13 +44,13 @@ class Processes:
         log = self.folder / "log"
         return log.read_text().splitlines() if log.exists() else []
 
-    def _start(self, module: str, *words: str) -> subprocess.Popen[bytes]:
+    def _start(self, module: str, *words: str, said: int | None = None) -> subprocess.Popen[bytes]:
         env = {name: value for name, value in os.environ.items() if not name.startswith("STATEMQ_")}
         env |= {"PYTHONPATH": str(ROOT), FOLDER: str(self.folder)}
         with (self.folder / "worker.log").open("ab") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *words],
-                cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=file, stderr=file, preexec_fn=end_with_parent(),
+                cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=said or file, stderr=said or file, preexec_fn=end_with_parent(),
             )  # fmt: skip
         self.started.append(process)
         return process
@@ -154,7 +154,24 @@ async def test_sigterm_leaves_what_is_long_to_the_next_owner(client: Client, pro
     assert processes.lines == ["step", "begin", "begin", "end"]
 
 
-@pytest.mark.parametrize("transition", ["blocks", "blocks_beside"])
+async def test_nobody_need_be_there_to_hear_that_it_ends(client: Client, processes: Processes, tmp_path: Path) -> None:
+    """Its terminal was closed: nothing can be said any more, and a call does not return."""
+    (tmp_path / "hold").touch()
+    reader, writer = os.pipe()
+    process = processes.cli("--grace", "100ms", said=writer)
+    os.close(writer)
+    handle = await client.send("poison", "a", "blocks")
+    await wait_until(lambda: "begin" in processes.lines, timeout_s=30)
+    os.close(reader)
+    process.send_signal(signal.SIGHUP)
+    await wait_until(lambda: process.poll() is not None, timeout_s=30)
+    assert process.returncode == 0
+    (tmp_path / "hold").unlink()
+    processes.cli()
+    assert await handle.result(timeout=30) is None
+
+
+@pytest.mark.parametrize("transition", ["blocks", "blocks_beside", "blocks_elsewhere"])
 async def test_a_blocking_call_that_does_not_return_keeps_no_process(
     client: Client, processes: Processes, tmp_path: Path, transition: str
 ) -> None:
@@ -165,7 +182,7 @@ async def test_a_blocking_call_that_does_not_return_keeps_no_process(
     process.send_signal(signal.SIGTERM)
     await wait_until(lambda: process.poll() is not None, timeout_s=30)
     assert process.returncode == 0
-    assert "this process ends without waiting for 8 blocking calls" in processes.said
+    assert f"this process ends without waiting for 8 {'threads' if 'elsewhere' in transition else 'blocking calls'}" in processes.said
     assert [p.owner for p in await client.partitions(Poison)] == [""]
     (tmp_path / "hold").unlink()
     processes.cli()

@@ -151,6 +151,31 @@ MUTANTS = {
         "worker/execute.py", "return stands", "return value",
         _races("test_p15_records.py::test_the_code_goes_on_with_the_record_that_stands"),
     ),
+    "record-of-what-is-gone": Mutant(
+        "P15", "a late record makes the journal of an ended command anew",
+        "lua/record.lua", "if not live[r] then", "if false then",
+        _races("test_p15_records.py::test_a_late_record_makes_no_journal"),
+    ),
+    "running-first-step-cancelled": Mutant(
+        "P28", "a command whose first step runs is said to be cancelled",
+        "lua/cancel.lua", "begun = not claim.err and #claim > 0", "begun = false",
+        _races("test_p15_records.py::test_a_cancel_of_what_runs_its_first_step_only_asks"),
+    ),
+    "resume-repeats-the-failure": Mutant(
+        "P25", "the record of the step whose failure paused the instance stays when it is resumed",
+        "lua/pause.lua", "redis.call('HDEL', steps, step)", "",
+        "tests/tour/test_10_resuming.py::test_what_failed_is_tried_again_and_nothing_else",
+    ),
+    "resume-of-what-was-gone-on-from": Mutant(
+        "P25", "a step is tried again though the body has gone on from its failure",
+        "worker/execute.py", "if of is not task and not (main and of.done())", "if True",
+        "tests/tour/test_10_resuming.py::test_a_failure_that_was_answered_by_undoing_stands",
+    ),
+    "put-back-forgets-the-claim": Mutant(
+        "P28", "a command that was claimed and put back is not asked whether it is to be cancelled",
+        "worker/lane.py", "c.journalled, c.peeked = True, False\n        self.queue", "pass\n        self.queue",
+        _races("test_p15_records.py::test_a_cancel_of_what_was_claimed_and_put_back_is_not_overlooked"),
+    ),
     "postpone-overlooks-a-cancel": Mutant(
         "P16", "a command that was asked to cancel before it is put to sleep sleeps on",
         "lua/postpone.lua", "if cancel then", "if false then",

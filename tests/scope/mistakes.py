@@ -117,10 +117,6 @@ MISTAKES = {
         Broken("record", "redis.call('HSETNX', steps, field, value) == 0", "redis.call('HSET', steps, field, value) == -1"),
         PAY_ADD, Faults(stragglers=1), 2,
     ),
-    "record-of-what-is-gone": Mistake(
-        "P15", "a late record makes the journal of an ended command anew",
-        Broken("record", "if not live[r] then", "if false then"), PAY_ADD, Faults(cancels=1), 2,
-    ),
     "record-answers-late": Mistake(
         "P15", "a record does not answer what stands",
         Broken("record", "(stands == value or not stands) and '' or stands", "''"),
@@ -128,21 +124,21 @@ MISTAKES = {
     ),
     "no-version-compare": Mistake(
         "P19", "a commit does not compare the version",
-        Broken("commit", "if stored ~= version then", "if false then"), ADD_ADD, Faults(cancels=1), 2,
+        Broken("commit", "if stored ~= version then", "if false then"), ADD_ADD, Faults(cancels=1), 0,
     ),
     "no-look-at-accepted": Mistake(
         "P19", "a commit does not look whether its command is still there",
-        Broken("commit", "if not where[c] or taken[id] or", "if false and"), ADD_ADD, Faults(cancels=1), 2,
+        Broken("commit", "if not where[c] or taken[id] or", "if false and"), ADD_ADD, Faults(cancels=1), 0,
     ),
     "entries-go-before-the-checks": Mistake(
         "P19", "queue entries go before the commit is checked",
         Broken("commit", _CHECKS, f"{_ENTRIES}{_CHECKS}"),
-        ADD_ADD, Faults(cuts=1, cancels=1), 2,
+        ADD_ADD, Faults(cuts=1, cancels=1), 0,
     ),
     "resent-commit-was-applied": Mistake(
         "P19", "a resent commit is said to have been applied",
         Broken("commit", "where[c] and 'conflict' or (ours and 'applied' or 'gone')", "'applied'"),
-        ADD_ADD, Faults(cuts=1, cancels=1), 2,
+        ADD_ADD, Faults(cuts=1, cancels=1), 0,
     ),
     "outcome-outside-the-script": Mistake(
         "P19", "the outcome is not written by the script that ends the command",
@@ -170,6 +166,6 @@ MISTAKES = {
     ),
     "running-command-cancelled": Mistake(
         "P28", "a command with a journal is ended by who cancels it, not by its owner",
-        Broken("cancel", "if redis.call('EXISTS', steps) == 1 then", "if false then"), PAY_ADD, Faults(cancels=1), 2,
+        Broken("cancel", "if begun then", "if false then"), PAY_ADD, Faults(cancels=1), 2,
     ),
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from statemq.errors import UsageError
+from statemq.errors import PortTaken, UsageError
 from statemq.http.access import OPERATE, READ, ROLES, SUBMIT, Tokens, host_name
 from statemq.http.address import find_address
 from statemq.http.app import routes
@@ -177,7 +177,7 @@ def test_a_port_that_is_taken_is_said_in_one_sentence() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"port {port} on 127.0.0.1 is taken by another program; choose another with --port"):
+        with pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1 is taken by another program; choose another with --port"):
             find_address("127.0.0.1", port, protected=False)
     assert find_address("localhost", 0, protected=False).port > 0
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,8 @@ def test_of_other_hosts_and_of_garbage_nothing_is_known() -> None:
         f"{host} another-boot {space} {gone} {started}",
         f"{host} {boot} pid:[1] {gone} {started}",
         f"{host} {boot} {space} -1 {started}",
+        f"{host} {boot} {space} 0 {started}",
+        f"{host} {boot} {space} {'9' * 5000} {started}",
         f"{host} {boot} {space} {gone}",
         "",
         "x y",
@@ -73,3 +76,11 @@ def test_one_that_may_not_be_looked_at_is_not_taken_for_ended(monkeypatch: pytes
     monkeypatch.setattr(os, "kill", kill)
     host, boot, space, _, started = own_name().split(" ")
     assert not has_ended(f"{host} {boot} {space} {2**22 + 1} {started}")
+
+
+def test_where_processes_have_no_names_nobody_is_taken_for_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = own_name()
+    monkeypatch.setattr("statemq.worker.process._PROC", Path("/nowhere"))
+    assert own_name() == ""
+    assert not has_ended("")
+    assert not has_ended(name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.races.stage import NEVER, Stage, wake
+from tests.integration.races.stage import NEVER, Held, Stage, wake
 from tests.waiting import wait_until
 
 
@@ -187,3 +187,43 @@ async def test_a_cancel_of_what_runs_its_first_step_only_asks(play: Stage, hooks
         assert outcome.outcome == ("completed" if ends_first else "cancelled")
         assert ran == (["charged"] if ends_first else [])
         await wait_until(lambda: not play.redis.exists(play.part.steps(id), play.part.accepted))
+
+
+@pytest.mark.parametrize("tried", [False, True])
+async def test_a_cancel_of_what_was_claimed_and_put_back_is_not_overlooked(
+    play: Stage, hooks: dict[str, Callable[..., Any]], tried: bool
+) -> None:
+    """P28: its start was on its way when the machine was paused, so it was claimed and put back. Who cancels it then asks; when the machine
+    is resumed it ends as cancelled, and its code does not run (again)."""
+    ran: list[int] = []
+
+    async def work(self: Any, ctx: Any, n: int) -> None:
+        ran.append(n)
+        if tried and len(ran) == 2:
+            raise OSError("once more")
+
+    hooks["work"] = work
+    async with play.worker() as worker:
+        (partition,) = worker.partitions.values()
+        await play.send("a", 0, transition="work")
+        await wait_until(lambda: ran == [0])
+        held = Held(worker._router, "start") if not tried else None
+        [id] = await play.send("a", 1, transition="work")
+        if tried:
+            await wait_until(lambda: partition.lanes["a"].backing_off or len(ran) > 2)
+            held = Held(worker._router, "start")
+        assert held is not None
+        await wait_until(lambda: held.answered or len(ran) > 2)
+        await play.client.pause("probe")
+        await wait_until(lambda: partition.paused)
+        if tried:
+            assert await play.client.cancel(id) == "asked"
+        await held.release()
+        await wait_until(lambda: not partition.lanes["a"].prepared)
+        if not tried:
+            assert await play.client.cancel(id) == "asked"
+        await wait_until(lambda: not play.redis.hexists(play.part.accepted, "@look:a"))
+        before = len(ran)
+        await play.client.resume("probe")
+        assert await play.outcome(id) == "cancelled"
+        assert len(ran) == before
