@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Generator, Iterator
 
@@ -13,6 +14,9 @@ from statemq.server import EmbeddedServer
 from tests.leaks import leaks, wipe
 
 PASSED = pytest.StashKey[bool]()
+
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: what the tests start must heed it all the same
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def heeded() -> list[signal.Signals]:
-    """The ending signals, without those that this process was started to ignore (by ``nohup``, or in a script's background)."""
-    return [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    """The ending signals; without SIGHUP if this process was started to ignore it, as ``nohup`` does."""
+    return [number for number in ENDING if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class Signals:
