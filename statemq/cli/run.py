@@ -181,7 +181,7 @@ def _supervise(processes: int, words: list[str], place: Place, grace_s: float) -
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
-    """With uvloop where it is installed."""
+    """With uvloop where it is installed. The loop is closed only if nothing in it goes on, since closing it would wait for that."""
     import asyncio
 
     from statemq.worker.leftover import all_ended

@@ -54,7 +54,7 @@ async def listen(service: Service, access: Access, address: Address, *, stop: as
         raise
     finally:
         starting.cancel()
-    if starting.cancelled() or not starting.done():
+    if not starting.done():  # asked to stop before it had begun
         await asyncio.wait([starting])
         await service.close()
         return

@@ -78,7 +78,13 @@ async def paused_by(router: Router, part: PartitionKeys, key: str) -> str:
     instance, machine = await asyncio.gather(
         router.call(part.lease, "HGET", part.instance(key), "paused"), router.call(part.lease, "HGET", part.lease, "paused")
     )
-    return f"{part.machine}/{key}" if instance is not None else part.machine if machine == b"1" else ""
+    return _paused(part, key, instance, machine)
+
+
+def _paused(part: PartitionKeys, key: str, instance: bytes | None, machine: bytes | None) -> str:
+    if instance is not None and key:
+        return f"{part.machine}/{key}"
+    return part.machine if machine == b"1" else ""
 
 
 async def held_up(router: Router, namespace: str, id: str, key: str) -> tuple[str, str]:
@@ -95,7 +101,7 @@ async def held_up(router: Router, namespace: str, id: str, key: str) -> tuple[st
     swallow(asked)
     await asyncio.wait(asked, timeout=AT_ONCE_S)
     instance, machine, error = (answer.result() if answer.done() and answer.exception() is None else None for answer in asked)
-    return f"{name}/{key}" if instance is not None and key else name if machine == b"1" else "", text(error)
+    return _paused(part, key, instance, machine), text(error)
 
 
 async def list_instances(router: Router, known: Known, state: str | None, older_ms: int | None, limit: int) -> list[Listed]:

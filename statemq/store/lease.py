@@ -46,10 +46,6 @@ class Acquired(msgspec.Struct, frozen=True):
         return self.dead != ""
 
 
-class _About(msgspec.Struct):
-    process: str = ""
-
-
 class NotAcquired(msgspec.Struct, frozen=True):
     """``word``: taken, alive, wiped or foreign; with taken, who has it now."""
 
@@ -132,6 +128,10 @@ async def processes(router: Router, namespace: str, machine: str, workers: Seque
     except ReplyError:  # damaged by hand: the life thread complains of it
         about = [None] * len(workers)
     return {worker: _process(raw) for worker, raw in zip(workers, about, strict=True)}
+
+
+class _About(msgspec.Struct):
+    process: str = ""
 
 
 def _process(raw: bytes | None) -> str:

@@ -51,7 +51,9 @@ def end_within(code: int, seconds: float = END_S) -> None:
         time.sleep(0.005)
     if calls or _bodies:
         _end(code, " and ".join(words for words in (_counted(calls, "blocking call"), _counted(_bodies, "cancelled body")) if words))
-    timer = threading.Timer(seconds, lambda: _end(code, _counted(sum(not t.daemon for t in threading.enumerate()) - 1, "thread")))
+    timer = threading.Timer(
+        seconds, lambda: _end(code, _counted(sum(not t.daemon for t in threading.enumerate()) - 1, "thread") or "the rest")
+    )
     timer.daemon = True
     timer.start()
 

@@ -127,7 +127,6 @@ class Life:
         self._partitions, self._settings, self._about, self._hears = partitions, settings, about, hears
         self._main = asyncio.get_running_loop()
         self._main_thread = threading.get_ident()
-        self._thread = threading.Thread(target=self._run, name="statemq-life", daemon=True)
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
         """These are the main loop's, like what is heard; told without its thread pool, which the user's code may fill."""
@@ -142,7 +141,8 @@ class Life:
 
     async def start(self) -> None:
         """Returns when the channels are subscribed: from then on our silence means our death."""
-        self._loop = asyncio.new_event_loop()
+        loop = self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, args=(loop,), name="statemq-life", daemon=True)
         self._thread.start()
         await self._ready.wait()
         if self._failed is not None:
@@ -159,9 +159,9 @@ class Life:
 
     # -- in the thread -----------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # type: ignore[arg-type, return-value]
+            with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(self._live())
         except BaseException as error:  # noqa: BLE001 - told to who waits, or the process ends with it
             self._failed = error

@@ -88,7 +88,7 @@ async def test_asked_in_the_middle_of_its_start_while_redis_hangs(
     assert not lives()
 
 
-async def test_http_asked_in_the_middle_of_its_start_while_redis_hangs() -> None:
+async def test_http_asked_in_the_middle_of_its_start_while_redis_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
 
     async def close() -> None:
@@ -99,14 +99,11 @@ async def test_http_asked_in_the_middle_of_its_start_while_redis_hangs() -> None
     )
     stop = asyncio.Event()
     address: Any = SimpleNamespace(ip="127.0.0.1", port=1)
-    original, listen.build_app = listen.build_app, lambda *_: None  # type: ignore[assignment, return-value]
-    try:
-        listening = asyncio.ensure_future(listen.listen(service, None, address, stop=stop, started=lambda: None))  # type: ignore[arg-type]
-        await asyncio.sleep(0.1)
-        stop.set()
-        await asyncio.wait_for(listening, 30)
-    finally:
-        listen.build_app = original
+    monkeypatch.setattr(listen, "build_app", lambda *_: None)
+    listening = asyncio.ensure_future(listen.listen(service, None, address, stop=stop, started=lambda: None))  # type: ignore[arg-type]
+    await asyncio.sleep(0.1)
+    stop.set()
+    await asyncio.wait_for(listening, 30)
     assert said == ["closed"]
 
 
