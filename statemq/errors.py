@@ -27,9 +27,14 @@
 
 What a transition raises to end itself: ``Reject`` and ``Fail`` (no error of statemq's, so they
 share no root with the above).
+
+In an ExceptionGroup, as ``asyncio.TaskGroup`` raises it, each means what it means alone. Of several, what fails the command
+decides over ``Reject``, and ``Reject`` over an error that would be tried again.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 
 class StatemqError(Exception):
@@ -243,3 +248,27 @@ class Fail(Exception):
     def __init__(self, reason: str = "failed", code: str = "failed") -> None:
         self.reason, self.code = unicode(str(reason)), unicode(str(code))
         super().__init__(self.reason)
+
+
+FINAL = (Fail, StepFailed, StepConflict, TooLarge, Rejected, Failed, Cancelled)
+"""What fails a command at once when its transition raises it; Reject refuses it at once. Whatever else it raises is tried again."""
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors in a group, however nested, in their order; the error itself if it is none."""
+    rest = [error]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, BaseExceptionGroup) and not isinstance(one, (Reject, *FINAL)):
+            rest.extend(reversed(one.exceptions))
+        else:
+            yield one
+
+
+def deciding(error: BaseException) -> BaseException:
+    """The error that says how its command ends: in a group the first that fails it at once, else the first Reject. The error
+    itself where it is no group, or where nothing in it ends a command."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    ends = [one for one in leaves(error) if isinstance(one, (Reject, *FINAL))]
+    return next((one for one in ends if isinstance(one, FINAL)), ends[0] if ends else error)

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from statemq.errors import Reject
+from statemq.errors import Reject, deciding
 from statemq.signature import Problem, Signature, doc
 
 
@@ -27,8 +27,10 @@ class Guard(msgspec.Struct, frozen=True, eq=False):
         """Why the command is refused now, or None."""
         try:
             answer = self.fn(instance, **{name: arguments[name] for name in self.names})
-        except Reject as reject:
-            return reject
+        except (Reject, BaseExceptionGroup) as error:
+            if isinstance(reject := deciding(error), Reject):
+                return reject
+            raise
         if isinstance(answer, Reject):
             return answer
         if isinstance(answer, str):  # meant as the reason of a refusal, and true

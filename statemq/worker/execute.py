@@ -22,7 +22,7 @@ import msgspec
 
 from statemq.config import LIMITS
 from statemq.context import Context
-from statemq.errors import Fail, StepConflict, StepFailed, TooLarge
+from statemq.errors import Fail, StepConflict, StepFailed, TooLarge, deciding
 from statemq.retry import Retry, next_ms
 from statemq.store.commands import Queued
 from statemq.worker import tell
@@ -325,14 +325,15 @@ class Attempt:
                 work = self._call(step)
                 result = await (work if step.timeout_ms is None else bounded(step.field, work, step.timeout_ms))
                 return encode_result(step.field, result), None
-            except Fail as error:
-                self._causes[step.field] = error
-                return NULL, last_error(error)
-            except TooLarge:
-                raise
-            except Exception as error:
-                if step.retry is None:
-                    raise
+            except (Exception, BaseExceptionGroup) as raised:
+                error, end = raised if isinstance(raised, Exception) else unfit(raised), deciding(raised)
+                if isinstance(end, Fail):
+                    self._causes[step.field] = error
+                    return NULL, last_error(end)
+                if step.retry is None or isinstance(end, TooLarge) or self.stopped is not None:
+                    if error is raised:
+                        raise
+                    raise error from raised
                 wait_ms = next_ms(step.retry, tries, random.random())  # noqa: S311 - jitter
                 if wait_ms is None:
                     self._causes[step.field] = error

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
 
 from statemq.config import LIMITS
-from statemq.errors import Cancelled, Fail, Failed, InvalidArguments, Reject, Rejected, StepConflict, StepFailed, TooLarge, unicode
+from statemq.errors import FINAL, Fail, InvalidArguments, Reject, TooLarge, deciding, leaves, unicode
 from statemq.retry import Retry
 from statemq.spec import Case, MachineSpec
 from statemq.store import outcome
 from statemq.store.commands import Queued
 from statemq.store.commit import Ended
+
+NAMED = 3
+"""As many errors of a group are named in its description."""
 
 
 class Snapshot(msgspec.Struct):
@@ -116,16 +120,17 @@ def conclude(spec: MachineSpec, snap: Snapshot, c: Queued, run: Run, result: Any
 
 
 def ends(error: BaseException) -> Doomed | Reject | None:
-    """How this exception of a body ends its command; None: the attempt failed, another may follow."""
-    if isinstance(error, Reject):
-        return error
-    if isinstance(error, Fail):
-        return Doomed(error.reason[:2000], error.code, type(error).__name__, trace_of(error))
-    if isinstance(error, StepFailed | StepConflict | TooLarge):
-        return Doomed(str(error)[:2000], error.code, type(error).__name__, trace_of(error))
-    if isinstance(error, Rejected | Failed | Cancelled):
-        return Doomed(str(error)[:2000], error.code, type(error).__name__, trace_of(error))
-    return None
+    """How this exception of a body ends its command; None: the attempt failed, another may follow.
+
+    An error in a group means what it means alone, and what fails the command decides over Reject, that over what is tried again.
+    """
+    end = deciding(error)
+    if isinstance(end, Reject):
+        return end
+    if not isinstance(end, FINAL):
+        return None
+    reason = end.reason if isinstance(end, Fail) else str(end)
+    return Doomed(reason[:2000], end.code, type(end).__name__, trace_of(error))
 
 
 def policy(spec: MachineSpec, case: Case) -> Retry:
@@ -138,11 +143,15 @@ def describe(error: BaseException) -> str:
 
 
 def text_of(error: BaseException) -> str:
-    """What the error says of itself, if it can."""
+    """What the error says of itself, if it can; a group counts what is in it, so the first are named here."""
     try:
-        return unicode(str(error))
+        text = unicode(str(error))
     except Exception:  # noqa: BLE001 - its own __str__ is the user's code as well
         return "it cannot be shown: its __str__ raised"
+    if isinstance(error, BaseExceptionGroup):
+        named = [describe(one) for one in islice(leaves(error), NAMED + 1)]
+        return f"{text}: {'; '.join([*named[:NAMED], '...'] if len(named) > NAMED else named)}"
+    return text
 
 
 def trace_of(error: BaseException) -> str:

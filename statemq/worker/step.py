@@ -52,14 +52,17 @@ def in_thread(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     try:
         return fn(*args)
     except BaseException as error:
-        if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        if isinstance(error, Exception | BaseExceptionGroup) and not isinstance(error, StopIteration):
             raise
         # a future cannot carry these to who waits: they hang it, break its coroutines or end the event loop
         raise unfit(error) from error
 
 
 def unfit(error: BaseException) -> RuntimeError:
-    return RuntimeError(f"the step's function raised {describe(error)}")
+    """In place of an error that would pass by ``except Exception``; caused by it."""
+    instead = RuntimeError(f"the step's function raised {describe(error)}")
+    instead.__cause__ = error
+    return instead
 
 
 def last_error(error: Fail) -> StepError:
