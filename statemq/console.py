@@ -8,6 +8,7 @@ import getpass
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from contextvars import copy_context
 from functools import cache
 from typing import Any
 
@@ -67,7 +68,8 @@ class Console(Session):
             raise UsageError(f"a query runs where the class is: give {known.name}'s class, here or as Client(machines=[...])")
         query = known.spec.query(name)
         arguments = query.decode_arguments(query.encode_arguments((), args))
-        result = query.fn(await self._instance(known, check_key(key)), **arguments)
+        instance = await self._instance(known, check_key(key))
+        result = copy_context().run(query.fn, instance, **arguments)
         try:
             query.encode_result(result)
         except InvalidResult as error:
@@ -89,7 +91,7 @@ class Console(Session):
         case = spec.case(now.state)
         if case is not None and case.guard is not None:
             arguments = spec.decode_arguments(spec.encode_arguments((), args))
-            reason = case.check_guard(await self._instance(known, key), arguments) or ""
+            reason = copy_context().run(case.check_guard, await self._instance(known, key), arguments) or ""
         return Verdict(not reason, reason, now.state, allowed, paused=paused)
 
     async def machines(self) -> builtins.list[MachineInfo]:

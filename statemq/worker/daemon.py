@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import socket
 import time
@@ -159,7 +160,8 @@ class Worker:
         for spec in self._specs:
             await self._declare(spec)
         slots, turn = Slots(self.settings.concurrency), Turn(self._router)
-        self._shop = Shop(self._router, self.id, self.settings, slots, self._threads, self.now_ms, self._over, turn, self._crash)
+        base = contextvars.copy_context()
+        self._shop = Shop(self._router, self.id, self.settings, slots, self._threads, self.now_ms, self._over, turn, base, self._crash)
         self._reading = Reading(self._router, self._fail)
         all_keys = {name: s.keys for name, s in self._served.items()}
         self._life = Life(self._url, self._namespace, self.id, all_keys, self.settings, self._about(), self)

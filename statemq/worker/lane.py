@@ -177,7 +177,7 @@ class Lane:
                 verdict = _killer(c)
             else:
                 try:
-                    verdict = judge(p.spec, self.snap, c)
+                    verdict = p.fresh().run(judge, p.spec, self.snap, c)
                 except Exception as error:  # noqa: BLE001 - a type of the user's raised when it was made of what is stored, or was sent
                     verdict = Doomed(describe(error)[:2000], "internal", type(error).__name__, trace_of(error), garbage=True)
             if isinstance(verdict, Run) and not verdict.case.pure:
@@ -208,12 +208,12 @@ class Lane:
             self.offer()
 
     def _call(self, c: Queued, run: Run) -> tuple[Ended, Snapshot]:
-        case, spec = run.case, self.partition.spec
+        case, spec, call = run.case, self.partition.spec, self.partition.fresh().run
         if case.has_ctx:
             ctx = Pure(spec.name, c, self.partition.now_ms()).context()
-            result = case.fn(run.instance, ctx, **run.arguments)
+            result = call(case.fn, run.instance, ctx, **run.arguments)
         else:
-            result = case.fn(run.instance, **run.arguments)
+            result = call(case.fn, run.instance, **run.arguments)
         return conclude(spec, self.snap, c, run, result)
 
     def _attempt(self, c: Queued, run: Run) -> None:

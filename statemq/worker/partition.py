@@ -32,6 +32,8 @@ class Partition:
     def __init__(self, shop: Shop, spec: MachineSpec, partition_keys: PartitionKeys, acquired: Acquired, suspects: dict[str, str]) -> None:
         self.shop, self.spec, self.keys = shop, spec, partition_keys
         self.settings, self.slots, self.threads, self.now_ms, self.crash = shop.settings, shop.slots, shop.threads, shop.now_ms, shop.crash
+        self.fresh = shop.context.copy
+        """A context for one call of the user's code."""
         self.router = shop.router
         self.fence = Fence(shop.router, partition_keys, acquired.token, shop.worker)
         self.acquired = acquired
@@ -280,8 +282,8 @@ class Partition:
     # -- the tenure --------------------------------------------------------------------------------
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task of this tenure; the tenure's end ends it quietly, anything else it raises is the partition's trouble."""
-        task = self._loop.create_task(self._guarded(work))
+        """A task of this tenure, in a fresh context. The tenure's end ends it quietly; else what it raises is the partition's trouble."""
+        task = self._loop.create_task(self._guarded(work), context=self.fresh())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,4 +42,6 @@ class Shop(msgspec.Struct):
     over: Callable[[Partition, TenureOver], None]
     """Told when a tenure ends by itself."""
     turn: Turn
+    context: contextvars.Context
+    """As this worker was started. The user's code runs in copies of it: what one sets, no other sees."""
     crash: CrashPlan | None = None
