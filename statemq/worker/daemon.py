@@ -31,6 +31,7 @@ from statemq.store.lease import Acquired, Held, NotAcquired
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
 from statemq.worker.assign import plan
+from statemq.worker.clock import Moment, earlier, moment
 from statemq.worker.leftover import END_S, Threads
 from statemq.worker.life import STOPS_WITHIN_S, Life
 from statemq.worker.partition import Partition
@@ -226,7 +227,11 @@ class Worker:
         before = time.monotonic()
         redis_ms = await lease.redis_now_ms(self._router)
         after = time.monotonic()
-        self._clock_offset_ms = redis_ms - (before + after) * 500
+        offset_ms = redis_ms - (before + after) * 500
+        stood_still_s = max(0.0, offset_ms - self._clock_offset_ms) / 1000
+        self._clock_offset_ms = offset_ms
+        for p in self.partitions.values():  # a paused guest has no clock that says so, but Redis has
+            p.confirmed = earlier(p.confirmed, stood_still_s)
 
     # -- what others do (called in this loop by the life thread) --------------------------------------
 
@@ -270,10 +275,10 @@ class Worker:
         if p is not None and p.fence.token == token:
             p.lose(over)
 
-    def heard_renewed(self, partition: PartitionKeys, token: str, asked_s: float) -> None:
+    def heard_renewed(self, partition: PartitionKeys, token: str, asked: Moment) -> None:
         p = self.partitions.get(partition)
         if p is not None and p.fence.token == token:
-            p.confirmed_s = max(p.confirmed_s, asked_s)
+            p.confirmed = max(p.confirmed, asked)
 
     def heard_paused(self, partition: PartitionKeys, paused: bool) -> None:
         p = self.partitions.get(partition)
@@ -392,6 +397,7 @@ class Worker:
     async def _take(self, served: Served, keys: PartitionKeys, held: Held, silent: str) -> None:
         try:
             self._n += 1
+            asked = moment()
             got = await lease.acquire(
                 self._router, keys, worker=self.id, n=self._n, believed=held.token, lease_ms=self.settings.lease_ms,
                 incarnation=served.config.incarnation, owner=held.owner, silent=silent, reinit=False,
@@ -401,7 +407,7 @@ class Worker:
             elif self._stopping.is_set():
                 await lease.release(self._router, keys, got.token)
             else:
-                self._begin(served, keys, held, got)
+                self._begin(served, keys, held, got, asked)
         except ReplyError as error:
             why = await find_damage(self._router, keys, served.spec.states, self.now_ms())
             self._trouble(keys, f"{served.spec.name}:{keys.number} is halted, a key of it is damaged: {why or error}")
@@ -411,10 +417,10 @@ class Worker:
         finally:
             self._taking.discard(keys)
 
-    def _begin(self, served: Served, keys: PartitionKeys, held: Held, got: Acquired) -> None:
+    def _begin(self, served: Served, keys: PartitionKeys, held: Held, got: Acquired, asked: Moment) -> None:
         self._silent.pop(keys, None)
         served.view[keys.number] = Held(got.token, self.id, self.now_ms() + self.settings.lease_ms, got.paused)
-        p = Partition(self._shop, served.spec, keys, got, self._suspects.setdefault(keys, {}))
+        p = Partition(self._shop, served.spec, keys, got, self._suspects.setdefault(keys, {}), asked)
         self.partitions[keys] = p
         self._tell_life()
         if got.crashed and (served.spec.name, held.owner) not in self._mourned:

@@ -48,6 +48,8 @@ async def run_attempt(lane: Lane, attempt: Attempt, c: Queued, run: Run) -> None
     if p.crash is not None:
         p.crash.started(c.id, c.crashes, f"{p.spec.name}/{c.key} {c.transition}")
     try:
+        if not p.is_confirmed:  # its start was answered, but perhaps before this process stood still
+            await p.confirm()
         result = await attempt.body()
         if p.crash is not None:
             p.crash.ending(c.id)

@@ -321,6 +321,8 @@ class Attempt:
         tries = 0
         while True:
             tries += 1
+            if not self.partition.is_confirmed:  # this process may have stood still while it paused, or waited for a thread
+                await self._confirm()
             try:
                 work = self._call(step)
                 result = await (work if step.timeout_ms is None else bounded(step.field, work, step.timeout_ms))
@@ -375,6 +377,12 @@ class Attempt:
         """Returns when outside effects are allowed: nothing this stands on can be undone (P13), and the lease has not run out."""
         await self.lane.settled()
         await self.partition.confirm()
+        self._check_open()
+
+    async def _confirm(self) -> None:
+        """For a step that works: the lease is still ours, as Redis says, or this attempt is over."""
+        asking = self.partition.confirm()
+        await (asking if self._limit is None else self._limit.beside(asking, step=True))
         self._check_open()
 
     async def _record(self, field: str, value: bytes) -> bytes:

@@ -28,6 +28,7 @@ from statemq.store import lease
 from statemq.store.fence import Fence, ScriptFailed, TenureOver
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire
+from statemq.worker.clock import Moment, moment
 from statemq.worker.leftover import Threads
 
 EXIT_STUCK = 70
@@ -54,7 +55,7 @@ class Hears(Protocol):
 
     def heard_lost(self, partition: PartitionKeys, token: str, over: TenureOver) -> None: ...
 
-    def heard_renewed(self, partition: PartitionKeys, token: str, asked_s: float) -> None: ...
+    def heard_renewed(self, partition: PartitionKeys, token: str, asked: Moment) -> None: ...
 
     def heard_paused(self, partition: PartitionKeys, paused: bool) -> None: ...
 
@@ -266,7 +267,7 @@ class Life:
                     errands.begin(name, functools.partial(self._renew, router, tenures))
 
     async def _renew(self, router: Router, tenures: Sequence[Fence]) -> None:
-        asked_s = time.monotonic()
+        asked = moment()
         answers: Sequence[bool | TenureOver]
         try:
             answers = await lease.renew(router, tenures, self._settings.lease_ms)
@@ -279,7 +280,7 @@ class Life:
             if isinstance(answer, TenureOver):
                 self._tell(self._hears.heard_lost, p, token, answer)
             else:
-                self._tell(self._hears.heard_renewed, p, token, asked_s)
+                self._tell(self._hears.heard_renewed, p, token, asked)
                 self._tell(self._hears.heard_paused, p, answer)
 
     async def _looks(self, router: Router) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
@@ -24,12 +23,15 @@ from statemq.store.wire import ReplyError
 from statemq.worker import tell
 from statemq.worker.batches import Batches
 from statemq.worker.bury import bury_garbage
+from statemq.worker.clock import Moment, moment, passed_s
 from statemq.worker.lane import Lane
 from statemq.worker.shop import Shop
 
 
 class Partition:
-    def __init__(self, shop: Shop, spec: MachineSpec, partition_keys: PartitionKeys, acquired: Acquired, suspects: dict[str, str]) -> None:
+    def __init__(
+        self, shop: Shop, spec: MachineSpec, partition_keys: PartitionKeys, acquired: Acquired, suspects: dict[str, str], asked: Moment
+    ) -> None:
         self.shop, self.spec, self.keys = shop, spec, partition_keys
         self.settings, self.slots, self.threads, self.now_ms, self.crash = shop.settings, shop.slots, shop.threads, shop.now_ms, shop.crash
         self.fresh = shop.context.copy
@@ -37,8 +39,8 @@ class Partition:
         self.router = shop.router
         self.fence = Fence(shop.router, partition_keys, acquired.token, shop.worker)
         self.acquired = acquired
-        self.confirmed_s = time.monotonic()
-        """When this tenure was last known to be the partition's."""
+        self.confirmed = asked
+        """The last moment at which this tenure is known to have been the partition's: when that was asked, not when it was answered."""
         self.suspects = suspects
         """Commands of a batch whose commit raised (P20): each is committed alone; one that raised alone has the error, and is buried."""
         self.position = "0-0"
@@ -241,14 +243,14 @@ class Partition:
     @property
     def is_confirmed(self) -> bool:
         """The lease was ours less than its length ago."""
-        return time.monotonic() - self.confirmed_s < self.settings.lease_ms / 1000
+        return passed_s(self.confirmed, moment()) < self.settings.lease_ms / 1000
 
     async def confirm(self) -> None:
         """Returns when the lease was ours less than its length ago, for code that touches the outside world: a process that was
-        stopped and goes on asks before it does more. Ends the tenure if it is another's."""
-        asked_s = time.monotonic()
-        if asked_s - self.confirmed_s < self.settings.lease_ms / 1000:
+        stopped, or slept, and goes on asks before it does more. Ends the tenure if it is another's."""
+        if self.is_confirmed:
             return
+        asked = moment()
         try:
             (answer,) = await lease.renew(self.router, [self.fence], self.settings.lease_ms)
         except ReplyError as error:
@@ -256,7 +258,7 @@ class Partition:
         if isinstance(answer, TenureOver):
             self.lose(answer)
         else:
-            self.confirmed_s = asked_s
+            self.confirmed = asked
 
     def halt_key(self, lane: Lane) -> None:
         """Three conflicts in a row: somebody changes this key behind our back (P20)."""
