@@ -12,6 +12,7 @@ import msgspec
 
 from statemq.codec import time_limit_ms
 from statemq.config import LIMITS, is_name
+from statemq.data import is_exact
 from statemq.errors import DeclarationError, UsageError
 from statemq.guard import read_guard
 from statemq.handlers import ANY, Query, Transition, Written
@@ -102,6 +103,7 @@ class _Declaration:
             queries=asked,
             default_data=default_data,
             decode_data=decode_data,
+            exact_data=data_type is not None and is_exact(data_type),
         )
 
     def problem(self, text: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from statemq.codec import encode_exact
+from statemq.codec import encode, encode_exact
+from statemq.data import carried, same
 from statemq.errors import Reject, UnknownTransition
 from statemq.guard import Guard
 from statemq.operation import UNENCODABLE, InvalidResult, Operation, explain
@@ -77,6 +78,8 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     queries: dict[str, QuerySpec]
     default_data: bytes
     decode_data: Callable[[bytes], Any]
+    exact_data: bool
+    """Values of the data differ whenever their JSON does (``data.is_exact``)."""
 
     def transition(self, name: str) -> TransitionSpec:
         """The transition of that name. Raises UnknownTransition."""
@@ -128,19 +131,41 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def encode_data(self, instance: Any) -> bytes:
         """The instance's data as JSON that ``build`` accepts; empty for a machine without data. Raises InvalidResult."""
-        data, expected = instance.data, self.data_type
-        if expected is None:
-            return b""
+        return b"" if self.data_type is None else self._encoded(instance, self.data_type)[0]
+
+    def revise(self, instance: Any, stored: bytes, own: bool) -> tuple[bytes, bool]:
+        """The data to store after a body: ``stored`` itself if no value has changed, else the new one, with what another version of the
+        class has stored beside what this one knows (``statemq.data``).
+
+        ``own``, and the second value: it is known to be as this class writes it, with nothing else in it. Raises InvalidResult.
+        """
+        if self.data_type is None:
+            return stored, own  # another version's
+        raw, new = self._encoded(instance, self.data_type)
+        if raw == stored:
+            return stored, True
+        if own and self.exact_data:
+            return raw, True
+        old = self.decode_data(stored)
+        if same(old, new):
+            return stored, own
+        if own or encode(old) == stored:
+            return raw, True
+        stands = carried(old, stored, new, raw)
+        return stands, stands == raw
+
+    def _encoded(self, instance: Any, expected: type[msgspec.Struct]) -> tuple[bytes, Any]:
+        """The data as JSON, and as it will be read."""
+        data = instance.data
         if type(data) is not expected:
             raise InvalidResult(f"{self.name}/{instance.key}: self.data is {type(data).__name__}, not {expected.__name__}", "data")
         try:
             raw = encode_exact(data)
             # Structs do not check assignments: what could not be read back would block the instance for ever.
-            self.decode_data(raw)
+            return raw, self.decode_data(raw)
         except UNENCODABLE as error:
             why = f"self.data does not fit {expected.__name__}: {explain(error)}"
             raise InvalidResult(f"{self.name}/{instance.key}: {why}", "data") from None
-        return raw
 
     def finish(self, case: Case, instance: Any) -> str:
         """The state after the body has returned. Raises InvalidResult for a state outside the case's targets."""

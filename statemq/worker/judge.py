@@ -29,6 +29,8 @@ class Snapshot(msgspec.Struct):
     data: bytes
     entered: str
     exists: bool
+    own: bool = False
+    """``data`` is known to be as this version of the class writes it."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -100,23 +102,24 @@ def conclude(spec: MachineSpec, snap: Snapshot, c: Queued, run: Run, result: Any
     """The body has returned: what to commit, and the instance after it. Raises Fail (InvalidResult) or TooLarge."""
     case, instance = run.case, run.instance
     state = spec.finish(case, instance)
-    data = spec.encode_data(instance)
+    known = (snap.exists and snap.data) or spec.new_data() or b""
+    data, own = spec.revise(instance, known, snap.own or not snap.exists)
     raw = spec.transitions[c.transition].encode_result(result)
     if len(raw) > LIMITS.result:
         raise TooLarge(f"the result of {c.transition}", len(raw), LIMITS.result)
     if len(data) > LIMITS.data:
         raise TooLarge(f"the data of {spec.name}/{c.key}", len(data), LIMITS.data)
     enters = case.targets is not None and (state != snap.state or state in case.targets)
-    known = snap.data if snap.exists else (spec.new_data() or b"")
     if not enters and data == known and state == snap.state:
         # a no-op: completed, nothing changed, nothing created
+        snap.own = own
         json = outcome.completed(c.id, c.key, c.transition, snap.state, snap.version, c.attempts + 1, raw)
         return Ended(c, "completed", json, snap.version, source=state, target=state, attempts=c.attempts + 1), snap
     version = snap.version + 1
     enters = enters or not snap.exists
     json = outcome.completed(c.id, c.key, c.transition, state, version, c.attempts + 1, raw)
     ended = Ended(c, "completed", json, snap.version, True, snap.state if snap.exists else "", state, data, enters, c.attempts + 1)
-    return ended, Snapshot(state, version, data, str(version) if enters else snap.entered, True)
+    return ended, Snapshot(state, version, data, str(version) if enters else snap.entered, True, own)
 
 
 def ends(error: BaseException) -> Doomed | Reject | None:

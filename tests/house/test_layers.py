@@ -17,6 +17,7 @@ LAYERS = [
     {
         "machine",
         "command",
+        "data",
         "declare",
         "guard",
         "handlers",

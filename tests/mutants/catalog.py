@@ -121,6 +121,16 @@ MUTANTS = {
         "worker/judge.py", _BUILD, f"judge.__dict__.setdefault((c.key, snap.version), {_BUILD})",
         _races("test_p12_own_copy.py::test_what_an_attempt_that_raised_has_changed_is_not_committed"),
     ),
+    "another-version-s-fields-dropped": Mutant(
+        "P12", "a change drops the fields of the data that this version of the class does not know",
+        "spec.py", "carried(old, stored, new, raw)", "raw",
+        "tests/integration/test_two_versions.py::test_an_older_worker_keeps_what_a_newer_one_wrote",
+    ),
+    "no-op-by-its-bytes": Mutant(
+        "P12", "a no-op that writes its data in another encoding makes a new version",
+        "spec.py", "if same(old, new):", "if False:",
+        "tests/integration/test_two_versions.py::test_a_no_op_is_one_whatever_the_former_encoding",
+    ),
     "step-on-uncommitted-state": Mutant(
         "P13", "a step runs while what it stands on is not committed",
         "worker/execute.py", "await self.lane.settled()", "pass",

@@ -1,0 +1,208 @@
+"""An instance's data between what is stored and what this version of its class knows (during a deployment two versions serve one machine).
+
+What the class does not know stays as long as the object in which it stands: at the same place of its parent, as the same key of a dict, or
+in a list as an element that is equal in what the class knows, or that stands where a changed one stood. It goes with its object: when an
+element or key is removed, a field becomes None, or a union holds another of its types. Fields that the class knows are the class's: what
+it removes is removed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from statemq.codec import decode, encode, encode_sorted
+
+Members = dict[str, Any]
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+_EXACT = (
+    inspect.BoolType | inspect.BytesType | inspect.DateTimeType | inspect.DateType | inspect.EnumType | inspect.IntType
+    | inspect.LiteralType | inspect.NoneType | inspect.StrType | inspect.TimeDeltaType | inspect.TimeType | inspect.UUIDType
+)  # fmt: skip
+
+
+def is_exact(kind: type[Any]) -> bool:
+    """Values of this type are equal only if their JSON is the same text: it has nothing without an order, no floats, no Any."""
+    seen: set[type[Any]] = set()
+
+    def exact(info: inspect.Type) -> bool:
+        if isinstance(info, inspect.StructType):
+            if info.cls in seen:
+                return True
+            seen.add(info.cls)
+            return all(exact(field.type) for field in info.fields)
+        if isinstance(info, inspect.UnionType):
+            return all(map(exact, info.types))
+        if isinstance(info, inspect.ListType | inspect.VarTupleType):
+            return exact(info.item_type)
+        if isinstance(info, inspect.TupleType):
+            return all(map(exact, info.item_types))
+        return isinstance(info, _EXACT)
+
+    return exact(inspect.type_info(kind))
+
+
+def same(one: Any, other: Any) -> bool:
+    """Two decoded values are equal. The order of keys and of sets does not count; 1, 1.0 and true differ where a type allows them all."""
+    return _canonical(one) == _canonical(other)
+
+
+def _canonical(value: Any) -> bytes:
+    try:
+        return encode_sorted(value)
+    except TypeError:  # what stands in a set has no order of its own, or a key is no text
+        return encode_sorted(_sortable(value))
+
+
+def _sortable(value: Any) -> Any:
+    if isinstance(value, set | frozenset):
+        return [msgspec.Raw(raw) for raw in sorted(map(_canonical, value))]
+    if isinstance(value, list | tuple):
+        return [_sortable(item) for item in value]
+    if isinstance(value, dict):
+        return {_key(key): _sortable(item) for key, item in value.items()}
+    fields = _fields(value)
+    return value if fields is None else [type(value).__qualname__, *map(_sortable, fields.values())]
+
+
+def _key(key: Any) -> str:
+    """As JSON has it."""
+    if isinstance(key, str):
+        return str(key)
+    (text,) = msgspec.to_builtins({key: None}, str_keys=True)
+    return str(text)
+
+
+def _fields(value: Any) -> Members | None:
+    """The fields of an object with a class of its own, by their names in JSON; None for any other value."""
+    kind: Any = type(value)
+    if isinstance(value, msgspec.Struct):
+        return {field.encode_name: getattr(value, field.name) for field in msgspec.structs.fields(kind)}
+    if hasattr(kind, "__dataclass_fields__"):
+        return {name: getattr(value, name) for name in kind.__dataclass_fields__}
+    if hasattr(kind, "__attrs_attrs__"):
+        return {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
+    return None
+
+
+def carried(old: Any, stored: bytes, new: Any, raw: bytes) -> bytes:
+    """``raw``, the JSON of ``new``, and with it what ``stored``, the JSON of ``old``, has beside what their class knows."""
+    stored = stored.strip()
+    if stored == raw or type(old) is not type(new):
+        return raw
+    if stored[:1] == raw[:1] == b"{":
+        before, after = _members(stored), _members(raw)
+        known, now = _known(old, before), _known(new, after)
+        if known is None or now is None:
+            return raw
+        found = {
+            name: carried(known[name], bytes(before[name]), now[name], bytes(text)) if name in now and name in known and name in before
+            else bytes(text)
+            for name, text in after.items()
+        }  # fmt: skip
+        found |= {name: bytes(text) for name, text in before.items() if name not in known and name not in after}
+        return encode({name: msgspec.Raw(text) for name, text in found.items()})
+    if stored[:1] == raw[:1] == b"[":
+        return encode([msgspec.Raw(text) for text in _carried_elements(old, _bytes(stored), new, _bytes(raw))])
+    return raw
+
+
+def _bytes(raw: bytes) -> list[bytes]:
+    return [bytes(text) for text in _elements(raw)]
+
+
+def _known(value: Any, members: Mapping[str, Any]) -> Members | None:
+    """What the class, or the dict, has of these members of its JSON. A dict knows each of them, a TypedDict those of its type."""
+    if isinstance(value, dict):
+        return {_key(key): item for key, item in value.items()}
+    fields = _fields(value)
+    if fields is not None and isinstance(value, msgspec.Struct) and (tag := value.__struct_config__.tag_field):
+        fields[tag] = None
+    return fields
+
+
+def _carried_elements(old: Any, before: list[bytes], new: Any, after: list[bytes]) -> list[bytes]:
+    if isinstance(old, set | frozenset):
+        return [next((text for text in before if _covers(text, one)), one) for one in after]
+    if isinstance(old, list | tuple):
+        return _carried_items(list(old), before, list(new), after) if len(old) == len(before) else after
+    known, now = _fields(old), _fields(new)
+    if known is None or now is None:
+        return after
+    # a Struct that is written as a list: its tag, its fields, and what a newer class has behind them
+    tag = [None] if old.__struct_config__.tag is not None else []
+    values, others = [*tag, *known.values()], [*tag, *now.values()]
+    found = [carried(*pair) for pair in zip(values, before, others, after, strict=False)]
+    return found + after[len(found) :] + before[max(len(values), len(after)) :]
+
+
+def _carried_items(old: list[Any], before: list[bytes], new: list[Any], after: list[bytes]) -> list[bytes]:
+    if not any(text[:1] in (b"{", b"[") for text in before):
+        return after
+    places = _aligned([_canonical(item) for item in old], [_canonical(item) for item in new])
+    return [
+        text if (i := places[j]) is None else carried(old[i], before[i], new[j], text) for j, text in enumerate(after)
+    ]  # fmt: skip
+
+
+def _aligned(before: list[bytes], after: list[bytes]) -> list[int | None]:
+    """For each of ``after`` which of ``before`` it is: an equal one; else a changed one between the same neighbours: in their order if
+    there are as many as before, and otherwise the one with which it shares most members."""
+    where: dict[bytes, deque[int]] = defaultdict(deque)
+    for i, text in enumerate(before):
+        where[text].append(i)
+    found = [where[text].popleft() if where[text] else None for text in after]
+    taken = {i for i in found if i is not None}
+    j = 0
+    while j < len(after):
+        until = j
+        while until < len(after) and found[until] is None:
+            until += 1
+        if until > j:
+            first = found[j - 1] if j else -1
+            last = found[until] if until < len(after) else len(before)
+            assert first is not None
+            assert last is not None
+            gap = [i for i in range(first + 1, last) if i not in taken]
+            found[j:until] = _paired([before[i] for i in gap], after[j:until], gap)
+        j = until + 1
+    return found
+
+
+def _paired(before: Sequence[bytes], after: Sequence[bytes], places: Sequence[int]) -> list[int | None]:
+    if len(before) == len(after):
+        return list(places)
+    left = dict(zip(places, map(decode, before), strict=True))
+    found: list[int | None] = []
+    for one in map(decode, after):
+        best = max(left, key=lambda i: _shared(left[i], one), default=None)
+        if best is not None and _shared(left[best], one) == 0:
+            best = None
+        found.append(best)
+        left.pop(best, None)
+    return found
+
+
+def _shared(one: Any, other: Any) -> int:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return sum(name in other and other[name] == value for name, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return sum(a == b for a, b in zip(one, other, strict=False))
+    return 0
+
+
+def _covers(stored: bytes, known: bytes) -> bool:
+    """An element of a set as it is stored is this one, as far as the class knows it."""
+    one, other = decode(stored), decode(known)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(name in one and one[name] == value for name, value in other.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return one[: len(other)] == other
+    return bool(one == other)
