@@ -11,12 +11,11 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import logging
 import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -28,6 +27,7 @@ from statemq.store.commands import Queued
 from statemq.worker import tell
 from statemq.worker.judge import Run, describe, text_of
 from statemq.worker.limit import TimeLimit
+from statemq.worker.pure import Logger, Pure, uuid_of
 from statemq.worker.step import (
     NULL,
     Step,
@@ -48,13 +48,12 @@ from statemq.worker.step import (
 if TYPE_CHECKING:
     from statemq.worker.lane import Lane
 
+__all__ = ["Attempt", "Closing", "Gone", "Pure"]
+
 R = TypeVar("R")
 
 INSIST_S = 5.0
 """How long a body that was cancelled may take to end, until it is cancelled again."""
-
-_UUIDS = uuid.UUID("6f1f0a52-6a6b-4c0e-9f0a-3f5d1c1f7a10")
-_log = logging.getLogger("statemq.transition")
 
 
 class Closing(BaseException):
@@ -65,63 +64,10 @@ class Gone(BaseException):
     """The command was cancelled or removed while it ran."""
 
 
-class Logger(logging.LoggerAdapter[logging.Logger]):
-    """Names the instance; says nothing while recorded steps are passed again."""
-
-    def __init__(self, machine: str, key: str, engine: Attempt | Pure) -> None:
-        super().__init__(_log, {})
-        self._machine, self._key, self._engine = machine, key, engine
-
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
-        return not self._engine.replaying and self.logger.isEnabledFor(level)
-
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        if self.isEnabledFor(level):
-            name = f"{self._machine}/{self._key}"
-            if args:  # only then is it a format, in which a key's "%" would be one too (S15)
-                name = name.replace("%", "%%")
-            kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the body's line, not this one
-            self.logger.log(level, f"{name}: {msg}", *args, **kwargs)
-
-
-class Pure:
-    """The engine behind the ``ctx`` of a plain ``def``: it has the command's name, time and chance, but can wait for nothing."""
-
-    __slots__ = ("_at_ms", "_command", "_machine", "_uuids")
-    replaying = False
-
-    def __init__(self, machine: str, command: Queued, at_ms: int) -> None:
-        self._machine, self._command, self._at_ms, self._uuids = machine, command, at_ms, 0
-
-    def context(self) -> Context:
-        return Context(self, self._command.key, self._command.id, self._command.attempts + 1)
-
-    def now_ms(self) -> int:
-        return self._at_ms
-
-    def uuid(self) -> uuid.UUID:
-        self._uuids += 1
-        return _uuid(self._command, self._uuids)
-
-    @property
-    def logger(self) -> Logger:
-        return Logger(self._machine, self._command.key, self)
-
-    def step(self, name: str, *_: Any) -> NoReturn:
-        raise TypeError(f"ctx.step({name!r}, …) needs an async def transition: a plain def cannot wait")
-
-    def sleep(self, ms: int) -> NoReturn:
-        raise TypeError("ctx.sleep needs an async def transition: a plain def cannot wait")
-
-
 def _this_task() -> asyncio.Task[Any]:
     task = asyncio.current_task()
     assert task is not None
     return task
-
-
-def _uuid(command: Queued, n: int) -> uuid.UUID:
-    return uuid.uuid5(_UUIDS, f"{command.id}/{n}")
 
 
 class Attempt:
@@ -231,7 +177,7 @@ class Attempt:
 
     def uuid(self) -> uuid.UUID:
         self._uuids += 1
-        return _uuid(self.command, self._uuids)
+        return uuid_of(self.command, self._uuids)
 
     def step(
         self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, returns: Any

@@ -17,9 +17,10 @@ from statemq.store.commit import Ended
 from statemq.store.fence import Closed
 from statemq.worker import endings
 from statemq.worker.bury import bury, look_into
-from statemq.worker.execute import Attempt, Pure
+from statemq.worker.execute import Attempt
 from statemq.worker.journal import asked_to_stop, inbox_head, peek
 from statemq.worker.judge import Doomed, Run, Snapshot, cancelled, conclude, describe, judge, trace_of
+from statemq.worker.pure import Pure
 
 if TYPE_CHECKING:
     from statemq.worker.partition import Partition

@@ -1,0 +1,69 @@
+"""The engine behind the ``ctx`` of a plain ``def``, and the logger of every body."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from statemq.context import Context
+from statemq.store.commands import Queued
+
+if TYPE_CHECKING:
+    from statemq.worker.execute import Attempt
+
+_UUIDS = uuid.UUID("6f1f0a52-6a6b-4c0e-9f0a-3f5d1c1f7a10")
+_log = logging.getLogger("statemq.transition")
+
+
+def uuid_of(command: Queued, place: int | str) -> uuid.UUID:
+    return uuid.uuid5(_UUIDS, f"{command.id}/{place}")
+
+
+class Logger(logging.LoggerAdapter[logging.Logger]):
+    """Names the instance; says nothing while recorded steps are passed again."""
+
+    def __init__(self, machine: str, key: str, engine: Attempt | Pure) -> None:
+        super().__init__(_log, {})
+        self._machine, self._key, self._engine = machine, key, engine
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's name
+        return not self._engine.replaying and self.logger.isEnabledFor(level)
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        if self.isEnabledFor(level):
+            name = f"{self._machine}/{self._key}"
+            if args:  # only then is it a format, in which a key's "%" would be one too (S15)
+                name = name.replace("%", "%%")
+            kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1  # the body's line, not this one
+            self.logger.log(level, f"{name}: {msg}", *args, **kwargs)
+
+
+class Pure:
+    """The engine behind the ``ctx`` of a plain ``def``: it has the command's name, time and chance, but can wait for nothing."""
+
+    __slots__ = ("_at_ms", "_command", "_machine", "_uuids")
+    replaying = False
+
+    def __init__(self, machine: str, command: Queued, at_ms: int) -> None:
+        self._machine, self._command, self._at_ms, self._uuids = machine, command, at_ms, 0
+
+    def context(self) -> Context:
+        return Context(self, self._command.key, self._command.id, self._command.attempts + 1)
+
+    def now_ms(self) -> int:
+        return self._at_ms
+
+    def uuid(self) -> uuid.UUID:
+        self._uuids += 1
+        return uuid_of(self._command, self._uuids)
+
+    @property
+    def logger(self) -> Logger:
+        return Logger(self._machine, self._command.key, self)
+
+    def step(self, name: str, *_: Any) -> NoReturn:
+        raise TypeError(f"ctx.step({name!r}, …) needs an async def transition: a plain def cannot wait")
+
+    def sleep(self, ms: int) -> NoReturn:
+        raise TypeError("ctx.sleep needs an async def transition: a plain def cannot wait")
