@@ -182,11 +182,12 @@ def _paired(before: Sequence[bytes], after: Sequence[bytes], places: Sequence[in
     left = dict(zip(places, map(decode, before), strict=True))
     found: list[int | None] = []
     for one in map(decode, after):
-        best = max(left, key=lambda i: _shared(left[i], one), default=None)
-        if best is not None and _shared(left[best], one) == 0:
-            best = None
-        found.append(best)
-        left.pop(best, None)
+        best = max(left, key=lambda i: _shared(left[i], one), default=-1)
+        if best >= 0 and _shared(left[best], one) > 0:
+            del left[best]
+            found.append(best)
+        else:
+            found.append(None)
     return found
 
 
