@@ -42,6 +42,16 @@ class Closed(TenureOver):
     """This process is closing its connections."""
 
 
+def failure(done: asyncio.Future[Any]) -> TenureOver | None:
+    """How a finished call that has no answer ends the tenure; None when it has one."""
+    if done.cancelled():
+        return Closed()
+    error = done.exception()
+    if isinstance(error, ReplyError):
+        return ScriptFailed(error.message)
+    return None if error is None else Closed(str(error))
+
+
 class Fence:
     """``token`` of the tenure, and the number of its last call."""
 
@@ -67,14 +77,10 @@ class Fence:
 
     @staticmethod
     def verdict(done: asyncio.Future[Any]) -> TenureOver | None:
-        """How the answer of a finished call ends the tenure; None when it does not."""
-        if done.cancelled():
-            return Closed()
-        error = done.exception()
-        if isinstance(error, ReplyError):
-            return ScriptFailed(error.message)
-        if error is not None:
-            return Closed(str(error))
+        """How a finished call of this fence ends the tenure; None when it does not. Only its scripts give verdicts: what a plain read
+        brings is data, whatever words are in it."""
+        if (failed := failure(done)) is not None:
+            return failed
         reply = done.result()
         word = reply[0] if type(reply) is list and reply else reply
         if word == b"fenced":

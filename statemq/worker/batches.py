@@ -14,7 +14,7 @@ from statemq import events
 from statemq.config import LIMITS
 from statemq.store.commands import Queued
 from statemq.store.commit import Ended, lay_out, take_batch, words
-from statemq.store.fence import Record, ScriptFailed
+from statemq.store.fence import Record, ScriptFailed, failure
 from statemq.worker import tell
 from statemq.worker.bury import look_into
 
@@ -147,7 +147,7 @@ class Batches:
         if p.closed:
             done.cancelled() or done.exception()
             return
-        over = p.fence.verdict(done)
+        over = failure(done)
         if over is None:
             for lane, row in zip(lanes, done.result(), strict=True):
                 try:

@@ -34,6 +34,7 @@ from statemq.worker.assign import plan
 from statemq.worker.clock import Moment, earlier, moment
 from statemq.worker.leftover import END_S, Threads
 from statemq.worker.life import STOPS_WITHIN_S, Life
+from statemq.worker.pacing import Pacing
 from statemq.worker.partition import Partition
 from statemq.worker.process import has_ended, own_name
 from statemq.worker.reading import Reading
@@ -101,6 +102,7 @@ class Worker:
         """Of owners: their processes' names, as they say them."""
         self._taking: set[PartitionKeys] = set()
         self._trouble_until: dict[PartitionKeys, float] = {}
+        self._pacing: Pacing[PartitionKeys] = Pacing()
         self._suspects: dict[PartitionKeys, dict[str, str]] = {}
         self._failures: dict[PartitionKeys, list[float]] = {}
         self._taken: dict[tuple[str, str, bool], list[int]] = {}
@@ -372,7 +374,7 @@ class Worker:
         held = served.view[keys.number]
         silent = self._silent.get(keys, "")
         overdue = held.token and held.deadline_ms < self.now_ms()
-        if keys in self._taking or self._trouble_until.get(keys, 0) > time.monotonic():
+        if keys in self._taking or self._trouble_until.get(keys, 0) > time.monotonic() or self._pacing.wait_s(keys, time.monotonic()):
             return
         if not held.token or held.owner == self.id or silent == held.owner or overdue:
             self._taking.add(keys)
@@ -501,6 +503,7 @@ class Worker:
         if self.partitions.get(p.keys) is p:
             del self.partitions[p.keys]
         self._tell_life()
+        self._pace(p)
         if isinstance(over, Closed):
             return
         served = self._served[p.keys.machine]
@@ -516,6 +519,11 @@ class Worker:
             return
         # rewound or failed: the same owner begins anew with nothing in memory (P2)
         self._replan()
+
+    def _pace(self, p: Partition) -> None:
+        """Tenures that end soon after they began, one after the other and whatever ends them, are begun again after growing pauses."""
+        if pause_s := self._pacing.ended(p.keys, began_s=p.began_s, now_s=time.monotonic()):
+            asyncio.get_running_loop().call_later(pause_s + 0.001, self._replan)
 
     async def _diagnose(self, p: Partition, over: ScriptFailed) -> None:
         """P20: a damaged key that all share halts the partition; else one command is to blame, and the partition begins anew to find it."""
@@ -556,6 +564,7 @@ class Worker:
             return
         bodies = [lane.task for lane in p.lanes.values() if lane.task is not None]
         p.close()
+        self._pace(p)
         if bodies and not self._killed:  # they are being closed; the next owner's must not run beside their last words
             await asyncio.wait(bodies, timeout=BODIES_S)
         served = self._served[p.keys.machine]

@@ -25,10 +25,10 @@ async def peek(p: Partition, commands: Sequence[Queued], *, check_accepted: bool
     tag = p.keys.accepted
     asked = [p.router.call(tag, "HGETALL", p.keys.steps(c.id)) for c in commands]
     swallow(asked)  # the first one that fails is raised, for all
-    accepted = await p.answer(p.router.call(tag, "HMGET", tag, *(c.id for c in commands))) if check_accepted else None
+    accepted = await p.told(p.router.call(tag, "HMGET", tag, *(c.id for c in commands))) if check_accepted else None
     for c, answer in zip(commands, asked, strict=True):
         try:
-            flat = await p.answer(answer)
+            flat = await p.told(answer)
         except ScriptFailed as error:
             p.suspects[c.id] = f"its journal cannot be read: {error}"
             flat = []

@@ -17,7 +17,7 @@ from statemq.keys import PartitionKeys, forwarded_from
 from statemq.spec import MachineSpec
 from statemq.store import lease
 from statemq.store.commands import ByHand, Garbage, Look, Queued, entry_order, flat_fields, read_entry
-from statemq.store.fence import Closed, Fence, ScriptFailed, TenureOver
+from statemq.store.fence import Closed, Fence, ScriptFailed, TenureOver, failure
 from statemq.store.lease import Acquired
 from statemq.store.wire import ReplyError
 from statemq.worker import tell
@@ -41,6 +41,7 @@ class Partition:
         self.acquired = acquired
         self.confirmed = asked
         """The last moment at which this tenure is known to have been the partition's: when that was asked, not when it was answered."""
+        self.began_s = asked.monotonic_s
         self.suspects = suspects
         """Commands of a batch whose commit raised (P20): each is committed alone; one that raised alone has the error, and is buried."""
         self.position = "0-0"
@@ -129,7 +130,7 @@ class Partition:
 
     async def ask(self, command: str, key: str, *args: bytes | str | int) -> Any:
         """A plain read of one of this partition's keys."""
-        return await self.answer(self.router.call(key, command, key, *args))
+        return await self.told(self.router.call(key, command, key, *args))
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -277,7 +278,7 @@ class Partition:
             fields = flat_fields(c)
             names = [there.commands, there.accepted, there.received]
             source = forwarded_from(self.keys.number)
-            await self.answer(self.router.run("forward", names, source, c.entry, c.id, len(fields) // 2, *fields))
+            await self.told(self.router.run("forward", names, source, c.entry, c.id, len(fields) // 2, *fields))
             await self.answer(self.fence.drop([(c.entry, "")]))
         self._forwarding = False
 
@@ -300,10 +301,20 @@ class Partition:
                 raise
 
     async def answer(self, sent: asyncio.Future[Any]) -> Any:
+        """The reply to a call of this tenure's fence; raises TenureOver."""
         reply = await self.fence.answer(sent)
         if self.closed:
             raise Closed
         return reply
+
+    async def told(self, sent: asyncio.Future[Any]) -> Any:
+        """The reply to a call that is not fenced; raises TenureOver if it failed, or if the tenure is over meanwhile."""
+        await asyncio.wait([sent])
+        if over := failure(sent):
+            raise over
+        if self.closed:
+            raise Closed
+        return sent.result()
 
     def then(
         self,

@@ -81,7 +81,7 @@ class Reading:
 
     async def _pull(self, p: Partition, asked: int) -> int:
         name = p.keys.commands
-        reply = await p.answer(self._router.call(name, "XREAD", "COUNT", asked, "STREAMS", name, p.position))
+        reply = await p.told(self._router.call(name, "XREAD", "COUNT", asked, "STREAMS", name, p.position))
         if not reply:
             return 0
         p.take(reply[0][1])
