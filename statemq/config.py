@@ -60,7 +60,7 @@ class Limits(msgspec.Struct, frozen=True):
     batch_bytes: int = 256 * 1024
     """Bytes in one script call, unless a single command has more."""
     buried_field: int = 4096
-    """A field of a dead letter is cut at this length."""
+    """What describes a failure in a dead letter (the traceback, the fields of garbage) is cut at this length; what a retry needs is not."""
 
 
 LIMITS = Limits()
@@ -71,6 +71,9 @@ HISTORY_CAP = 10_000
 FAILED_CAP = 10_000
 """Dead letters of a partition, about; the oldest go first, and the worker says so."""
 
+FAILED_BYTES = 64 * 1024 * 1024
+"""Memory of a partition's dead letters when one larger than this number's share of ``FAILED_CAP`` is added; the oldest go first. Smaller
+ones are bounded by their number."""
 
 AUDIT_CAP = 10_000
 """What operators did to a machine, about; the oldest go first."""

@@ -32,6 +32,7 @@ from statemq.records import (
 )
 from statemq.session import Session
 from statemq.store import audit, inspect, operate, queues
+from statemq.store import letters as dead
 from statemq.store.catalog import Known
 from statemq.store.declare import known_machines
 
@@ -161,17 +162,22 @@ class Console(Session):
     async def failed(self, machine: MachineRef, limit: int = 100) -> builtins.list[DeadLetter]:
         """Commands that failed for good, oldest first."""
         known = await self._find(machine)
-        return await operate.failed(self._router, known, _positive(limit))
+        return await dead.failed(self._router, known, _positive(limit))
 
     async def failed_retry(self, machine: MachineRef, letters: Iterable[str] | None = None, *, by: str | None = None) -> builtins.list[str]:
-        """These dead letters' commands (None: all) are queued again, each once; their new ids."""
-        known = await self._find(machine)
-        return await operate.failed_retry(self._router, self._appender, known, None if letters is None else [*letters], by or operator())
+        """These dead letters' commands (None: all that can be) are queued again, each once; their new ids.
+
+        Raises UsageError, with the reason, for one that cannot be; it stays.
+        """
+        known = await self._catalog.reread((await self._find(machine)).name)
+        chosen = None if letters is None else [*letters]
+        reply, durability = self._replies.channel, self._durability
+        return await dead.retry(self._router, known, chosen, by or operator(), reply=reply, durability=durability)
 
     async def failed_discard(self, machine: MachineRef, letters: Iterable[str] | None = None, *, by: str | None = None) -> int:
         """These dead letters (None: all) are gone; how many there were."""
         known = await self._find(machine)
-        return await operate.failed_discard(self._router, known, None if letters is None else [*letters], by or operator())
+        return await dead.discard(self._router, known, None if letters is None else [*letters], by or operator())
 
     # -- within --------------------------------------------------------------------------------------
 

@@ -126,7 +126,8 @@ class HistoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A row of ``failed list``. ``letter`` names it for retry and discard: ``<partition>/<entry id>``."""
+    """A row of ``failed list``. ``letter`` names it for retry and discard: ``<partition>/<entry id>``; ``args``, ``if_state``,
+    ``if_version`` and ``trace`` are the command's as it was sent."""
 
     letter: str
     id: str
@@ -138,6 +139,13 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     traceback: str = ""
     attempts: int = 0
     at: int = 0
+    if_state: str = ""
+    if_version: str = ""
+    trace: str = ""
+    once: str = ""
+    """The key of its idempotency record."""
+    unfit: str = ""
+    """Why it cannot be retried; empty if it can."""
 
 
 class AuditEntry(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from statemq.errors import Unknown, UsageError
 
 if TYPE_CHECKING:
     from statemq.client import Client
+    from statemq.records import DeadLetter
 
 failed = typer.Typer(invoke_without_command=True)
 
@@ -132,14 +133,23 @@ def failed_retry(
 ) -> None:
     """Send failed commands again; prints the new ids.
 
-    They are new commands, at the end of their instance's queue: whoever sends the failed one again with its idempotency key still hears
-    of its failure.
+    They are new commands, at the end of their instance's queue, with the arguments, conditions and idempotency key of the failed ones:
+    whoever sends a failed one again with that key hears of the new one. What cannot be retried stays, and is told why.
 
     Example: statemq failed retry resource --all
     """
     chosen = _chosen(letters, every)
-    for id in ask(redis, namespace, lambda client: client.failed_retry(machine, chosen)):
+    ids, stay = ask(redis, namespace, lambda client: _retry(client, machine, chosen))
+    for id in ids:
         show.out(clean(id))
+    for letter in stay:
+        say(clean(f"{letter.letter} cannot be retried: {letter.unfit}"))
+
+
+async def _retry(client: Client, machine: str, chosen: list[str] | None) -> tuple[list[str], list[DeadLetter]]:
+    """The new ids; and, if all were meant, the letters that stay."""
+    ids = await client.failed_retry(machine, chosen)
+    return ids, [] if chosen is not None else [letter for letter in await client.failed(machine) if letter.unfit]
 
 
 @failed.command("discard")

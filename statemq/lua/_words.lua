@@ -110,3 +110,20 @@ local function check_log(log)
     end
   end
 end
+
+-- A dead letter more; returns how many older ones had to go. Letters keep whole arguments, so they are bounded in bytes as well as in number:
+-- before one that is larger than its share of the bytes the oldest go until it fits. Where the server does not count them, all are taken to
+-- be of this size.
+local function keep_letter(failed, cap, bytes, ...)
+  local before, size, step = redis.call('XLEN', failed), 0, 1
+  for _, part in ipairs({ ... }) do size = size + #part end
+  while size > bytes / cap and redis.call('XLEN', failed) > 0 do
+    local used = redis.pcall('MEMORY', 'USAGE', failed, 'SAMPLES', 0)
+    if type(used) ~= 'number' then cap = math.floor(bytes / size) end
+    if type(used) ~= 'number' or used + size <= bytes then break end
+    for _, old in ipairs(redis.call('XRANGE', failed, '-', '+', 'COUNT', step)) do redis.call('XDEL', failed, old[1]) end
+    step = math.min(64, step * 2)
+  end
+  redis.call('XADD', failed, 'MAXLEN', '~', cap, '*', ...)
+  return before + 1 - redis.call('XLEN', failed)
+end

@@ -3,8 +3,8 @@
 --
 -- KEYS lease commands accepted outcomes(stem) history failed ready timers timers:data inbox steps once
 -- ARGV token number worker history_cap failed_cap once_ttl_ms where(s|i) entry id key transition outcome_json attempts reply once(1|0)
---      state version letter_fields [field value …]
--- RETURNS buried | garbage | gone | fenced | rewound | seen
+--      state version letter_fields [field value …] failed_bytes
+-- RETURNS buried | garbage (in a list with the number of older letters that had to go for it, if any) | gone | fenced | rewound | seen
 local lease, commands, accepted, outcomes, history, failed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local ready, timers, timers_data, inbox, steps, once = KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local token, number, worker, history_cap, failed_cap, once_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
@@ -33,12 +33,12 @@ for f = 19, 18 + 2 * fields do
   letter[#letter + 1] = ARGV[f]
   if ARGV[f] == 'reason' and f % 2 == 1 then reason = ARGV[f + 1] end
 end
-redis.call('XADD', failed, 'MAXLEN', '~', failed_cap, '*', 'at', text(now), unpack(letter))
+local dropped = keep_letter(failed, failed_cap, tonumber(ARGV[19 + 2 * fields]), 'at', text(now), unpack(letter))
 if from == 's' then
   redis.pcall('XACK', commands, 'workers', entry)
   redis.call('XDEL', commands, entry)
 end
-if not owned then return 'garbage' end
+if not owned then return dropped > 0 and { 'garbage', dropped } or 'garbage' end
 redis.call('HDEL', accepted, id)
 local outcome = stamp(json, now)
 keep_outcomes(outcomes, now, { id, outcome })
@@ -55,4 +55,4 @@ if from == 'i' and type(redis.pcall('LLEN', inbox)) == 'number' then
   settle_ready(ready, inbox, key, now)
 end
 if reply ~= '' then redis.call('PUBLISH', reply, '[' .. outcome .. ']') end
-return 'buried'
+return dropped > 0 and { 'buried', dropped } or 'buried'

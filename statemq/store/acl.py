@@ -13,7 +13,7 @@ from statemq.config import Role, check_namespace
 from statemq.store.durability import Durability
 from statemq.store.scripts import sources
 
-CONTAINERS = frozenset({"CLUSTER", "CONFIG", "FUNCTION", "PUBSUB", "SCRIPT", "XGROUP", "XINFO"})
+CONTAINERS = frozenset({"CLUSTER", "CONFIG", "FUNCTION", "MEMORY", "PUBSUB", "SCRIPT", "XGROUP", "XINFO"})
 """Commands of which one allows subcommands."""
 
 _CONNECT = "PING SELECT INFO CLUSTER|SLOTS"
@@ -36,8 +36,8 @@ SENT: dict[Role, frozenset[str]] = {
 RUN: dict[Role, frozenset[str]] = {
     Role.reader: frozenset(),
     Role.client: frozenset({"declare", "append"}),
-    Role.operator: frozenset({"cancel", "pause", "mend"}),
-    Role.worker: frozenset(sources()) - {"append", "cancel", "pause", "mend"},
+    Role.operator: frozenset({"cancel", "pause", "retry", "mend"}),
+    Role.worker: frozenset(sources()) - {"append", "cancel", "pause", "retry", "mend"},
 }
 """The scripts a role runs."""
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from statemq.config import FAILED_CAP, HISTORY_CAP, ONCE_TTL_MS
+from statemq.config import FAILED_BYTES, FAILED_CAP, HISTORY_CAP, ONCE_TTL_MS
 from statemq.keys import PartitionKeys
 from statemq.store.commands import Queued, to_element
 from statemq.store.router import Router
@@ -174,7 +174,7 @@ class Fence:
         names += [keys.inbox(c.key), keys.steps(c.id), c.once or keys.once(c.key, "")]
         args: list[Arg] = [self.worker, HISTORY_CAP, FAILED_CAP, ONCE_TTL_MS, "i" if c.parked else "s", c.entry, c.id, c.key]
         args += [c.transition, outcome, attempts, reply, "1" if c.once else "0", state, version if state else "", len(letter) // 2, *letter]
-        return self._send("bury", names, *args)
+        return self._send("bury", names, *args, FAILED_BYTES)
 
     def adopt(self, commands: Sequence[Queued]) -> asyncio.Future[Any]:
         args: list[Arg] = []

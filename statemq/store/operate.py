@@ -1,4 +1,4 @@
-"""Act: cancel, pause and resume, and what to do with dead letters."""
+"""Act: cancel, pause and resume."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import asyncio
 import msgspec
 
 from statemq import keys as names
-from statemq.codec import decode, digest, parse_command_id
-from statemq.config import HISTORY_CAP, LIMITS
-from statemq.errors import Unknown, UsageError
+from statemq.codec import parse_command_id
+from statemq.config import HISTORY_CAP
+from statemq.errors import Unknown
 from statemq.keys import PartitionKeys
-from statemq.records import DeadLetter, Outcome
-from statemq.store.append import Appender
+from statemq.records import Outcome
 from statemq.store.audit import note, permitted
 from statemq.store.catalog import Known
 from statemq.store.commands import from_element
-from statemq.store.draft import Draft
-from statemq.store.inspect import fields, number, text
+from statemq.store.inspect import text
 from statemq.store.queues import find_outcome, show
 from statemq.store.router import Router
 
@@ -80,92 +78,3 @@ async def _pause(router: Router, known: Known, key: str | None, on: str) -> None
 def _pause_keys(part: PartitionKeys, key: str, head: str) -> list[str]:
     here = [part.lease, part.commands, part.accepted, part.ready, part.timers]
     return [*here, part.instance(key), part.inbox(key), part.steps(head)]
-
-
-async def failed(router: Router, known: Known, limit: int) -> list[DeadLetter]:
-    """Dead letters, oldest first."""
-    rows = await asyncio.gather(*(router.call(p.lease, "XRANGE", p.failed, "-", "+", "COUNT", limit) for p in known.partitions))
-    found = [_letter(part, *entry) for part, row in zip(known.partitions, rows, strict=True) for entry in row]
-    return sorted(found, key=lambda letter: (letter.at, letter.letter))[:limit]
-
-
-def _letter(part: PartitionKeys, entry: bytes, flat: list[bytes]) -> DeadLetter:
-    f = fields(flat)
-    return DeadLetter(
-        letter=f"{part.number}/{text(entry)}",
-        id=text(f.get("id")),
-        key=text(f.get("key")),
-        transition=text(f.get("transition")),
-        args=text(f.get("args")),
-        reason=text(f.get("reason")),
-        error=text(f.get("error")),
-        traceback=text(f.get("traceback")),
-        attempts=number(f.get("attempts")),
-        at=number(f.get("at")),
-    )
-
-
-async def failed_retry(router: Router, appender: Appender, known: Known, letters: list[str] | None, by: str) -> list[str]:
-    """The letters' commands are queued again under new ids, which are returned, and the letters are gone.
-
-    Without ``letters`` all that can be. Two who retry a letter at once queue its command once.
-    """
-    ids = []
-    for part, entry in await _named(router, known, letters):
-        found = await router.call(part.lease, "XRANGE", part.failed, entry, entry)
-        if not found:
-            if letters is not None:
-                raise UsageError(f"there is no dead letter {part.number}/{entry} of {known.name} (any more)")
-            continue
-        letter = _letter(part, *found[0])
-        args = letter.args.encode() or b"{}"
-        if why := _unfit(letter):
-            if letters is not None:
-                raise UsageError(f"dead letter {letter.letter} cannot be retried: {why}")
-            continue
-        await _note(router, known, "retry", [letter.letter], by)
-        draft = Draft(
-            known.partition(letter.key),
-            letter.key,
-            letter.transition,
-            args,
-            [],
-            known.config.partitions,
-            idempotency_key=f"@failed {letter.letter}",
-            digest=digest(letter.transition.encode(), args),
-        )
-        ids.append((await appender.append(draft)).id)
-        await router.call(part.lease, "XDEL", part.failed, entry)
-    return ids
-
-
-def _unfit(letter: DeadLetter) -> str:
-    """Why its command cannot be queued again; empty if it can."""
-    if not (letter.key and letter.transition):
-        return f"it was no command ({letter.reason})"
-    try:
-        decode(letter.args or "{}")
-    except ValueError:
-        return f"its arguments are no JSON, or were cut at {LIMITS.buried_field} bytes; send the command anew"
-    return ""
-
-
-async def failed_discard(router: Router, known: Known, letters: list[str] | None, by: str) -> int:
-    """The letters are gone; how many there were."""
-    named = await _named(router, known, letters)
-    await _note(router, known, "discard", [f"{part.number}/{entry}" for part, entry in named], by)
-    return sum(await asyncio.gather(*(permitted("discard", router.call(part.lease, "XDEL", part.failed, entry)) for part, entry in named)))
-
-
-async def _named(router: Router, known: Known, letters: list[str] | None) -> list[tuple[PartitionKeys, str]]:
-    if letters is None:
-        rows = await asyncio.gather(*(router.call(p.lease, "XRANGE", p.failed, "-", "+") for p in known.partitions))
-        return [(part, text(entry)) for part, row in zip(known.partitions, rows, strict=True) for entry, _ in row]
-    named = []
-    for letter in letters:
-        p, _, entry = letter.partition("/")
-        ms, _, n = entry.partition("-")
-        if not (p.isdecimal() and ms.isdecimal() and n.isdecimal() and int(p) < len(known.partitions)):
-            raise UsageError(f'"{letter}" names no dead letter of {known.name}; one looks like 7/1700000000000-0')
-        named.append((known.partitions[int(p)], entry))
-    return named

@@ -9,6 +9,7 @@ import msgspec
 from statemq.config import LIMITS
 from statemq.store import outcome
 from statemq.store.commands import Garbage, Queued
+from statemq.store.letters import kept
 from statemq.worker import tell
 from statemq.worker.judge import Doomed, Snapshot
 
@@ -19,12 +20,10 @@ if TYPE_CHECKING:
 async def bury(p: Partition, c: Queued, doom: Doomed, snap: Snapshot) -> None:
     """The command has failed for good; a dead letter keeps it (never one without the other)."""
     json = outcome.failed(c.id, c.key, c.transition, snap.state, doom.reason, doom.code, doom.error, c.attempts + 1)
-    args = c.args[: LIMITS.buried_field].decode(errors="replace")
-    letter = ["id", c.id, "key", c.key, "transition", c.transition, "args", args if len(c.args) <= LIMITS.buried_field else ""]
-    letter += ["reason", doom.reason, "error", doom.error, "traceback", doom.trace, "attempts", str(c.attempts + 1), "source", c.entry]
-    if len(c.args) > LIMITS.buried_field:
-        letter += ["args_cut", args]
-    await p.answer(p.fence.bury(c, json, c.attempts + 1, c.reply, letter, state=snap.state, version=snap.version))
+    letter = [*kept(c), "reason", doom.reason, "error", doom.error, "traceback", doom.trace]
+    letter += ["attempts", str(c.attempts + 1), "source", c.entry]
+    reply = await p.answer(p.fence.bury(c, json, c.attempts + 1, c.reply, letter, state=snap.state, version=snap.version))
+    _word(p, reply)
     p.suspects.pop(c.id, None)
     p.let_go(c)
     tell.buried(p, c, snap.state, doom.reason)
@@ -52,4 +51,12 @@ async def _bury_entry(p: Partition, g: Garbage, more: list[Any]) -> Any:
     c = Queued(g.entry, g.id, g.key, g.transition, b"")
     json = outcome.failed(g.id, g.key, g.transition, "", g.reason, "garbage", "", 0)
     letter = ["id", g.id, "key", g.key, "transition", g.transition, "reason", g.reason, "source", g.entry, *more]
-    return await p.answer(p.fence.bury(c, json, 0, "", letter))
+    return _word(p, await p.answer(p.fence.bury(c, json, 0, "", letter)))
+
+
+def _word(p: Partition, reply: Any) -> Any:
+    """The script's word, once it is said how many letters had to go for this one."""
+    if type(reply) is not list:
+        return reply
+    tell.warned(p, f"{p}: {reply[1]} of its oldest dead letters had to go, since it has as many as are kept; retry or discard some")
+    return reply[0]

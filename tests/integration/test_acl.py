@@ -97,8 +97,9 @@ class People:
         await wait_until(lambda: self.admin.exists(PARTS[partition_of("a", 2)].steps(running.id)))
         assert await operator.cancel(running.id) == "asked"
         assert (await running.outcome(timeout=20)).outcome == "cancelled"
-        for _ in range(2):
-            assert (await (await client.send(Box.gated("a", then="fail"))).outcome(timeout=20)).outcome == "failed"
+        for then in ("fail", "fail" + " at length" * 1000):  # dead letters as large as this are counted in bytes
+            failing = await client.send(Box.gated("a", then=then), idempotency_key=then[:9])
+            assert (await failing.outcome(timeout=20)).outcome == "failed"
         [id] = await operator.failed_retry(Box, [(await operator.failed(Box))[0].letter])
         assert (await client.handle(id).outcome(timeout=20)).outcome == "failed"
         assert await operator.failed_discard(Box) == 2

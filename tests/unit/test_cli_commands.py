@@ -368,6 +368,10 @@ def test_operators_verbs(run: Run) -> None:
     assert run("failed", "retry", "order", "3/1-0", failed_retry=[ID]) == 0
     assert run.out == f"{ID}\n"
     assert run.client.was_asked("failed_retry")[0] == ("order", ["3/1-0"])
+    cut = DeadLetter("3/1-0", ID, "o-1", "pay", unfit="its arguments were cut")
+    assert run("failed", "retry", "order", "--all", failed_retry=[ID], failed=[cut, DeadLetter("3/2-0", ID, "o-1", "pay")]) == 0
+    assert run.out == f"{ID}\n"
+    assert run.err.splitlines() == ["statemq: 3/1-0 cannot be retried: its arguments were cut"]
     assert run("failed", "discard", "order", "--all", failed_discard=4) == 0
     assert run.out == "4\n"
     assert run.client.was_asked("failed_discard")[0] == ("order", None)

@@ -1,0 +1,222 @@
+"""Dead letters: what is kept of a command that failed for good, and how it is seen, tried again or discarded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from statemq.codec import check_depth, command_id, decode
+from statemq.config import LIMITS
+from statemq.errors import BacklogFull, NamespaceLost, ServerError, StatemqError, StreamExhausted, UsageError
+from statemq.keys import PartitionKeys, partition_of
+from statemq.records import DeadLetter
+from statemq.store.audit import note, permitted
+from statemq.store.catalog import Known
+from statemq.store.commands import Queued
+from statemq.store.durability import Durability, settled
+from statemq.store.inspect import fields, number, text
+from statemq.store.router import Router
+
+PAGE = 32
+"""Letters of one partition read at a time: with whole arguments they may be large."""
+
+
+def kept(c: Queued) -> list[str]:
+    """What a letter says of its command: all that a retry needs, as it came. Who waited for the command has heard of its failure, so
+    neither its reply channel nor the chain of its callers is kept."""
+    said = ["id", c.id, "key", c.key, "transition", c.transition]
+    if wrong := _wrong_with(c.args):  # by hand: nothing can be done with them but to show how they begin
+        said += ["args_garbled", c.args[: LIMITS.buried_field].decode(errors="replace"), "args_wrong", wrong]
+    else:
+        said += ["args", c.args.decode()]
+    for name in ("if_state", "if_version", "trace", "once"):
+        if value := getattr(c, name):
+            said += [name, value]
+    return said
+
+
+def _wrong_with(args: bytes) -> str:
+    """Why they cannot be arguments, whatever the transition; empty if they can."""
+    try:
+        check_depth(args)
+        return "" if isinstance(decode(args), dict) else "no JSON object"
+    except (ValueError, RecursionError):
+        return "no JSON"
+
+
+async def failed(router: Router, known: Known, limit: int) -> list[DeadLetter]:
+    """Dead letters, oldest first."""
+    lines = [_letters(router, known, part) for part in known.partitions]
+    firsts = await asyncio.gather(*(anext(line, None) for line in lines))
+    heads = [(first, line) for first, line in zip(firsts, lines, strict=True) if first is not None]
+    found: list[DeadLetter] = []
+    while heads and len(found) < limit:
+        head = min(heads, key=lambda head: (head[0].at, head[0].letter))
+        heads.remove(head)
+        found.append(head[0])
+        if (after := await anext(head[1], None)) is not None:
+            heads.append((after, head[1]))
+    return found
+
+
+async def _letters(
+    router: Router, known: Known, part: PartitionKeys, *, since: str = "-", until: str = "+"
+) -> AsyncGenerator[DeadLetter, None]:
+    """A partition's, oldest first."""
+    while page := await router.call(part.lease, "XRANGE", part.failed, since, until, "COUNT", PAGE):
+        for entry, flat in page:
+            yield _letter(known, part, entry, fields(flat))
+        since = f"({text(page[-1][0])}"
+
+
+def _letter(known: Known, part: PartitionKeys, entry: bytes, f: dict[str, bytes]) -> DeadLetter:
+    return DeadLetter(
+        letter=f"{part.number}/{text(entry)}",
+        id=text(f.get("id")),
+        key=text(f.get("key")),
+        transition=text(f.get("transition")),
+        args=text(f.get("args") or f.get("args_garbled")),
+        reason=text(f.get("reason")),
+        error=text(f.get("error")),
+        traceback=text(f.get("traceback")),
+        attempts=number(f.get("attempts")),
+        at=number(f.get("at")),
+        if_state=text(f.get("if_state")),
+        if_version=text(f.get("if_version")),
+        trace=text(f.get("trace")),
+        once=text(f.get("once")),
+        unfit=_unfit(known, part, f),
+    )
+
+
+def _unfit(known: Known, part: PartitionKeys, f: dict[str, bytes]) -> str:
+    """Why the letter's command cannot be queued again; empty if it can."""
+    anew = "send the command anew"
+    if not (f.get("id") and f.get("key") and f.get("transition")):
+        return f"it was no command ({text(f.get('reason'))})"
+    if "args_cut" in f:
+        return f"its arguments were cut by a former version of statemq; {anew}"
+    if "args_garbled" in f:
+        return f"its arguments are {text(f.get('args_wrong'))}; {anew}"
+    if not f.get("args"):  # an entry that was forged, or written by hand
+        return f"it holds no arguments ({text(f.get('reason'))}); {anew}"
+    limits = {"id": LIMITS.id, "key": LIMITS.key, "transition": LIMITS.name, "args": LIMITS.arguments}
+    if long := next((name for name, value in f.items() if name in limits and len(value) > limits[name]), ""):
+        return f"its {long} has {len(f[long])} bytes, more than the limit of {limits[long]}; {anew}"
+    if wrong := _wrong_with(f["args"]):
+        return f"its arguments are {wrong}; {anew}"
+    home = partition_of(text(f["key"]), known.config.partitions)
+    return "" if home == part.number else f"its key belongs to partition {home}; {anew}"
+
+
+async def retry(
+    router: Router, known: Known, letters: list[str] | None, by: str, *, reply: str = "", durability: Durability | None = None
+) -> list[str]:
+    """The letters' commands are queued again under new ids, which are returned, and the letters are gone.
+
+    Without ``letters`` all that can be. What cannot be stays; if such a letter is named, nothing is queued. Two who retry a letter at
+    once queue its command once.
+    """
+    ids = []
+    if letters is not None:
+        for part, letter in [await _named(router, known, name) for name in dict.fromkeys(letters)]:
+            ids.append(await _queue(router, known, part, letter, by, reply, durability))
+    else:
+        for part in known.partitions:
+            async for letter in _letters(router, known, part, until=await _last(router, part)):
+                if not letter.unfit:
+                    ids.append(await _queue(router, known, part, letter, by, reply, durability, or_gone=True))
+    return [id for id in ids if id]
+
+
+async def _named(router: Router, known: Known, name: str) -> tuple[PartitionKeys, DeadLetter]:
+    """The letter, if it can be retried."""
+    part, entry = _place(known, name)
+    async for letter in _letters(router, known, part, since=entry, until=entry):
+        if letter.unfit:
+            raise UsageError(f"dead letter {letter.letter} cannot be retried: {letter.unfit}")
+        return part, letter
+    raise _gone(known, name)
+
+
+async def _last(router: Router, part: PartitionKeys) -> str:
+    """The youngest letter's entry id: what fails again meanwhile is a new letter, for another time."""
+    found = await router.call(part.lease, "XREVRANGE", part.failed, "+", "-", "COUNT", 1)
+    return text(found[0][0]) if found else "-"
+
+
+async def _queue(
+    router: Router,
+    known: Known,
+    part: PartitionKeys,
+    letter: DeadLetter,
+    by: str,
+    reply: str,
+    durability: Durability | None,
+    *,
+    or_gone: bool = False,
+) -> str:
+    """The new command's id; with ``or_gone`` an empty text where there is nothing to retry any more."""
+    await note(router, part.namespace, known.name, "retry", [letter.letter], by)
+    seconds, micros = await router.call(part.lease, "TIME")
+    id = command_id(known.name, part.number, int(seconds) * 1000 + int(micros) // 1000)
+    has_once = letter.once.startswith(part.once_)
+    keys = [part.lease, part.commands, part.accepted, part.failed, part.outcomes_, letter.once if has_once else part.once(letter.key, "")]
+    entry = letter.letter.partition("/")[2]
+    sent = router.run("retry", keys, known.config.incarnation, LIMITS.backlog, entry, id, reply, "1" if has_once else "0")
+    word, _, other = text(await permitted("retry", sent)).partition(" ")
+    if word == "queued":
+        while durability is not None and not await settled(router, part.lease, durability):
+            pass
+        return id
+    if or_gone and word in ("gone", "taken"):
+        return ""
+    raise _refusal(known, part, letter, word, other)
+
+
+def _refusal(known: Known, part: PartitionKeys, letter: DeadLetter, word: str, other: str) -> StatemqError:
+    if word == "gone":
+        return _gone(known, letter.letter)
+    if word == "taken":
+        why = f"its idempotency key is command {other}'s by now, so it may have been done; look at that, then discard the letter"
+        return UsageError(f"dead letter {letter.letter} cannot be retried: {why}")
+    if word == "full":
+        return BacklogFull(known.name, part.number, LIMITS.backlog)
+    if word == "exhausted":
+        return StreamExhausted(known.name, part.number)
+    if word == "lost":
+        return NamespaceLost(
+            f"partition {part.number} of {known.name} was wiped or replaced (namespace {part.namespace}); nothing was queued"
+        )
+    return ServerError(f"retry answered {word!r}, which this version does not know")
+
+
+def _gone(known: Known, letter: str) -> UsageError:
+    return UsageError(f"there is no dead letter {letter} of {known.name} (any more)")
+
+
+async def discard(router: Router, known: Known, letters: list[str] | None, by: str) -> int:
+    """The letters are gone; how many there were."""
+    if letters is not None:
+        return sum([await _discard(router, known, part, [entry], by) for part, entry in [_place(known, name) for name in letters]])
+    gone = 0
+    for part in known.partitions:
+        until = await _last(router, part)
+        while page := await router.call(part.lease, "XRANGE", part.failed, "-", until, "COUNT", PAGE):
+            gone += await _discard(router, known, part, [text(entry) for entry, _ in page], by)
+    return gone
+
+
+async def _discard(router: Router, known: Known, part: PartitionKeys, entries: list[str], by: str) -> int:
+    await note(router, part.namespace, known.name, "discard", [f"{part.number}/{entry}" for entry in entries], by)
+    gone: int = await permitted("discard", router.call(part.lease, "XDEL", part.failed, *entries))
+    return gone
+
+
+def _place(known: Known, letter: str) -> tuple[PartitionKeys, str]:
+    """Where the letter lies, if it can be one's name."""
+    p, _, entry = letter.partition("/")
+    ms, _, n = entry.partition("-")
+    if not (p.isdecimal() and ms.isdecimal() and n.isdecimal() and int(p) < len(known.partitions)):
+        raise UsageError(f'"{letter}" names no dead letter of {known.name}; one looks like 7/1700000000000-0')
+    return known.partitions[int(p)], entry
