@@ -12,6 +12,7 @@ from statemq.config import LIMITS
 from statemq.console import NO_ARGUMENTS, Console, MachineRef, checked_id
 from statemq.errors import Pending, RedisAway, TooLarge, Unknown, UsageError, unicode
 from statemq.handle import Duration, Handle, raise_unless_completed
+from statemq.meaning import canonical
 from statemq.records import Outcome
 from statemq.store.draft import Appended, Draft
 from statemq.store.inspect import held_up
@@ -280,7 +281,9 @@ class Client(Console):
                 raise (
                     TooLarge("idempotency key", size, LIMITS.idempotency_key) if size else UsageError("an idempotency key cannot be empty")
                 )
-            draft.idempotency_key, draft.digest = idempotency_key, digest(transition.encode(), raw)
+            name = transition.encode()
+            draft.idempotency_key, draft.digest = idempotency_key, digest(name, raw)
+            draft.meaning = digest(name, canonical(raw, known.schema(transition)))
         return draft
 
     async def _open_replies(self, deadline_s: float | None) -> None:

@@ -30,6 +30,8 @@ class Operation(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """How many of ``names`` may be given without their name."""
     required: frozenset[str]
     arguments: type[msgspec.Struct]
+    schema: dict[str, Any]
+    """Of the arguments, as JSON schema."""
     result_type: Any
     plain_result: Any
     """The type whose values need no second look: equal to ``result_type``, or one that nothing has."""

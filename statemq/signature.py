@@ -6,11 +6,11 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import msgspec
 
-from statemq.codec import encode
+from statemq.codec import decode, encode, encode_sorted
 from statemq.context import Context
 from statemq.operation import UNENCODABLE
 
@@ -99,6 +99,7 @@ def compile_operation(machine: str, name: str, fn: Callable[..., Any], signature
         "arguments": arguments,
         "result_type": signature.result,
         "plain_result": signature.result if signature.result in PLAIN else _Nothing,
+        "schema": msgspec.json.schema(arguments),
         "decode_struct": msgspec.json.Decoder(arguments).decode,
         "decode_result": msgspec.json.Decoder(signature.result).decode,
     }
@@ -110,10 +111,11 @@ def _make_struct(name: str, parameters: tuple[Parameter, ...]) -> type[msgspec.S
     for name_, type_, default, _ in parameters:
         if default is msgspec.NODEFAULT:
             fields.append((name_, type_))
-        elif default is None or isinstance(default, str | int | float | frozenset):
+        elif default is None or isinstance(default, str | int | float):
             fields.append((name_, type_, default))
         else:
-            fields.append((name_, type_, msgspec.field(default_factory=partial(copy.deepcopy, default))))
+            shown = msgspec.Meta(extra_json_schema={"default": decode(encode_sorted(default))})
+            fields.append((name_, Annotated[type_, shown], msgspec.field(default_factory=partial(copy.deepcopy, default))))
     return msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
 
 

@@ -209,6 +209,6 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
                 for case in transition.cases
             ],
             "queries": [{"name": query.name, "doc": query.doc} for query in self.queries.values()],
-            "arguments": {operation.name: msgspec.json.schema(operation.arguments) for operation in operations},
+            "arguments": {operation.name: operation.schema for operation in operations},
             "results": {operation.name: msgspec.json.schema(operation.result_type) for operation in operations},
         }

@@ -3,7 +3,7 @@
 --
 -- KEYS commands accepted lease outcomes(stem) timers timers:data [once …] (one for each command with an idempotency key, in order)
 -- ARGV incarnation backlog resend_within_ms max_key max_arguments reply n, n ids, n times: key transition args,
---      then for each command that is not plain: its place in the list, delay_ms digest extras [field value …]
+--      then for each command that is not plain: its place in the list, delay_ms digest[ meaning] extras [field value …]
 -- RETURNS 'lost', 'accepted' if all are, or a list of one text a command:
 --      accepted | delayed <due ms> | known | ended <outcome> | late | full | exhausted | large <what> <size>
 --      | attached <id> | conflict <id> | unfit <what>
@@ -28,6 +28,12 @@ local function misfit(delay, digest, from, to)
     if name ~= 'if_state' and name ~= 'if_version' and name ~= 'trace' and name ~= 'chain' then return 'unfit field' end
     if size > MAX_FIELD then return 'large ' .. name .. ' ' .. size end
   end
+end
+
+-- The digest of a request as it was sent, and that of what it means.
+local function marks(digest)
+  local sent, meaning = string.match(digest, '^(%S+) (%S+)$')
+  return sent or digest, meaning or digest
 end
 
 if redis.call('HGET', lease, 'incarnation') ~= incarnation then return 'lost' end
@@ -97,8 +103,10 @@ for c = 1, n do
     if made and now - made > resend_within then answer = 'late' end
   end
   if not answer and once then
-    local before = redis.call('HMGET', once, 'digest', 'id', 'outcome')
-    if before[1] and before[1] ~= ARGV[special + 2] then
+    -- the same request has the same bytes or the same meaning; a former version's client sent and kept the bytes' digest only
+    local before = redis.call('HMGET', once, 'digest', 'id', 'outcome', 'meaning')
+    local digest, meaning = marks(ARGV[special + 2])
+    if before[1] and before[1] ~= digest and (before[4] or before[1]) ~= meaning then
       answer = 'conflict ' .. before[2]
     elseif before[1] then
       answer = before[3] and 'ended ' .. before[3] or 'attached ' .. before[2]
@@ -155,7 +163,10 @@ for c = 1, n do
     if string.sub(answer, 1, 9) ~= 'exhausted' then
       here[id] = true
       waiting = waiting + 1
-      if once then redis.call('HSET', once, 'id', id, 'digest', ARGV[special + 2]) end
+      if once then
+        local digest, meaning = marks(ARGV[special + 2])
+        redis.call('HSET', once, 'id', id, 'digest', digest, 'meaning', meaning)
+      end
     end
   end
   answers[c] = answer

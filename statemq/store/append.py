@@ -211,7 +211,13 @@ class Appender:
             if d.extras or d.digest or d.delay_ms is not None:
                 if d.digest:
                     names.append(keys.once(d.key, d.idempotency_key))
-                specials += (place, "" if d.delay_ms is None else d.delay_ms, d.digest, len(d.extras) // 2, *d.extras)
+                specials += (
+                    place,
+                    "" if d.delay_ms is None else d.delay_ms,
+                    f"{d.digest} {d.meaning}".strip(),
+                    len(d.extras) // 2,
+                    *d.extras,
+                )
         return self._router.run("append", names, *args, *specials)
 
 

@@ -59,6 +59,13 @@ class Known(msgspec.Struct, frozen=True, eq=False):
             return self.spec.allowed(state)
         return list(dict.fromkeys(t["name"] for t in self.config.graph.get("transitions", ()) if state in t["source"]))
 
+    def schema(self, transition: str) -> dict[str, Any]:
+        """Of the transition's arguments; empty where it is not known."""
+        if self.spec is not None:
+            return self.spec.transition(transition).schema
+        schema = self.config.graph.get("arguments", {}).get(transition)
+        return schema if isinstance(schema, dict) else {}
+
     def refusal(self, transition: str, state: str, key: str) -> str:
         """``resource/a is UP; setUp needs DOWN``."""
         if self.spec is not None:

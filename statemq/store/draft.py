@@ -49,7 +49,9 @@ class Draft(msgspec.Struct, eq=False):
     delay_ms: int | None = None
     idempotency_key: str = ""
     digest: str = ""
-    """Of transition and arguments; set with an idempotency key."""
+    """Of transition and arguments as they are sent; set with an idempotency key."""
+    meaning: str = ""
+    """Of what they mean; as ``digest`` unless given."""
     id: str = ""
     retimed: bool = False
 

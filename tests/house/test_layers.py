@@ -21,6 +21,7 @@ LAYERS = [
         "declare",
         "guard",
         "handlers",
+        "meaning",
         "operation",
         "schema",
         "signature",
