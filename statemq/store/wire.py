@@ -20,6 +20,7 @@ import hiredis
 
 from statemq.errors import RedisAway, ServerError, UnsupportedServer
 from statemq.store.address import Address
+from statemq.store.dial import connect, dial
 
 Reply = Any
 """bytes, int, None, or a list of them."""
@@ -96,6 +97,8 @@ class Wire(asyncio.Protocol):
         self._ready = asyncio.Event()
         self._moved = asyncio.Event()
         self._heard_s = 0.0
+        self._by = 0
+        """Which of its name's addresses is tried first."""
         self._task: asyncio.Task[None] | None = None
 
     # -- for callers -------------------------------------------------------------------------------
@@ -216,6 +219,7 @@ class Wire(asyncio.Protocol):
                     raise
                 except (OSError, EOFError, TimeoutError, ReplyError) as error:
                     self.trouble = error
+                    self._by += 1
                     self.drop()
                     moved = await self._pause(wait_s)
                     wait_s = BACKOFF_FIRST_S if moved else min(BACKOFF_CAP_S, wait_s * 2)
@@ -261,10 +265,7 @@ class Wire(asyncio.Protocol):
 
     async def _dial(self, a: Address) -> None:
         """``move`` ends it, since a host that has vanished may not even refuse."""
-        if a.path:
-            dialing = self._loop.create_task(self._loop.create_unix_connection(lambda: self, a.path))
-        else:
-            dialing = self._loop.create_task(self._loop.create_connection(lambda: self, a.host, a.port, ssl=a.ssl_context()))
+        dialing = self._loop.create_task(self._reach(a))
         moved = self._loop.create_task(self._moved.wait())
         try:
             await asyncio.wait([dialing, moved], return_when=asyncio.FIRST_COMPLETED)
@@ -276,6 +277,19 @@ class Wire(asyncio.Protocol):
             dialing.result()
         if self._moved.is_set():  # also in the very turns in which the connection came about
             raise ConnectionError(f"{a.host}:{a.port} is left for another server")
+
+    async def _reach(self, a: Address) -> None:
+        """A new connection, by the address of its name that served last, or after a failure by the next one."""
+        if a.path:
+            await self._loop.create_unix_connection(lambda: self, sock=await connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, a.path))
+            return
+        sock, self._by = await dial(a.host, a.port, self._by)
+        tls = a.ssl_context()
+        try:
+            await self._loop.create_connection(lambda: self, sock=sock, ssl=tls, server_hostname=a.host if tls else None)
+        except BaseException:
+            sock.close()
+            raise
 
     async def _log_in(self) -> None:
         a = self.address

@@ -32,7 +32,7 @@ from statemq.store.router import Router
 from statemq.store.wire import ReplyError
 from statemq.worker.assign import plan
 from statemq.worker.clock import Moment, earlier, moment
-from statemq.worker.leftover import END_S, Threads
+from statemq.worker.leftover import END_S
 from statemq.worker.life import STOPS_WITHIN_S, Life
 from statemq.worker.pacing import Pacing
 from statemq.worker.partition import Partition
@@ -42,6 +42,7 @@ from statemq.worker.recover import serve_ready
 from statemq.worker.shop import CrashPlan, Shop
 from statemq.worker.slots import Slots
 from statemq.worker.sweep import sweep
+from statemq.worker.threads import MOST, StepThreads
 from statemq.worker.timers import Timers
 from statemq.worker.turn import Turn
 
@@ -91,7 +92,7 @@ class Worker:
     ) -> None:
         self.id = short_id()
         self.settings = settings or WorkerSettings()
-        self._threads = Threads(min(64, self.settings.concurrency))
+        self._threads = StepThreads(min(MOST, self.settings.concurrency))
         self.partitions: dict[PartitionKeys, Partition] = {}
         self._specs = [m.spec for m in machines]
         self._url, self._namespace, self._crash = url, check_namespace(namespace), crash

@@ -8,9 +8,6 @@ leaves memory until then. How the attempt ended is the lane's to carry out.
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import functools
-import inspect
 import random
 import time
 import uuid
@@ -40,6 +37,7 @@ from statemq.worker.step import (
     decoder,
     encode_record,
     encode_result,
+    in_loop,
     in_thread,
     last_error,
     unfit,
@@ -47,6 +45,7 @@ from statemq.worker.step import (
 
 if TYPE_CHECKING:
     from statemq.worker.lane import Lane
+    from statemq.worker.threads import Place
 
 __all__ = ["Attempt", "Closing", "Gone", "Pure"]
 
@@ -267,12 +266,12 @@ class Attempt:
         tries = 0
         while True:
             tries += 1
-            if not self.partition.is_confirmed:  # this process may have stood still while it paused, or waited for a thread
-                await self._confirm()
+            place = None if step.is_async else await self._beside(self.partition.threads.take(self._said(step)))
             try:
-                work = self._call(step)
-                result = await (work if step.timeout_ms is None else bounded(step.field, work, step.timeout_ms))
-                return encode_result(step.field, result), None
+                if not self.partition.is_confirmed:  # this process may have stood still while it paused, or waited for a thread
+                    await self._beside(self.partition.confirm())
+                    self._check_open()
+                return encode_result(step.field, await self._call(step, place)), None
             except (Exception, BaseExceptionGroup) as raised:
                 error, end = raised if isinstance(raised, Exception) else unfit(raised), deciding(raised)
                 if isinstance(end, Fail):
@@ -287,29 +286,26 @@ class Attempt:
                     self._causes[step.field] = error
                     return NULL, StepError(type(error).__name__, text_of(error)[:2000])
                 tell.step_retried(self.partition, self.command, step.field, tries, describe(error), wait_ms)
+            finally:
+                if place is not None:
+                    place.give()
             await asyncio.sleep(wait_ms / 1000)
 
-    async def _call(self, step: Step) -> Any:
-        fn, args = step.fn, step.args
-        if step.is_async:
-            try:
-                return await fn(*args)
-            except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-                raise unfit(error) from error
-        # a blocking function gets a thread, so that this loop and the other keys go on
-        call = functools.partial(contextvars.copy_context().run, in_thread, fn, args)
-        loop, threads = asyncio.get_running_loop(), self.partition.threads
-        if self._limit is None:
-            result = await loop.run_in_executor(threads, call)
+    def _said(self, step: Step) -> str:
+        return f"{self.partition.spec.name}/{self.command.key} {self.command.transition}: {step.field}"
+
+    def _call(self, step: Step, place: Place | None) -> Awaitable[Any]:
+        """What the step's function gives; its time-out begins when it does."""
+        if place is None:
+            work, begun = in_loop(step.fn, step.args), None
         else:
-            begun = asyncio.Event()
-            running = loop.run_in_executor(threads, lambda: (loop.call_soon_threadsafe(begun.set), call())[1])
-            try:
-                await self._limit.beside(begun.wait(), step=True)  # others may have all threads, for long
-                result = await running
-            finally:
-                running.cancel()
-        return await result if inspect.isawaitable(result) else result
+            begun = None if step.timeout_ms is None else asyncio.get_running_loop().create_future()
+            work = in_thread(place, step.fn, step.args, begun)
+        return work if step.timeout_ms is None else bounded(step.field, work, step.timeout_ms, begun)
+
+    def _beside(self, work: Awaitable[R]) -> Awaitable[R]:
+        """``work`` is for a step that works, and not the body's: neither its time limit nor the step's runs meanwhile."""
+        return work if self._limit is None else self._limit.beside(work, step=True)
 
     def _untimed(self, work: Awaitable[R]) -> Awaitable[R]:
         """``work`` is not the body's: its time limit does not run meanwhile."""
@@ -323,12 +319,6 @@ class Attempt:
         """Returns when outside effects are allowed: nothing this stands on can be undone (P13), and the lease has not run out."""
         await self.lane.settled()
         await self.partition.confirm()
-        self._check_open()
-
-    async def _confirm(self) -> None:
-        """For a step that works: the lease is still ours, as Redis says, or this attempt is over."""
-        asking = self.partition.confirm()
-        await (asking if self._limit is None else self._limit.beside(asking, step=True))
         self._check_open()
 
     async def _record(self, field: str, value: bytes) -> bytes:

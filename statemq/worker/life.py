@@ -29,7 +29,6 @@ from statemq.store.fence import Fence, ScriptFailed, TenureOver
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire
 from statemq.worker.clock import Moment, moment
-from statemq.worker.leftover import Threads
 
 EXIT_STUCK = 70
 
@@ -177,7 +176,6 @@ class Life:
             self._tell(self._ended.set)
 
     async def _live(self) -> None:
-        asyncio.get_running_loop().set_default_executor(Threads(4))  # a look at names that hangs keeps nobody
         living, stopped = asyncio.ensure_future(self._serve()), asyncio.ensure_future(self._stop.wait())
         await asyncio.wait([living, stopped], return_when=asyncio.FIRST_COMPLETED)
         if living.done() and not stopped.done():

@@ -11,8 +11,8 @@ import msgspec
 from statemq.config import WorkerSettings
 from statemq.store.fence import TenureOver
 from statemq.store.router import Router
-from statemq.worker.leftover import Threads
 from statemq.worker.slots import Slots
+from statemq.worker.threads import StepThreads
 from statemq.worker.turn import Turn
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Shop(msgspec.Struct):
     worker: str
     settings: WorkerSettings
     slots: Slots
-    threads: Threads
+    threads: StepThreads
     now_ms: Callable[[], int]
     """Redis time."""
     over: Callable[[Partition, TenureOver], None]

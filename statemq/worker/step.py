@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import inspect
 import types
@@ -18,6 +19,7 @@ from statemq.config import LIMITS
 from statemq.errors import Fail, TooLarge
 from statemq.retry import Retry
 from statemq.worker.judge import describe
+from statemq.worker.threads import Place
 
 R = TypeVar("R")
 
@@ -48,7 +50,20 @@ encode_record = msgspec.json.Encoder().encode
 decode_record = msgspec.json.Decoder(StepRecord).decode
 
 
-def in_thread(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+async def in_loop(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    try:
+        return await fn(*args)
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        raise unfit(error) from error
+
+
+async def in_thread(place: Place, fn: Callable[..., Any], args: tuple[Any, ...], begun: asyncio.Future[None] | None) -> Any:
+    """A blocking function has a thread, so that the loop and the other keys go on."""
+    result = await place.run(functools.partial(contextvars.copy_context().run, _blocking, fn, args), begun)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _blocking(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     try:
         return fn(*args)
     except BaseException as error:
@@ -79,9 +94,12 @@ def encode_result(field: str, result: Any) -> msgspec.Raw:
         raise Fail(f"step {field} returned what JSON cannot hold: {error}") from error
 
 
-async def bounded(field: str, work: Coroutine[Any, Any, Any], timeout_ms: int) -> Any:
+async def bounded(field: str, work: Coroutine[Any, Any, Any], timeout_ms: int, begun: asyncio.Future[None] | None = None) -> Any:
+    """What ``work`` gives within the time, which counts from when ``begun`` is done."""
     task = asyncio.ensure_future(work)
     try:
+        if begun is not None:
+            await asyncio.wait([task, begun], return_when=asyncio.FIRST_COMPLETED)
         ended, _ = await asyncio.wait([task], timeout=timeout_ms / 1000)
     finally:
         if not task.done():

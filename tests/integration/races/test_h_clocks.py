@@ -51,12 +51,12 @@ def later(**by_s: float) -> Moment:
 
 @pytest.mark.leaves_work
 @pytest.mark.parametrize("clock", [monotonic, boot, wall, redis], ids=lambda clock: clock.__name__)
-@pytest.mark.parametrize("where", ["before a step", "before a second try"])
+@pytest.mark.parametrize("where", ["before a step", "before a second try", "when it gets a thread"])
 async def test_who_stood_still_asks_before_it_acts(
     play: Stage, hooks: dict[str, Any], monkeypatch: pytest.MonkeyPatch, clock: Callable[..., Any], where: str
 ) -> None:
     """w1 runs a body; its process stands still for longer than its lease, and another owner takes over. Then it comes to its next effect:
-    a step, the next try of one. It finds out that it owns nothing, and does not do it."""
+    a step, the next try of one, one that has waited for a thread. It finds out that it owns nothing, and does not do it."""
     effects: list[str] = []
     tried, go_on = asyncio.Event(), asyncio.Event()
 
@@ -75,6 +75,9 @@ async def test_who_stood_still_asks_before_it_acts(
             tried.set()
             await go_on.wait()
             await ctx.step("effect", effect)
+        elif where == "when it gets a thread":
+            tried.set()
+            await ctx.step("effect", lambda: effects.append("effect"))
         else:
             await ctx.step("effect", fails_first, retry=Retry(attempts=3, first=0.3, jitter=0))
 
@@ -82,6 +85,9 @@ async def test_who_stood_still_asks_before_it_acts(
     async with play.worker(
         lease_ms=LEASE_MS,
     ) as worker:
+        taken = []
+        if where == "when it gets a thread":
+            taken = [await worker._threads.take("held") for _ in range(worker._threads.free)]
         await play.send("a", 1, transition="work")
         await tried.wait()
         await asyncio.sleep(0.05)
@@ -90,6 +96,8 @@ async def test_who_stood_still_asks_before_it_acts(
         await clock(monkeypatch, worker)
         [tenure] = worker.partitions.values()
         go_on.set()
+        for place in taken:
+            place.give()
         await wait_until(lambda: tenure.closed)
         await asyncio.sleep(0.4)
         assert effects == []
