@@ -16,11 +16,14 @@ import sys
 from collections import Counter
 from typing import Any
 
-from statemq.store import scripts
-from statemq.testing.evidence import Acquire, Commit, Line, Record
+from statemq.store import fence, operate, scripts
+from statemq.testing.evidence import Acquire, Commit, Line, Record, Slept
 
 BREAK = "STATEMQ_TEST_BREAK"
 """Names a broken engine: ``["append", "old text", "new text"]``."""
+
+HISTORY_CAP = 500
+"""Of an audited partition: so short that a soak comes to it."""
 
 WORDS = """
 -- T of a lease's or stream's name
@@ -73,14 +76,21 @@ RECORD = """
 local lease, token, n, missing = KEYS[1], ARGV[1], tonumber(ARGV[3]), {}
 local fresh = shipped_fence(lease, token, ARGV[2]) == nil
 for r = 1, n do
-  -- engine fields and sleeps have an @ in their names
+  -- an engine's field begins with an @, and so do no step's and no sleep's
   local field = ARGV[3 + n + (r - 1) * WIDTH + FIELD]
-  missing[r] = fresh and not string.find(field, '@', 1, true) and redis.call('HEXISTS', KEYS[2 + r], field) == 0
+  missing[r] = fresh and string.sub(field, 1, 1) ~= '@' and redis.call('HEXISTS', KEYS[2 + r], field) == 0
 end
 local answer = shipped(KEYS, ARGV)
 for r = 1, n do
-  local field = ARGV[3 + n + (r - 1) * WIDTH + FIELD]
-  if missing[r] and answer[r + 1] == '' then row(lease, 'record', 'id', ARGV[3 + r], 'step', field, 'token', token) end
+  local field, value = ARGV[3 + n + (r - 1) * WIDTH + FIELD], ARGV[3 + n + (r - 1) * WIDTH + VALUE]
+  local due = string.match(field, '^sleep@') and string.match(value, '"due":(%d+)')
+  if missing[r] and answer[r + 1] == '' then
+    if due then
+      row(lease, 'sleep', 'id', ARGV[3 + r], 'field', field, 'due_ms', due)
+    elseif not string.find(field, '@', 1, true) then
+      row(lease, 'record', 'id', ARGV[3 + r], 'step', field, 'token', token)
+    end
+  end
   if answer[1] == 'done' and answer[r + 1] and answer[r + 1] ~= '' then count(lease, 'step stood') end
 end
 return answer
@@ -128,19 +138,22 @@ def install() -> None:
         script, old, new = json.loads(broken)
         assert files[script].count(old) == 1, f"lua/{script}.lua has {files[script].count(old)} times what is to be broken: {old}"
         files[script] = files[script].replace(old, new)
+    fence.HISTORY_CAP = operate.HISTORY_CAP = HISTORY_CAP
     made = scripts.joined(audited(files))
     scripts.library = lambda: made  # type: ignore[assignment]
 
 
 def rows(redis: Any, namespace: str, machine: str, partitions: int) -> list[Line]:
     """The audit. ``redis`` decodes replies."""
-    kinds: dict[str, Any] = {"commit": Commit, "acquire": Acquire, "record": Record}
+    kinds: dict[str, Any] = {"commit": Commit, "acquire": Acquire, "record": Record, "sleep": Slept}
     found: list[Line] = []
     for partition in range(partitions):
         for entry, fields in redis.xrange(f"{namespace}:{{{machine}:{partition}}}:audit"):
             kind, at_ms = kinds[fields.pop("kind")], int(fields.pop("at_ms"))
             if kind is Commit:
                 fields |= {"version": int(fields["version"]), "writes": bool(fields["writes"])}
+            if kind is Slept:
+                fields["due_ms"] = int(fields["due_ms"])
             found.append(kind(partition, int(entry.partition("-")[0]), at_ms, **fields))
     return found
 

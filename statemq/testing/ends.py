@@ -42,6 +42,9 @@ def clean_end(view: View) -> Iterator[str]:
     for kind, (keys, most) in view.demand.most.items():
         if count[kind] > keys or size[kind] > most:
             yield f"{count[kind]} keys of kind {kind} have {size[kind]} bytes; the bound is {keys} keys and {most} bytes"
+    for key in view.keys:
+        if (longest := view.demand.longest.get(key.kind)) is not None and key.length > longest:
+            yield f"{key.name} has {key.length} entries; the bound is {longest}"
     if view.keys:
         leases = {key.name for key in view.keys if key.kind == "lease"}
         held = [p for worker in view.standing for p in worker.partitions]

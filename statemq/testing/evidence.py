@@ -2,7 +2,8 @@
 
 Any process may write them, in any language. All processes of a run share one monotonic clock (``*_s``: CLOCK_MONOTONIC of one host, in
 seconds); ``*_ms`` is Redis time. ``Clock`` ties the two. A folder holds the records in any number of ``*.jsonl`` files, in any order but
-one: the ``commit``, ``acquire`` and ``record`` rows of a partition carry ``pseq``, which counts them in the order of their scripts.
+one: the ``commit``, ``acquire``, ``record`` and ``sleep`` rows of a partition carry ``pseq``, which counts them in the order of their
+scripts.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Ok(msgspec.Struct, frozen=True, tag="ok", omit_defaults=True):
     version: int = 0
     value: Any = None
     committed_ms: int = 0
+    safe: bool = False
+    """Its client had asked for durability, so no loss of the server's may take it back."""
 
 
 class Fail(msgspec.Struct, frozen=True, tag="fail", omit_defaults=True):
@@ -105,6 +108,17 @@ class Record(msgspec.Struct, frozen=True, tag="record", omit_defaults=True):
     token: str
 
 
+class Slept(msgspec.Struct, frozen=True, tag="sleep", omit_defaults=True):
+    """Audit: a sleep's record was written to the journal. It ends at ``due_ms``."""
+
+    partition: int
+    pseq: int
+    at_ms: int
+    id: str
+    field: str
+    due_ms: int
+
+
 class Effect(msgspec.Struct, frozen=True, tag="effect"):
     """A step's body began, written by itself to the outside world."""
 
@@ -114,16 +128,36 @@ class Effect(msgspec.Struct, frozen=True, tag="effect"):
     at_s: float
 
 
-class Process(msgspec.Struct, frozen=True, tag="process"):
-    """A worker process and the worker id it had."""
+class Ended(msgspec.Struct, frozen=True, tag="ended"):
+    """The end of the body that began at ``began_s``, where it came to one."""
+
+    id: str
+    step: str
+    pid: int
+    began_s: float
+    at_s: float
+
+
+class Woke(msgspec.Struct, frozen=True, tag="woke"):
+    """A transition went on from its first sleep, at every attempt; written by itself to the outside world."""
+
+    id: str
+    pid: int
+    at_s: float
+
+
+class Process(msgspec.Struct, frozen=True, tag="process", omit_defaults=True):
+    """A worker process and the worker id it had. ``ended_s``: when it was killed or told to end; 0 if it never was."""
 
     pid: int
     worker: str
+    ended_s: float = 0.0
 
 
 class Fault(msgspec.Struct, frozen=True, tag="fault", omit_defaults=True):
     """Something was broken. ``end_s``: it was mended; ``recovered_s``: all was seen at work again. ``bit``: how much it hit
-    (processes, connections, replies …). ``at_ms``, of one that may lose Redis writes: the server's last moment by its own clock."""
+    (processes, connections, replies …). ``at_ms``, of one that may lose Redis writes: the server's last moment by its own clock.
+    ``clock``: it set the server's clock. ``torn``: it took from the file what had been written down for good."""
 
     kind: str
     start_s: float
@@ -132,6 +166,8 @@ class Fault(msgspec.Struct, frozen=True, tag="fault", omit_defaults=True):
     bit: int = 0
     at_ms: int = 0
     note: str = ""
+    clock: bool = False
+    torn: bool = False
 
 
 class Clock(msgspec.Struct, frozen=True, tag="clock"):
@@ -154,11 +190,12 @@ class Key(msgspec.Struct, frozen=True, tag="key", omit_defaults=True):
 
 
 class Final(msgspec.Struct, frozen=True, tag="final", omit_defaults=True):
-    """An instance as it stood in the end."""
+    """An instance as it stood in the end. ``tallies``: by transition, how many it has counted in its own data."""
 
     key: str
     version: int
     value: Any = None
+    tallies: dict[str, int] = {}
 
 
 class Standing(msgspec.Struct, frozen=True, tag="standing"):
@@ -172,7 +209,8 @@ class Demand(msgspec.Struct, frozen=True, tag="demand", omit_defaults=True):
     """What this run has to show. ``losses``: Redis writes may have been lost, so suffixes of what was answered may be missing.
 
     ``healed_s``: the last fault's end; within ``tail_s`` of it each key and each worker has ``successes``. ``bites``: kinds of faults
-    that must have hit something. ``most``: the bound of keys of a kind, and of bytes of a kind (``instance``: [60, 100000]).
+    that must have hit something. ``most``: the bound of keys of a kind, and of bytes of a kind (``instance``: [60, 100000]);
+    ``longest``: of entries in each key of a kind. ``sleeps_late_s``: so late a sleep may end where nothing is broken (0: not judged).
     """
 
     losses: bool = False
@@ -182,6 +220,8 @@ class Demand(msgspec.Struct, frozen=True, tag="demand", omit_defaults=True):
     oks_per_fault: int = 1
     bites: list[str] = []
     most: dict[str, tuple[int, int]] = {}
+    longest: dict[str, int] = {}
+    sleeps_late_s: float = 0.0
 
 
 Line: TypeAlias = (
@@ -192,7 +232,10 @@ Line: TypeAlias = (
     | Commit
     | Acquire
     | Record
+    | Slept
     | Effect
+    | Ended
+    | Woke
     | Process
     | Fault
     | Clock

@@ -13,6 +13,7 @@ The checks, each a function of its own that yields a sentence a finding:
 
 1 ``shape`` · 2 ``once`` · 3 ``no_phantom`` · 4 ``durable`` · 5 ``definite`` · 6 ``model`` · 7 ``entry_order`` · 8 ``real_time`` ·
 9 ``one_writer`` · 10 ``replies_agree`` · 11 ``steps`` · 12 ``clean_end`` · 13 ``liveness`` · 14 ``not_vacuous`` ·
+15 ``false_death`` · 16 ``beside`` · 17 ``sleeps`` ·
 and ``losses``, where Redis may lose writes.
 """
 
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
+from statemq.testing.alive import beside, false_death, sleeps
 from statemq.testing.chain import Chain
 from statemq.testing.ends import clean_end, liveness, not_vacuous, replies_agree
 from statemq.testing.evidence import Acquire, Fail, Info, Line, Ok, line, read, write
@@ -50,6 +52,9 @@ CHECKS: dict[str, Callable[[View], Iterator[str]]] = {
     "12": clean_end,
     "13": liveness,
     "14": not_vacuous,
+    "15": false_death,
+    "16": beside,
+    "17": sleeps,
 }
 
 
@@ -102,6 +107,7 @@ def check(lines: Iterable[Line], model: Model) -> Verdict:
         "keys": len(view.applied),
         "tenures": sum(isinstance(row, Acquire) for rows in view.audit.values() for row in rows),
         "step runs": len(view.effects),
+        "sleeps": len({woke.id for woke in view.woke}),
         "faults": len(view.faults),
     }
     return Verdict(found, counts, len(view.lost))

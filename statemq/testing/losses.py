@@ -23,6 +23,8 @@ def losses(view: View) -> Iterator[str]:
             answer, missing = op.end, command.id not in view.row_of
             if isinstance(answer, Ok):
                 view.lost.add(command.id)
+                if answer.safe and not breaks[at].torn:
+                    yield f"{command.first.key}: {command.id} is missing, though its client had waited until it was safe"
                 gone[view.partition_of(command.id), at].append((command, answer))
             if op.begun.at_s > breaks[at].end_s and missing:
                 yield f"{command.first.key}: {command.id} is missing, and its outcome was still told after the fault"

@@ -105,3 +105,8 @@ def model(view: View) -> Iterator[str]:
         final = view.finals.get(key)
         if final is not None and not unknown and final.value != state:
             yield f"{key}: ended as {final.value}; the model says {state}"
+        if final is not None and not unknown:
+            made = Counter(view.commands[row.id].first.transition for row in view.applied.get(key, []))
+            for transition, n in final.tallies.items():
+                if n != made[transition]:
+                    yield f"{key}: its data counts {n} of {transition}; {made[transition]} were applied"

@@ -15,6 +15,7 @@ from statemq.testing.evidence import (
     Commit,
     Demand,
     Effect,
+    Ended,
     Fail,
     Fault,
     Final,
@@ -25,7 +26,9 @@ from statemq.testing.evidence import (
     Ok,
     Process,
     Record,
+    Slept,
     Standing,
+    Woke,
 )
 
 L = TypeVar("L")
@@ -88,6 +91,9 @@ class View:
         self.effects = sorted(of(Effect), key=lambda e: e.at_s)
         self.keys, self.standing = of(Key), of(Standing)
         self.finals = {f.key: f for f in of(Final)}
+        self.ended_s = {(e.id, e.step, e.pid, e.began_s): e.at_s for e in of(Ended)}
+        self.woke = sorted(of(Woke), key=lambda w: w.at_s)
+        self.processes = {p.worker: p for p in of(Process) if p.worker}
         self.worker_of = {p.pid: p.worker for p in of(Process)}
         self._clocks = sorted(of(Clock), key=lambda c: c.at_s)
         self.ops = _operations(of(Invoke), [*of(Ok), *of(Fail), *of(Info)])
@@ -96,6 +102,7 @@ class View:
         self.commands = _commands(self.ops)
         self.nameless = [op.begun for op in self.ops if op.begun.kind == "write" and not op.id]
         """Writes whose id nobody learnt."""
+        self.slept = of(Slept)
         self.audit: dict[int, list[Commit | Acquire | Record]] = defaultdict(list)
         rows_of_all: list[Commit | Acquire | Record] = [*of(Commit), *of(Acquire), *of(Record)]
         for line in sorted(rows_of_all, key=lambda r: (r.partition, r.pseq)):

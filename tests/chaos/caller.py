@@ -1,6 +1,6 @@
 """One client process of the soak: random commands of all kinds, reads, cancels and resends; all of it goes into its diary.
 
-python -m tests.chaos.caller URL NAMESPACE NAME SEED KEYS RATE OUT
+python -m tests.chaos.caller URL NAMESPACE NAME SEED KEYS RATE OUT DURABILITY
 
 The first line on stdin ends the random part: ``ROUNDS`` plain commands go to every key, then it prints ``done``. The second ends it.
 """
@@ -28,7 +28,16 @@ ROUNDS = 6
 ROUND_S = 1.0
 REMEMBERED = 200
 
-MIX = {"apply": 70, "apply_steps": 18, "apply_slowly": 4, "refuse": 4, "fail": 4}
+MIX = {
+    "apply": 66,
+    "apply_steps": 16,
+    "apply_slowly": 4,
+    "apply_branches": 4,
+    "apply_forked": 1,
+    "apply_noted": 3,
+    "refuse": 3,
+    "fail": 3,
+}
 ASIDE = {"read": 40, "delayed": 16, "twice": 20, "cancel": 12, "ask": 12}
 """What a client does beside its line of commands."""
 
@@ -82,6 +91,7 @@ class Caller:
         extra: dict[str, Any] = {
             "apply_steps": {"pause_ms": dice.choice([0, 0, 30, 200])},
             "apply_slowly": {"sleep_ms": dice.choice([1, 50, 200, 6000])},  # the last one leaves memory
+            "apply_branches": {"sleep_ms": dice.choice([1, 50, 200, 7000])},
         }.get(name, {})
         return self.diary.begin("write", key, transition=name, x=x), getattr(Ledger, name)(key, x, **extra)
 
@@ -153,10 +163,10 @@ class Caller:
             await asyncio.wait_for(self.last.wait(), n / self.rate * self.dice.uniform(0.5, 1.5))
 
 
-async def main(url: str, namespace: str, name: str, seed: str, keys: str, rate: str, out: str) -> None:
+async def main(url: str, namespace: str, name: str, seed: str, keys: str, rate: str, out: str, durability: str) -> None:
     audit.install()
-    async with Client(url, namespace=namespace, machines=[Ledger]) as client:
-        caller = Caller(client, Diary(Path(out), name), seed, int(keys), float(rate))
+    async with Client(url, namespace=namespace, machines=[Ledger], durability=durability or None) as client:
+        caller = Caller(client, Diary(Path(out), name, safe=bool(durability)), seed, int(keys), float(rate))
         running = asyncio.ensure_future(caller.run())
         loop = asyncio.get_running_loop()
         await asyncio.wait([running, loop.run_in_executor(None, sys.stdin.readline)], return_when=asyncio.FIRST_COMPLETED)

@@ -24,8 +24,9 @@ GIVES_UP_S = 60.0
 class Diary:
     """One client's. A line is written before the next thing happens, so that a killed process leaves all it did."""
 
-    def __init__(self, path: Path, client: str) -> None:
-        self.client, self.ops = client, 0
+    def __init__(self, path: Path, client: str, *, safe: bool = False) -> None:
+        """``safe``: the client waits for durability."""
+        self.client, self.ops, self.safe = client, 0, safe
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
     def begin(self, kind: str, key: str, **more: Any) -> Invoke:
@@ -40,7 +41,8 @@ class Diary:
     def ended(self, begun: Invoke, outcome: Outcome) -> None:
         if outcome.outcome == "completed":
             made = msgspec.json.decode(outcome.result, type=Link)
-            self._end(Ok, begun, id=outcome.id, version=outcome.version, value=[made.n, made.chain], committed_ms=outcome.at)
+            value = [made.n, made.chain]
+            self._end(Ok, begun, id=outcome.id, version=outcome.version, value=value, committed_ms=outcome.at, safe=self.safe)
         else:
             self._end(Fail, begun, id=outcome.id, why=outcome.outcome, committed_ms=outcome.at)
 

@@ -63,7 +63,8 @@ async def finals(client: Client, names: list[str]) -> list[Line]:
     for name in names:
         instance = await client.get(Ledger, name)
         last = msgspec.convert(instance.data["last"], Link) if instance.exists else Link()
-        found.append(Final(name, instance.version, [last.n, last.chain]))
+        noted = instance.data["noted"] if instance.exists else 0
+        found.append(Final(name, instance.version, [last.n, last.chain], {"apply_noted": noted}))
     return found
 
 

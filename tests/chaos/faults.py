@@ -15,8 +15,9 @@ import msgspec
 
 from statemq.keys import PartitionKeys
 from statemq.server import EmbeddedServer
+from tests.chaos.clock import ServerClock
 from tests.chaos.fleet import Fleet, Member
-from tests.chaos.ledger import Ledger
+from tests.chaos.ledger import CODE, FORMER, Ledger
 from tests.faulty import FaultyProxy
 
 WIRE_TIMEOUT_S = 5.0
@@ -37,6 +38,7 @@ class Arena(msgspec.Struct):
     callers: FaultyProxy
     lease_s: float
     namespace: str
+    clock: ServerClock | None = None
 
     def awake(self) -> Member:
         return self.dice.choice([m for m in self.fleet.running if not m.stopped])
@@ -61,6 +63,10 @@ class Did(msgspec.Struct):
     """The server's last moment, of a fault that may lose its last writes."""
     silent: bool = False
     """Connections were left open: they are found dead only by their silence."""
+    settle: bool = False
+    """A worker was started, which must have its share before anything else is broken."""
+    clock: bool = False
+    torn: bool = False
 
 
 async def kill(a: Arena) -> Did:
@@ -113,7 +119,7 @@ async def torn_file(a: Arena) -> Did:
     with last.open("rb+") as file:
         file.truncate(last.stat().st_size - torn)
     a.server.start()
-    return Did(torn, time.monotonic(), f"of {torn} bytes", at_ms=at_ms)
+    return Did(torn, time.monotonic(), f"of {torn} bytes", at_ms=at_ms, torn=True)
 
 
 async def server_hang(a: Arena) -> Did:
@@ -234,6 +240,29 @@ async def set_back(a: Arena) -> Did:
     return Did(bit, time.monotonic())
 
 
+async def roll_back(a: Arena) -> Did:
+    """A worker is replaced by one of the former version of the code, which works beside the others for a while and is replaced again."""
+    since_s = a.fleet.term(a.awake())
+
+    async def mend() -> None:
+        former = a.fleet.start(**{CODE: FORMER})
+        await a.fleet.settled()
+        await asyncio.sleep(a.dice.uniform(0.5, 4.0))
+        a.fleet.term(former)
+        a.fleet.start()
+
+    return Did(1, since_s, mend=mend, settle=True)
+
+
+async def set_clock(a: Arena) -> Did:
+    """The server's clock is set forth or back by hours."""
+    assert a.clock is not None
+    hours = a.dice.choice([h for h in (-1, 0, 1) if h != a.clock.hours])
+    note = f"{hours - a.clock.hours:+d} h"
+    a.clock.set(hours)
+    return Did(1, time.monotonic(), note, clock=True)
+
+
 SEEN_AS: dict[str, tuple[str, ...]] = {
     "kill -9 worker": ("taken died",),
     "SIGSTOP worker": ("taken silent", "fenced"),
@@ -263,6 +292,8 @@ FAULTS: dict[str, Callable[[Arena], Awaitable[Did]]] = {
     "FUNCTION FLUSH": flush_scripts,
     "XGROUP DESTROY": destroy_groups,
     "lease set back": set_back,
+    "two versions": roll_back,
+    "server clock": set_clock,
 }
 LOSSES = {"torn file": torn_file}
 """Dealt only where losses are allowed."""

@@ -16,6 +16,7 @@ import msgspec
 
 from statemq import Client
 from statemq.server.host import end_with_parent
+from statemq.testing.evidence import Ended, Woke
 from tests.chaos.ledger import EFFECTS, Effect, Ledger
 from tests.waiting import wait_until
 
@@ -24,6 +25,9 @@ UP_WITHIN_S = 60.0
 LOST = re.compile(r"ledger:(\d+) lost")
 RUNS = re.compile(r"worker (\S+) runs")
 TAKEN = re.compile(r"ledger: (\d+) partitions? acquired from (\S+), which (died|fell silent)")
+
+
+_decode = msgspec.json.Decoder(Effect | Ended | Woke).decode
 
 
 class Deed(msgspec.Struct, frozen=True):
@@ -129,9 +133,13 @@ class Fleet:
 
     # -- what can be seen --------------------------------------------------------------------------
 
+    def ended_s(self, member: Member) -> float:
+        """When it was killed or told to end; 0 if it never was."""
+        return min((deed.at_s for deed in self.deeds if deed.pid == member.pid and deed.what in ("kill", "term")), default=0.0)
+
     def effects(self) -> list[Effect]:
         whole, _, _ = self.effects_file.read_bytes().rpartition(b"\n")
-        return [msgspec.json.decode(line, type=Effect) for line in whole.splitlines()]
+        return [found for line in whole.splitlines() if isinstance(found := _decode(line), Effect)]
 
     async def effect(self, command_id: str, step: str, unlike: Callable[[Effect], bool] = lambda e: False) -> Effect:
         """The first line of this step that is not ``unlike``, once it is there."""

@@ -35,6 +35,7 @@ from statemq.testing.evidence import Demand, Fault, Invoke, Line, Ok, Process
 from statemq.testing.history import Verdict, check, line, read, write
 from tests import audit
 from tests.chaos import dump
+from tests.chaos.clock import ServerClock, can_be_set, steady
 from tests.chaos.diary import Diary
 from tests.chaos.faults import FAULTS, LOSSES, SEEN_AS, WIRE_TIMEOUT_S, Arena
 from tests.chaos.fleet import ROOT, Fleet
@@ -57,6 +58,11 @@ RESENDS = ("seen", "append known", "append ended", "append attached")
 
 BYTES = {"lease": 2_000, "history": 4_000_000, "commands": 50_000, "failed": 8_000_000, "received": 2_000, "in": 20_000}
 """Of a partition, at most."""
+LONGEST = {"history": audit.HISTORY_CAP + 300}
+"""Entries of a partition's key, at most: the cap, a node of the stream (Redis trims whole ones) and one commit."""
+SLEEPS_LATE_S = 10.0
+SAFE = "fsync"
+"""What the last client waits for before it believes an answer."""
 
 
 class Done(msgspec.Struct):
@@ -98,6 +104,7 @@ class Soak:
         self.args, self.folder, self.evidence = args, folder, folder / "evidence"
         self.namespace = f"soak-{uuid.uuid4().hex[:8]}"
         self.dice = random.Random(args.seed)
+        self.began_ms = time.time_ns() // 1_000_000
         self.done: list[Done] = []
         self.late: list[str] = []
         self.memory: list[tuple[float, int, int]] = []
@@ -114,7 +121,9 @@ class Soak:
         self.evidence.mkdir(parents=True)
         words = ["--enable-debug-command", "yes", "--appendfsync", self.args.fsync]
         async with contextlib.AsyncExitStack() as stack:
-            self.server = stack.enter_context(EmbeddedServer(self.folder / "redis", server_bin=self.args.server, config=words))
+            server_clock = ServerClock(self.folder / "clock", self.args.server) if can_be_set() else None
+            server_bin = server_clock.server_bin if server_clock is not None else self.args.server
+            self.server = stack.enter_context(EmbeddedServer(self.folder / "redis", server_bin=server_bin, config=words))
             self.redis = stack.enter_context(redis_py.Redis(port=self.server.port, decode_responses=True, retry=None, socket_timeout=60))
             self.client = await stack.enter_async_context(Client(self.server.url, namespace=self.namespace, machines=[Ledger]))
             workers = await stack.enter_async_context(FaultyProxy(self.server.port))
@@ -124,7 +133,7 @@ class Soak:
             for _ in range(WORKERS):
                 self.fleet.start()
             await self.fleet.settled()
-            self.arena = Arena(self.dice, self.server, self.redis, self.fleet, workers, callers, LEASE_S, self.namespace)
+            self.arena = Arena(self.dice, self.server, self.redis, self.fleet, workers, callers, LEASE_S, self.namespace, server_clock)
             self.diary = Diary(self.evidence / "probe.jsonl", "probe")
             self.callers = [self._call(name, callers.url) for name in self.names]
             stack.callback(self._end_callers)
@@ -134,6 +143,8 @@ class Soak:
                 f"seed {self.args.seed}: {WORKERS} workers, {CALLERS} clients, {KEYS} keys, lease {LEASE_S:g} s; evidence in {self.folder}"
             )
             await self._rage()
+            if server_clock is not None:
+                server_clock.set(0)
             healed_s = time.monotonic()
             await self._tail()
             return await self._judge(healed_s)
@@ -152,7 +163,8 @@ class Soak:
     def _call(self, name: str, url: str) -> subprocess.Popen[bytes]:
         out = self.evidence / f"{name}.jsonl"
         out.touch()
-        words = [url, self.namespace, name, str(self.args.seed), str(KEYS), str(RATE), str(out)]
+        durability = SAFE if name == self.names[-1] else ""
+        words = [url, self.namespace, name, str(self.args.seed), str(KEYS), str(RATE), str(out), durability]
         with (self.evidence / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "tests.chaos.caller", *words],
@@ -196,7 +208,7 @@ class Soak:
             await asyncio.sleep(self.dice.uniform(*BETWEEN_S))
             if not deck:
                 deck = self.args.only or [*FAULTS, *(LOSSES if self.args.losses else [])]
-                deck = sorted(set(deck))
+                deck = sorted(set(deck) - ({"server clock"} if self.arena.clock is None else set()))
                 self.dice.shuffle(deck)
             await self._fault(deck.pop())
             self._measure()
@@ -216,11 +228,14 @@ class Soak:
         recovered_s = time.monotonic()
         for _ in range(did.replace):  # as the host of the one that ended would; nothing waited for it
             self.fleet.start()
-        if did.replace:
+        if did.replace or did.settle:
             await self.fleet.settled()
         counts = self._counts() - before
         bit = sum(counts[what] for what in SEEN_AS[kind]) if kind in SEEN_AS else did.bit
-        fault = Fault(kind, start_s, end_s if did.mend else did.since_s, recovered_s, bit, did.at_ms if self._lossy else 0, did.note)
+        fault = Fault(
+            kind, start_s, end_s if did.mend else did.since_s, recovered_s, bit,
+            did.at_ms if self._lossy else 0, did.note, clock=did.clock, torn=did.torn,
+        )  # fmt: skip
         self.done.append(Done(fault, took_s, bound_s, counts))
         with (self.evidence / "nemesis.jsonl").open("ab") as file:
             file.write(line(fault))
@@ -291,12 +306,12 @@ class Soak:
         last: list[Line] = [*dump.keys(self.redis, self.namespace)]
         last += await dump.finals(self.client, [*self.probes, *(f"k{n}" for n in range(KEYS))])
         last += await dump.standing(self.client, {m.pid for m in self.fleet.running})
-        last += [Process(m.pid, m.worker) for m in self.fleet.members]
+        last += [Process(m.pid, m.worker, self.fleet.ended_s(m)) for m in self.fleet.members]
         last.append(self._demand(healed_s))
         write(self.evidence, "dump", [*self.clocks, *last])
         write(self.evidence, "audit", audit.rows(self.redis, self.namespace, MACHINE, PARTITIONS))
         (self.evidence / "counts.json").write_bytes(msgspec.json.encode(self._counts()))
-        return check(read(self.evidence), MODEL)
+        return check([steady(record, self.began_ms) for record in read(self.evidence)], MODEL)
 
     def _demand(self, healed_s: float) -> Demand:
         instances = KEYS + PARTITIONS
@@ -304,7 +319,9 @@ class Soak:
         most = {kind: (PARTITIONS, PARTITIONS * size) for kind, size in BYTES.items()}
         most |= {"instance": (instances, instances * 1_000), "outcomes": (4 * PARTITIONS, 30_000_000), "once": (twice, twice * 1_000)}
         kinds = sorted({d.fault.kind for d in self.done})
-        return Demand(losses=self._lossy, healed_s=healed_s, tail_s=TAIL_S, bites=kinds, most=most)
+        return Demand(
+            losses=self._lossy, healed_s=healed_s, tail_s=TAIL_S, bites=kinds, most=most, longest=LONGEST, sleeps_late_s=SLEEPS_LATE_S
+        )
 
     # -- what is told --------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from statemq.testing.evidence import (
     Commit,
     Demand,
     Effect,
+    Ended,
     Fail,
     Fault,
     Final,
@@ -27,7 +28,9 @@ from statemq.testing.evidence import (
     Ok,
     Process,
     Record,
+    Slept,
     Standing,
+    Woke,
 )
 from statemq.testing.history import Chain
 
@@ -93,7 +96,7 @@ class World:
     # -- what happens ------------------------------------------------------------------------------
 
     def write(self, key: str) -> None:
-        transition = self.dice.choice(["apply", "apply", "apply", "steps", "refuse"])
+        transition = self.dice.choice(["apply", "apply", "apply", "steps", "sleep", "refuse"])
         begun = self.invoke("write", key, transition=transition, x=self.ops)
         self.entries += 1
         self.queues[key].append(Waiting(begun, f"m.{self.partition(key)}.{begun.op}", f"{self.entries}-0"))
@@ -115,6 +118,8 @@ class World:
             return
         if begun.transition == "steps":
             self.steps(head.id, partition)
+        if begun.transition == "sleep":
+            self.sleep(head.id, partition)
         token, worker = self.tokens[partition]
         stepped = MODEL.apply(self.state[key][1], head.id, begun.transition, begun.x)
         if stepped is None:
@@ -146,12 +151,12 @@ class World:
                 self.lines.append(Effect(id, step, PID[former], self.now_s))
                 for _ in range(20):
                     self.tick()
-            self.lines.append(Effect(id, step, PID[self.tokens[partition][1]], self.now_s))
+            self.run_step(id, step, partition)
             if self.dice.random() < 0.2:  # its worker dies before the record
                 self.tick()
                 self.take_over(partition)
                 self.tick()
-                self.lines.append(Effect(id, step, PID[self.tokens[partition][1]], self.now_s))
+                self.run_step(id, step, partition)
             self.tick()
             self.row(partition, Record, id=id, step=step, token=self.tokens[partition][0])
             if self.dice.random() < 0.1:  # another takes over, and the former owner does not know yet
@@ -162,11 +167,27 @@ class World:
                 self.lines.append(Effect(id, step, PID[former], self.now_s))
             self.tick()
 
+    def run_step(self, id: str, step: str, partition: int) -> None:
+        """By the owner, and to its end."""
+        begun = Effect(id, step, PID[self.tokens[partition][1]], self.now_s)
+        self.lines += [begun, Ended(id, step, begun.pid, begun.at_s, begun.at_s + TICK_S / 4)]
+
+    def sleep(self, id: str, partition: int) -> None:
+        due_s = self.now_s + self.dice.choice([1, 5]) * TICK_S
+        self.row(partition, Slept, id=id, field="sleep@1", due_ms=round(due_s * 1000))
+        while self.now_s < due_s:
+            self.tick()
+        self.lines.append(Woke(id, PID[self.tokens[partition][1]], self.now_s))
+        if self.dice.random() < 0.2:  # what came behind it fails, and the next attempt passes the sleep again
+            self.tick()
+            self.lines.append(Woke(id, PID[self.tokens[partition][1]], self.now_s))
+
     def take_over(self, partition: int) -> None:
+        """The owner is cut off for longer than its lease, or (of the partition that nobody goes back to) its process ends."""
         other = next(w for w in WORKERS if w != self.tokens[partition][1])
         start_s = self.now_s
-        self.acquire(partition, other, self.dice.choice(["died", "silent"]))
-        self.lines.append(Fault("kill", start_s, start_s, start_s + 60.0, bit=1))
+        self.acquire(partition, other, "silent")
+        self.lines.append(Fault("cut off", start_s, start_s, start_s + 60.0, bit=1))
 
     def lose(self, partition: int, commits: int, spared: int = 0) -> list[Any]:
         """The server dies and comes back without its last writes to this partition, and with all those of the other. Returns what
@@ -187,6 +208,19 @@ class World:
         self.tick()
         self.acquire(partition, self.tokens[partition][1], "")
         return lost
+
+    def killed(self) -> None:
+        """A third worker had a partition of its own, and died."""
+        self.lines += [
+            Process(102, "w2", 9.0),
+            Effect("m.2.1", "first", 102, 8.9),
+            Invoke("c0", 4000, 8.8, "write", "a"),
+            Info("c0", 4000, 9.1, "m.2.1"),
+        ]
+        self.lines += [
+            Acquire(2, 1, 8_000, "8000.w2.1", "w2"),
+            Acquire(2, 2, 9_100, "9100.w0.99", "w0", "w2", "died"),
+        ]
 
     def some(self, n: int) -> None:
         for _ in range(n):
@@ -219,15 +253,19 @@ class World:
             self.lines.append(Ok(begun.client, begun.op, self.now_s + 0.01, id, version + 1, value, self.ms))
         faults = {line.kind for line in self.lines if isinstance(line, Fault)}
         self.lines += [row for rows in self.rows.values() for row in rows]
-        self.lines += [Final(key, *self.state[key]) for key in KEYS]
+        ids = {f"m.{self.partition(key)}.{b.op}": b for key in KEYS for b in self.lines if isinstance(b, Invoke) and b.key == key}
+        for key in KEYS:
+            slept = sum(isinstance(r, Commit) and r.writes and r.key == key and ids[r.id].transition == "sleep" for r in self.lines)
+            self.lines.append(Final(key, *self.state[key], {"sleep": slept}))
         self.lines += [Process(pid, worker) for worker, pid in PID.items()]
+        self.killed()
         self.lines += [Standing("w0", [0]), Standing("w1", [1])]
         self.lines += [Key(f"t:{{m:{p}}}:{kind}", kind, 3, 200) for p in (0, 1) for kind in ("lease", "history")]
         self.lines += [Key("t:{m:0}:commands", "commands", 0, 90), Key("t:{m:0}:outcomes:7", "outcomes", 9, 900, ttl_ms=1000)]
         self.lines.append(
             Demand(
                 losses="torn" in faults, healed_s=healed_s, tail_s=60.0, bites=sorted(faults),
-                most={"lease": (2, 1000), "outcomes": (4, 10_000)},
+                most={"lease": (2, 1000), "outcomes": (4, 10_000)}, longest={"history": 3}, sleeps_late_s=5.0,
             )
         )  # fmt: skip
         return self.lines

@@ -19,6 +19,7 @@ from statemq.testing.evidence import (
     Commit,
     Demand,
     Effect,
+    Ended,
     Fail,
     Fault,
     Final,
@@ -26,8 +27,11 @@ from statemq.testing.evidence import (
     Key,
     Line,
     Ok,
+    Process,
     Record,
+    Slept,
     Standing,
+    Woke,
     read,
     write,
 )
@@ -305,6 +309,45 @@ def nothing_went_on(dice: random.Random, lines: list[Line]) -> None:
     lines.append(Fault("kill", 1.0, 2.0, 3.0, bit=1))
 
 
+def history_without_end(dice: random.Random, lines: list[Line]) -> None:
+    swap(lines, some(dice, lines, Key, lambda k: k.kind == "history"), length=4)
+
+
+def field_dropped(dice: random.Random, lines: list[Line]) -> None:
+    """A worker that did not know it wrote the data without it."""
+    final = some(dice, lines, Final, lambda f: f.tallies["sleep"])
+    swap(lines, final, tallies={"sleep": final.tallies["sleep"] - 1})
+
+
+def death_of_who_lived(dice: random.Random, lines: list[Line]) -> None:
+    swap(lines, some(dice, lines, Process, lambda p: p.worker == "w2"), ended_s=0.0)
+
+
+def death_before_it_was(dice: random.Random, lines: list[Line]) -> None:
+    swap(lines, some(dice, lines, Process, lambda p: p.worker == "w2"), ended_s=9.5)
+
+
+def in_two_processes_at_once(dice: random.Random, lines: list[Line]) -> None:
+    """The former owner's step still ran, and nobody had waited for its lease."""
+    run = some(dice, lines, Effect, lambda e: e.pid == 102)
+    lines += [Ended(run.id, run.step, run.pid, run.at_s, 11.0), Effect(run.id, run.step, 100, 10.0)]
+
+
+def woke_early(dice: random.Random, lines: list[Line]) -> None:
+    sleep = some(dice, lines, Slept)
+    swap(lines, sleep, due_ms=sleep.due_ms + 10_000)
+
+
+def woke_late(dice: random.Random, lines: list[Line]) -> None:
+    """Hours after all was well."""
+    late_s = max(f.recovered_s for f in lines if isinstance(f, Fault)) + 3600 if any(isinstance(f, Fault) for f in lines) else 9999.0
+    lines += [Slept(1, 9_999, 9_000, "m.2.1", "sleep@1", 9_050), Woke("m.2.1", 100, late_s)]
+
+
+def slept_without_a_record(dice: random.Random, lines: list[Line]) -> None:
+    lines.remove(some(dice, lines, Slept))
+
+
 BROKEN: list[tuple[Callable[[random.Random, list[Line]], None], set[str]]] = [
     (version_missing, {"1"}),
     (applied_twice, {"2", "6"}),
@@ -340,6 +383,14 @@ BROKEN: list[tuple[Callable[[random.Random, list[Line]], None], set[str]]] = [
     (nobody_answers, {"13"}),
     (harmless_fault, {"14"}),
     (nothing_went_on, {"14"}),
+    (history_without_end, {"12"}),
+    (field_dropped, {"6"}),
+    (death_of_who_lived, {"15"}),
+    (death_before_it_was, {"15"}),
+    (in_two_processes_at_once, {"16"}),
+    (woke_early, {"17"}),
+    (woke_late, {"17"}),
+    (slept_without_a_record, {"17"}),
 ]
 
 
