@@ -12,11 +12,34 @@ import redis as redis_py
 
 from statemq.server import EmbeddedServer
 from tests.leaks import leaks, wipe
+from tests.spread import is_quick, measured, processes
 
 PASSED = pytest.StashKey[bool]()
 
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: what the tests start must heed it all the same
     signal.signal(signal.SIGHUP, lambda number, frame: None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="the inner loop: tests/unit, house, tour and races, and the tests marked quick")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    return processes(config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("quick"):
+        left_out = [item for item in items if not is_quick(item)]
+        items[:] = [item for item in items if is_quick(item)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if lines := measured(terminalreporter):
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,11 @@ T = TypeVar("T")
 
 EVERY_S = 0.01
 
+LIMIT_S = 60.0
+"""Far more than any of it takes, also on a machine that has other work to do."""
 
-async def wait_until(predicate: Callable[[], T | Awaitable[T]], timeout_s: float = 10) -> T:
+
+async def wait_until(predicate: Callable[[], T | Awaitable[T]], timeout_s: float = LIMIT_S) -> T:
     """What the predicate returned first that is true; it may be async. AssertionError after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -26,7 +29,7 @@ async def wait_until(predicate: Callable[[], T | Awaitable[T]], timeout_s: float
         await asyncio.sleep(EVERY_S)
 
 
-def block_until(predicate: Callable[[], T], timeout_s: float = 10) -> T:
+def block_until(predicate: Callable[[], T], timeout_s: float = LIMIT_S) -> T:
     """The same where no event loop runs."""
     deadline = time.monotonic() + timeout_s
     while not (said := predicate()):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,23 +11,15 @@ import pytest
 from statemq import Client
 from tests.chaos.fleet import Fleet
 from tests.chaos.ledger import Ledger
-
-REPORTS: pytest.StashKey[list[str]] = pytest.StashKey()
+from tests.spread import MEASURED
 
 Report = Callable[[str], None]
 
 
 @pytest.fixture
-def report(request: pytest.FixtureRequest) -> Report:
-    """Says a measured value at the end of the run."""
-    return request.config.stash.setdefault(REPORTS, []).append
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if lines := config.stash.get(REPORTS, []):
-        terminalreporter.section("measured")
-        for line in lines:
-            terminalreporter.write_line(line)
+def report(record_property: Callable[[str, object], None]) -> Report:
+    """Says a measured value at the end of the run; as a property of the test it comes along from whichever process ran it."""
+    return functools.partial(record_property, MEASURED)
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from statemq.server import EmbeddedServer
-from tests.chaos.conftest import REPORTS, report, seed
+from tests.chaos.conftest import report, seed
 
-__all__ = ["REPORTS", "report", "seed"]
+__all__ = ["report", "seed"]
 Serve = Callable[..., EmbeddedServer]
 
 
@@ -26,11 +26,3 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     yield start
     for server in running:
         server.stop()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if lines := config.stash.get(REPORTS, []):
-        terminalreporter.section("measured")
-        for line in lines:
-            terminalreporter.write_line(line)
-        config.stash[REPORTS] = []

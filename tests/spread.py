@@ -1,0 +1,41 @@
+"""Which tests run, and in how many processes: what `bin/test` asks for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+PROCESSES_A_CORE = 3
+"""Tests mostly wait."""
+
+QUICK = ("unit", "house", "tour", "integration/races")
+"""Folders whose tests take a moment each."""
+
+MEASURED = "measured"
+"""The property of a test that holds a line for the end of the run."""
+
+TESTS = Path(__file__).parent
+
+
+def processes(config: pytest.Config) -> int:
+    """How many are worth their start; 0 is this one alone: for a few tests, and for who wants to watch one or step into it."""
+    option = config.option
+    few = option.keyword or option.lf or not all(Path(word).is_dir() for word in config.args)
+    return 0 if few or option.capture == "no" else PROCESSES_A_CORE * cores()
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def is_quick(item: pytest.Item) -> bool:
+    return any(item.path.is_relative_to(TESTS / folder) for folder in QUICK) or item.get_closest_marker("quick") is not None
+
+
+def measured(reporter: pytest.TerminalReporter) -> list[str]:
+    """What the tests measured, from whichever process ran them."""
+    reports = [report for kind in ("passed", "failed") for report in reporter.getreports(kind) if report.when == "call"]
+    return [str(value) for report in reports for name, value in report.user_properties if name == MEASURED]
