@@ -316,11 +316,9 @@ class Client(Console):
         return outcome
 
     async def _goes_on(self, fields: dict[str, str], waited_s: float | None) -> Pending:
-        paused, error = await held_up(self._router, self.namespace, fields["id"], fields.get("key", ""))
-        goes_on = f"{paused} is paused, and it goes on when that is resumed" if paused else "it goes on"
-        why = f"; its last attempt failed: {error}" if error else ""
+        goes_on = await held_up(self._router, self.namespace, fields["id"], fields.get("key", ""))
         waited = round(waited_s or 0, 2)  # what is left of a timeout when the command has been made
-        return Pending(f"command {fields['id']} had not ended after {waited:g} s; {goes_on}{why}", **fields)
+        return Pending(f"command {fields['id']} had not ended after {waited:g} s; {goes_on}", **fields)
 
     def _handle(self, draft: Draft, appended: Appended, since: int) -> Handle[Any]:
         return Handle(

@@ -105,6 +105,8 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     """Instances of a machine whose last state a process keeps in memory, if it owns all of its partitions."""
     max_crashes: int = 3
     """A command is buried when it has killed its worker so often while it ran alone."""
+    unknown_wait_s: float = 600.0
+    """How long a command that this worker's code does not take waits for a worker whose code does; then it fails. 0: at once."""
     on_wipe: str = "halt"
     """What to do when a partition was wiped: "halt" says it and waits; "reinit" makes it anew."""
 

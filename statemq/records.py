@@ -80,7 +80,7 @@ class CommandStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     entry: str = ""
     attempts: int = 0
     error: str = ""
-    """The last attempt's error while it is retried or paused."""
+    """The last attempt's error while it is retried or paused, or why no worker's code takes it."""
     due: int = 0
     """ms: when a waiting or delayed command goes on."""
     paused: str = ""

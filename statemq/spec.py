@@ -117,7 +117,7 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         """
         member = self.members.get(state)
         if member is None:
-            raise ValueError(f"{self.name}/{key} is in state {state}, which this version of {self.name} does not declare")
+            raise ValueError(undeclared(self, key, state))
         instance = object.__new__(self.cls)
         instance.key, instance.state, instance.version, instance._before = key, member, version, member
         if self.data_type is None:
@@ -125,8 +125,9 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             return instance
         try:
             instance.data = self.decode_data(data or self.default_data)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{self.name}/{key}: the stored data does not fit {self.data_type.__name__}: {explain(error)}") from None
+        except Exception as error:  # noqa: BLE001 - a __post_init__ is the user's code: what it raises says that it takes no such data
+            why = explain(error) if isinstance(error, ValueError | RecursionError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self.name}/{key}: the stored data does not fit {self.data_type.__name__}: {why}") from None
         return instance
 
     def encode_data(self, instance: Any) -> bytes:
@@ -212,3 +213,8 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             "arguments": {operation.name: operation.schema for operation in operations},
             "results": {operation.name: msgspec.json.schema(operation.result_type) for operation in operations},
         }
+
+
+def undeclared(spec: MachineSpec, key: str, state: str) -> str:
+    """Why an instance in this state cannot be read."""
+    return f"{spec.name}/{key} is in state {state}, which this version of {spec.name} does not declare"

@@ -83,7 +83,7 @@ class _Watch:
         """Why its last attempt failed; empty when none has."""
         if not status.error or status.status in ENDED:
             return ""
-        return f"attempt {status.attempts} failed: {status.error}"
+        return f"attempt {status.attempts} failed: {status.error}" if status.attempts else status.error
 
     async def obstacle(self, status: CommandStatus) -> str:
         """What keeps a command from being taken up, in one sentence; empty when nothing does."""

@@ -60,6 +60,15 @@ def worker(
         float | None,
         typer.Option("--stuck-after", parser=options.seconds, metavar="TIME", help="A process whose handler blocks so long ends. [30s]"),
     ] = None,
+    unknown_wait: Annotated[
+        float | None,
+        typer.Option(
+            "--unknown-wait",
+            parser=options.seconds,
+            metavar="TIME",
+            help="A command that this code does not take waits so long for newer code; 0: it fails at once. [10m]",
+        ),
+    ] = None,
     on_wipe: Annotated[OnWipe, typer.Option("--on-wipe", help="When Redis was wiped: say it and wait, or begin anew.")] = OnWipe.halt,
     log_format: LogFormat = logs.Format.text,
     log_level: LogLevel = logs.Level.info,
@@ -83,6 +92,7 @@ def worker(
             "--lease-ms": lease_ms,
             "--grace": grace,
             "--stuck-after": stuck_after,
+            "--unknown-wait": unknown_wait,
             "--on-wipe": on_wipe.value,
             "--log-format": log_format.value,
             "--log-level": log_level.value,
@@ -98,6 +108,7 @@ def worker(
         "lease_ms": lease_ms,
         "grace_s": grace,
         "stuck_after_s": stuck_after,
+        "unknown_wait_s": unknown_wait,
         "on_wipe": on_wipe.value,
     }
     raise typer.Exit(_run(_work(machines, place, _settings(given), log_transitions)))

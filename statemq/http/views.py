@@ -66,7 +66,7 @@ class CommandView(msgspec.Struct, frozen=True, omit_defaults=True):
     arguments: Any = None
     attempts: int = 0
     error: str = ""
-    """The last attempt's error while it is tried again."""
+    """The last attempt's error while it is tried again, or why no worker takes it."""
     due: Time = ""
     """When a waiting or delayed command goes on."""
     paused: str = ""
@@ -83,6 +83,8 @@ class QueuedView(msgspec.Struct, frozen=True, omit_defaults=True):
     transition: str
     status: str
     due: Time = ""
+    error: str = ""
+    """Why its last attempt failed, or why no worker takes it, while it runs or waits."""
 
 
 class InstanceView(msgspec.Struct, frozen=True):
@@ -179,7 +181,7 @@ def instance_view(instance: Instance, allowed: list[str], running: CommandStatus
         updated=time_of(instance.updated) or None,
         allowed=allowed,
         running=None if running is None else command_view(running),
-        queue=[QueuedView(entry.id, entry.transition, entry.status, time_of(entry.due)) for entry in queue],
+        queue=[QueuedView(entry.id, entry.transition, entry.status, time_of(entry.due), entry.error) for entry in queue],
     )
 
 

@@ -85,6 +85,12 @@ local function settle_ready(ready, inbox, key, now)
   end
 end
 
+-- What an instance's pause says when it ends by itself: its owner's code could not read it, another version's can. Its key stays in
+-- T:ready, so that who owns the partition next tries.
+local function for_other_version(paused)
+  return type(paused) == 'string' and string.sub(paused, 1, 9) == '@version '
+end
+
 -- P11: tells the owner, by the one stream it reads, that a key needs a look. One waiting look a key is enough. It comes last in a script:
 -- a stream that takes no entry (used up, damaged) must not tear what was written before; its owner does not hear of it then.
 local function look(commands, accepted, key)

@@ -22,7 +22,7 @@ for k = 1, keys do
   for c = 1, n do ids[c] = ARGV[at + 3 * c + 1] end
   local where = redis.call('HMGET', accepted, unpack(ids))
   redis.call('LLEN', KEYS[3 + 2 * k]) -- a wrong type is found before the first write
-  paused[k] = may_run == '1' or redis.pcall('HEXISTS', KEYS[4 + 2 * k], 'paused')
+  paused[k] = may_run == '1' or redis.pcall('HGET', KEYS[4 + 2 * k], 'paused')
   local push = {}
   for c = 1, n do
     local entry = ARGV[at + 3 * c]
@@ -71,7 +71,7 @@ for k, p in ipairs(pushes) do
     local tail = redis.call('LINDEX', inbox, -1)
     if tail and older((element(push[1])), (element(tail))) then push = insert(inbox, push) end
     if #push > 0 then redis.call('RPUSH', inbox, unpack(push)) end
-    if p[2] == '1' or not tail and paused[k] == 0 then redis.call('ZADD', ready, 'NX', now, p[1]) end
+    if p[2] == '1' or not tail and (not paused[k] or for_other_version(paused[k])) then redis.call('ZADD', ready, 'NX', now, p[1]) end
   end
 end
 if #drop > 0 then

@@ -1,5 +1,6 @@
 -- After it the command is the head of its key's inbox and waits, all that was read of the key behind it in order (P8);
--- a timer wakes it, or, paused, an operator. If it was asked to cancel meanwhile, it is ready at once (P16).
+-- a timer wakes it, or, paused, an operator. What waits for another version of the code (its field @version) stays in T:ready, so that
+-- the next owner tries it at once; the present one looks at T:ready no more. If it was asked to cancel meanwhile, it is ready at once (P16).
 --
 -- KEYS lease commands accepted ready timers timers:data steps inbox instance
 -- ARGV token number key where(s|i) entry id element due_ms wake_data paused
@@ -61,12 +62,20 @@ if lost then
 end
 live_head(inbox, accepted)
 redis.call('HDEL', steps, '@mark') -- P14: it is not in progress any more
-for f = 12, 11 + 2 * fields, 2 do redis.call('HSET', steps, ARGV[f], ARGV[f + 1]) end
+local for_others = false
+for f = 12, 11 + 2 * fields, 2 do
+  redis.call('HSET', steps, ARGV[f], ARGV[f + 1])
+  if ARGV[f] == '@version' then for_others = true end
+end
 if cancel then
   settle_ready(ready, inbox, key, now)
   return 'ready'
 end
-redis.call('ZREM', ready, key)
+if for_others then
+  redis.call('ZADD', ready, 'NX', now, key)
+else
+  redis.call('ZREM', ready, key)
+end
 if paused ~= '' then
   redis.call('HSET', instance, 'paused', paused)
   redis.call('ZREM', timers, id)

@@ -57,6 +57,11 @@ def entry_order(entry: str) -> tuple[int, int]:
     return int(ms), int(n or 0)
 
 
+def was_checked(c: Queued) -> bool:
+    """Its sender checked the arguments, by the class or its schemas: a client does, who adds an entry by hand does not."""
+    return "-" not in c.id.rpartition(".")[2] and c.args[:1] == b"{"
+
+
 class Garbage(msgspec.Struct, frozen=True):
     """A stream entry that cannot be a command, and why."""
 

@@ -189,6 +189,9 @@ class Fence:
             args += entry
         return self._send("drop", [self.keys.commands, self.keys.accepted], len(entries), *args)
 
+    def reread(self, key: str) -> asyncio.Future[Any]:
+        return self._send("reread", [self.keys.ready, self.keys.instance(key), self.keys.inbox(key)], key)
+
     def skip(self, key: str) -> asyncio.Future[Any]:
         return self._send("skip", [self.keys.accepted, self.keys.ready, self.keys.inbox(key)], key)
 

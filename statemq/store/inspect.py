@@ -73,12 +73,25 @@ async def get_raw(router: Router, known: Known, key: str) -> tuple[str, int, byt
     return (text(state), number(version), data) if state is not None else (known.initial, 0, None)
 
 
+FOR_OTHER_VERSION = b"@version "
+"""So begins what is stored of a pause that ends when a worker's code can read the instance; the rest says why."""
+
+
 async def paused_by(router: Router, part: PartitionKeys, key: str) -> str:
     """What is paused, so that nothing of the instance begins: ``machine/key``, ``machine``, or nothing."""
+    return (await paused_why(router, part, key))[0]
+
+
+async def paused_why(router: Router, part: PartitionKeys, key: str) -> tuple[str, str]:
+    """The same; and why no worker reads the instance, if it is paused for that."""
     instance, machine = await asyncio.gather(
         router.call(part.lease, "HGET", part.instance(key), "paused"), router.call(part.lease, "HGET", part.lease, "paused")
     )
-    return _paused(part, key, instance, machine)
+    return _paused(part, key, instance, machine), _unread(instance)
+
+
+def _unread(instance: bytes | None) -> str:
+    return text(instance.removeprefix(FOR_OTHER_VERSION)) if instance and instance.startswith(FOR_OTHER_VERSION) else ""
 
 
 def _paused(part: PartitionKeys, key: str, instance: bytes | None, machine: bytes | None) -> str:
@@ -87,21 +100,26 @@ def _paused(part: PartitionKeys, key: str, instance: bytes | None, machine: byte
     return part.machine if machine == b"1" else ""
 
 
-async def held_up(router: Router, namespace: str, id: str, key: str) -> tuple[str, str]:
-    """What is paused that keeps the command waiting, and why its last attempt failed; empty if Redis does not say so at once."""
+async def held_up(router: Router, namespace: str, id: str, key: str) -> str:
+    """How the command goes on, as far as Redis says so at once: what is paused, and why its last attempt failed."""
     name, p = parse_command_id(id)
     part = PartitionKeys(namespace, name, p)
     if not router.wire_for(part.lease).up:
-        return "", ""
+        return "it goes on"
     asked = [
         router.call(part.lease, "HGET", part.instance(key), "paused"),
         router.call(part.lease, "HGET", part.lease, "paused"),
-        router.call(part.lease, "HGET", part.steps(id), "@error"),
+        router.call(part.lease, "HMGET", part.steps(id), "@error", "@version"),
     ]
     swallow(asked)
     await asyncio.wait(asked, timeout=AT_ONCE_S)
-    instance, machine, error = (answer.result() if answer.done() and answer.exception() is None else None for answer in asked)
-    return _paused(part, key, instance, machine), text(error)
+    instance, machine, journal = (answer.result() if answer.done() and answer.exception() is None else None for answer in asked)
+    error, waits = journal or (None, None)
+    if unread := _unread(instance):
+        return f"{_paused(part, key, instance, machine)} is paused, and it goes on when a worker's code reads it: {unread}"
+    paused = _paused(part, key, instance, machine)
+    goes_on = f"{paused} is paused, and it goes on when that is resumed" if paused else "it goes on"
+    return goes_on + (f"; {'' if waits else 'its last attempt failed: '}{text(error)}" if error else "")
 
 
 async def list_instances(router: Router, known: Known, state: str | None, older_ms: int | None, limit: int) -> list[Listed]:

@@ -14,7 +14,7 @@ from statemq.keys import PartitionKeys
 from statemq.records import CommandStatus, Outcome, Queued, Step
 from statemq.store.catalog import Known
 from statemq.store.commands import entry_order, from_element
-from statemq.store.inspect import PAGE, fields, in_progress, number, paused_by, plain, text
+from statemq.store.inspect import PAGE, fields, in_progress, number, paused_why, plain, text
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
 
@@ -152,17 +152,18 @@ async def show(router: Router, namespace: str, id: str) -> CommandStatus:
     if status == "queued" and entry and text(where).startswith("@") and mark and await _is_head(router, part, text(f.get("key")), id):
         status, worker = "running", mark
     key = text(f.get("key"))
+    paused, unread = await paused_why(router, part, key) if status in ("queued", "waiting") else ("", "")
     return CommandStatus(
         id=id,
         status=status,
-        paused=await paused_by(router, part, key) if status in ("queued", "waiting") else "",
+        paused=paused,
         machine=name,
         key=key,
         transition=text(f.get("transition")),
         args=plain(f.get("args")),
         entry=entry,
         attempts=number(j.get("@attempts")),
-        error=text(j.get("@error")),
+        error=text(j.get("@error")) or unread,
         due=number(due),
         worker=worker,
         cancel_asked="@cancel" in j,

@@ -69,7 +69,7 @@ async def run_attempt(lane: Lane, attempt: Attempt, c: Queued, run: Run) -> None
         p.crash.dropped(c.id)
     reason = attempt.stopped
     if reason == "suspend":
-        await _postpone(lane, c, attempt.due_ms)
+        await postpone(lane, c, attempt.due_ms)
     elif reason == "cancel":
         await lane.settled()
         lane.end(cancelled(lane.snap, c), lane.snap, attempt)
@@ -112,7 +112,7 @@ async def after_error(lane: Lane, c: Queued, run: Run, error: BaseException, tra
     c.journalled = True
     due_ms = p.now_ms() + wait_ms
     if wait_ms > p.settings.suspend_after_s * 1000 or p.draining:
-        await _postpone(lane, c, due_ms, fields)
+        await postpone(lane, c, due_ms, fields)
         return
     if not c.claimed:
         p.claim_now(c)
@@ -141,13 +141,13 @@ async def doomed(lane: Lane, c: Queued, doom: Doomed, failed: Sequence[str] = ()
         fields = [("@error", error.encode(errors="replace")[:4096]), ("@attempts", b"%d" % (c.attempts + 1))]
         if failed:
             fields.append(("@failed", "@".join(failed).encode()))  # whoever resumes wants them tried again
-        await _postpone(lane, c, 0, fields, paused=doom.reason[:1000])
+        await postpone(lane, c, 0, fields, paused=doom.reason.lstrip("@")[:1000] or "failed")
         tell.failing(p, f"{p.spec.name}/{c.key} is paused: {c.transition} failed: {doom.reason}")
         return
     await bury(p, c, doom, lane.snap)
 
 
-async def _postpone(lane: Lane, c: Queued, due_ms: int, fields: Any = (), paused: str = "") -> None:
+async def postpone(lane: Lane, c: Queued, due_ms: int, fields: Any = (), paused: str = "") -> None:
     """The command leaves memory, as its inbox's head, with all that was read of its key behind it (P8)."""
     await lane.settled()
     p = lane.partition

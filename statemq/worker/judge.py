@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from statemq.config import LIMITS
+from statemq.config import LIMITS, is_name
 from statemq.errors import FINAL, Fail, InvalidArguments, Reject, TooLarge, deciding, leaves, unicode
 from statemq.retry import Retry
-from statemq.spec import Case, MachineSpec
+from statemq.spec import Case, MachineSpec, undeclared
 from statemq.store import outcome
-from statemq.store.commands import Queued
+from statemq.store.commands import Queued, was_checked
 from statemq.store.commit import Ended
 
 NAMED = 3
@@ -51,17 +51,34 @@ class Doomed(msgspec.Struct, frozen=True):
     garbage: bool = False
 
 
-def judge(spec: MachineSpec, snap: Snapshot, c: Queued) -> Run | Ended | Doomed:
-    """What the command does in this state: runs, is refused, or can never run."""
+class Unfit(msgspec.Struct, frozen=True):
+    """This version of the class does not take the command; another may."""
+
+    doom: Doomed
+    """How it ends when none comes."""
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """This version of the class cannot read the instance; another wrote it."""
+
+    reason: str
+
+
+def judge(spec: MachineSpec, snap: Snapshot, c: Queued) -> Run | Ended | Doomed | Unfit | Unreadable:
+    """What the command does in this state: runs, is refused, can never run, or is not for this version of the class to judge."""
     transition = spec.transitions.get(c.transition)
     if transition is None:
-        return Doomed(
-            f'{spec.name} has no transition "{c.transition}"; it has: {", ".join(spec.transitions)}', "unknown_transition", garbage=True
-        )
+        reason = f'{spec.name} has no transition "{c.transition}"; it has: {", ".join(spec.transitions)}'
+        known = is_name(c.transition)  # else it is none of any version
+        return Unfit(Doomed(reason, "unknown_transition")) if known else Doomed(reason, "unknown_transition", garbage=True)
     try:
         arguments = transition.decode_arguments(c.args)
     except InvalidArguments as error:
+        if was_checked(c):
+            return Unfit(Doomed(str(error), "arguments", type(error).__name__))
         return Doomed(str(error), "arguments", type(error).__name__, garbage=True)
+    if snap.state not in spec.members:
+        return Unreadable(undeclared(spec, c.key, snap.state))
     if c.if_state and c.if_state != snap.state:
         return refusal(spec, snap, c, f"{spec.name}/{c.key} is {snap.state}, not {c.if_state}", "if_state")
     if c.if_version and c.if_version != str(snap.version):
@@ -72,7 +89,7 @@ def judge(spec: MachineSpec, snap: Snapshot, c: Queued) -> Run | Ended | Doomed:
     try:
         instance = spec.build(c.key, snap.state, snap.version, snap.data)
     except ValueError as error:
-        return Doomed(str(error), "data", type(error).__name__)
+        return Unreadable(str(error))
     if case.guard is not None:
         try:
             refused = case.refused(instance, arguments)

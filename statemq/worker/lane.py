@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,11 +16,11 @@ import msgspec
 from statemq.store.commands import Queued, from_element
 from statemq.store.commit import Ended
 from statemq.store.fence import Closed
-from statemq.worker import endings
+from statemq.worker import endings, versions
 from statemq.worker.bury import bury, look_into
 from statemq.worker.execute import Attempt
 from statemq.worker.journal import asked_to_stop, inbox_head, peek
-from statemq.worker.judge import Doomed, Run, Snapshot, cancelled, conclude, describe, judge, trace_of
+from statemq.worker.judge import Doomed, Run, Snapshot, Unfit, Unreadable, cancelled, conclude, describe, judge, trace_of
 from statemq.worker.pure import Pure
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Lane:
         "snap",
         "stale",
         "task",
+        "unknown_since",
     )
 
     def __init__(self, partition: Partition, key: str) -> None:
@@ -84,6 +86,8 @@ class Lane:
         """A commit was not applied: what stood on it runs again when all answers are in."""
         self.redo: list[Queued] = []
         self.conflicts = 0
+        self.unknown_since = 0
+        """Since when (ms) the key has waited for another version of the code, if it has."""
         self.attempt: Attempt | None = None
         self.backing_off = False
         """Its task only waits for the next attempt, which any owner can make."""
@@ -171,7 +175,7 @@ class Lane:
             if c.journal and "@cancel" in c.journal:
                 self.end(cancelled(self.snap, c), self.snap)
                 continue
-            verdict: Run | Ended | Doomed
+            verdict: Run | Ended | Doomed | Unfit | Unreadable
             if p.suspects and (why := p.suspects.get(c.id)):
                 verdict = Doomed(f"its commit failed: {why}", "commit", garbage=True)
             elif c.crashes - 2 >= p.settings.max_crashes:
@@ -197,9 +201,9 @@ class Lane:
                     return
                 self.end(ended, snap)
                 continue
-            if isinstance(verdict, Doomed):
+            if not isinstance(verdict, Ended):
                 self._put_back(commands[i + 1 :])
-                self._own(endings.undoable(self, c, endings.doomed(self, c, verdict)))
+                self._own(endings.undoable(self, c, self._halted(c, verdict)))
                 return
             self.end(verdict, self.snap)
         p.slots.end(self)
@@ -207,6 +211,11 @@ class Lane:
             self._rebuild()
         if self.queue or self.inbox or self.stale:
             self.offer()
+
+    def _halted(self, c: Queued, why: Doomed | Unfit | Unreadable) -> Coroutine[Any, Any, None]:
+        if isinstance(why, Doomed):
+            return endings.doomed(self, c, why)
+        return versions.unknown(self, c, why) if isinstance(why, Unfit) else versions.unreadable(self, c, why)
 
     def _call(self, c: Queued, run: Run) -> tuple[Ended, Snapshot]:
         case, spec, call = run.case, self.partition.spec, self.partition.fresh().run
@@ -218,6 +227,7 @@ class Lane:
         return conclude(spec, self.snap, c, run, result)
 
     def _attempt(self, c: Queued, run: Run) -> None:
+        versions.came(self.partition, c)
         self.attempt = Attempt(self, c, run)
         if self.stale:  # a look came when its journal had been read
             self.partition.spawn(self._ask_cancel(self.attempt))
@@ -319,6 +329,8 @@ class Lane:
             exists,
         )
         self.asleep = bool(paused) or (head is not None and ready is None)
+        if paused and paused.startswith(versions.PAUSED.encode()) and versions.readable(self.partition.spec, self.key, self.snap):
+            self.partition.spawn(versions.read_again(self.partition, self.key))
         self.inbox = head is not None or self.parking > 0
         first = from_element(head) if head is not None else None
         if first is not None and self.queue:

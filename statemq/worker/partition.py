@@ -73,6 +73,8 @@ class Partition:
         self._tasks: set[asyncio.Task[None]] = set()
         self._forwards: list[ByHand] = []
         self._forwarding = False
+        self.unknown_told: set[str] = set()
+        """What of other versions of the code was told of (``versions``)."""
         self.batches = Batches(self, shop.turn)
         self._loop = asyncio.get_running_loop()
 

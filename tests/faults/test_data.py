@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from statemq import ANY, Client, Context, Failed, Machine, Retry, StatemqError, Unknown, transition
+from statemq import ANY, Client, Context, Failed, Machine, Pending, Retry, StatemqError, Unknown, transition
 from statemq.config import LIMITS, OUTCOME_PERIOD_MS
 from statemq.errors import IdempotencyConflict, InvalidArguments, StreamExhausted, TooLarge
 from statemq.keys import PartitionKeys, partition_of
@@ -112,7 +112,7 @@ async def test_f37_generated_garbage(client: Client, redis: Redis, url: str, nam
         made.append(entry)
 
     await asyncio.to_thread(generate)
-    async with crew(url, namespace) as workers:
+    async with crew(url, namespace, unknown_wait_s=0) as workers:
         handles = []
         for n, entry in enumerate(made):
             await redis.xadd(parts[n % PARTITIONS].commands, entry)  # type: ignore[arg-type]
@@ -283,7 +283,8 @@ async def test_f43_an_id_that_nobody_knows_is_unknown(client: Client) -> None:
 
 
 async def test_f44_a_command_of_a_transition_that_new_code_has_no_more(url: str, namespace: str) -> None:
-    """Another version of the class, without ``old``: the command ends with an error that says so, and what follows it runs."""
+    """Another version of the class, without ``old``: the command waits in its place, other keys go on; a worker with the old code runs it.
+    Where nobody is to wait for one, it ends with an error that says so, and what follows it runs."""
 
     def version(with_old: bool) -> type[Any]:
         class Shop(Machine[Log], initial="open", partitions=1):
@@ -301,9 +302,15 @@ async def test_f44_a_command_of_a_transition_that_new_code_has_no_more(url: str,
 
     before, after = version(True), version(False)
     async with Client(url, namespace=namespace, machines=[before]) as client:
-        old = await client.send(before.old("a", n=1))
-        next_ = await client.send(before.ping("a"))
+        old, next_ = await client.send(before.old("a", n=1)), await client.send(before.ping("a"))
         async with crew(url, namespace, workers=1, machine=after):
+            assert await client.call(before.ping("b"), timeout=30) == "b"
+            with pytest.raises(Pending):
+                await next_.result(timeout=0.1)
+        async with crew(url, namespace, workers=1, machine=before):
+            assert (await old.result(timeout=30), await next_.result(timeout=30)) == (1, "a")
+        old, next_ = await client.send(before.old("a", n=1)), await client.send(before.ping("a"))
+        async with crew(url, namespace, workers=1, machine=after, unknown_wait_s=0):
             assert await next_.result(timeout=30) == "a"
             with pytest.raises(Failed, match='shop has no transition "old"'):
                 await old.result(timeout=30)

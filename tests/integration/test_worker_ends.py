@@ -200,17 +200,20 @@ async def test_a_body_that_swallows_its_end_keeps_no_process(client: Client, pro
 def test_supervised_processes_have_their_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """The supervisor kills none that is still within its own."""
     given: list[float] = []
+    started: list[list[str]] = []
 
     def note(children: Any, *, say: Any, grace_s: float) -> int:
         given.append(grace_s)
+        started.extend(list(child.argv) for child in children)
         return 0
 
     monkeypatch.setattr("statemq.worker.supervise.supervise", note)
     monkeypatch.setattr(cli_run, "_machines", lambda targets: [])
     from statemq.cli.app import main
 
-    for words in ([], ["--grace", "90s"]):
+    for words in ([], ["--grace", "90s", "--unknown-wait", "20m"]):
         assert main(["worker", "x", "--processes", "2", "--redis", "redis://localhost", *words]) == 0
+    assert ["--unknown-wait" in words for words in started] == [False, False, True, True]
     assert given[0] > WorkerSettings().grace_s + 5
     assert given[1] > 95
 

@@ -88,7 +88,7 @@ async def test_garbage_is_buried_with_its_reason_and_what_stands_between_runs(
     for fields, reason in GARBAGE:
         entries[(await redis.xadd(part.commands, fields)).decode()] = reason  # type: ignore[arg-type]
         handles.append(await client.send(Box.put("a")))
-    async with working(url, namespace, Box):
+    async with working(url, namespace, Box, unknown_wait_s=0):
         assert [await handle.result(timeout=30) for handle in handles] == list(range(1, len(GARBAGE) + 1))
         await letters(client, len(GARBAGE))
         raw = await redis.xrange(part.failed)

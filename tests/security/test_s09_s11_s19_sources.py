@@ -93,7 +93,7 @@ async def test_s9_a_name_from_redis_is_only_looked_up(url: str, namespace: str, 
     async with Client(url, namespace=namespace, machines=[Echo]) as client, Redis.from_url(url) as redis:
         await client.get(Echo, "a")
         part = PartitionKeys(namespace, "echo", partition_of("a", 2))
-        async with working(url, namespace, Echo):
+        async with working(url, namespace, Echo, unknown_wait_s=0):
             await redis.xadd(part.commands, {"key": "a", "transition": name, "args": f'{{"what": "touch {mark}"}}'})
             await wait_until(lambda: client.failed(Echo))
             (letter,) = await client.failed(Echo)
