@@ -95,13 +95,14 @@ class Context:
     ) -> Awaitable[Any]:
         """Once awaited, ``fn(*args)`` has run and its outcome is recorded; a recorded step never runs again.
 
-        ``fn`` is ``async def`` (runs here) or blocking (runs in a thread). Its result goes through JSON, by its
-        return annotation or ``returns=``, the first time too. Repeats of a name are told apart in call order
+        ``fn`` is ``async def`` (runs here) or blocking (runs in a thread; a coroutine that it returns is awaited here). Its result
+        goes through JSON as its type, the first time too: ``returns=``, or the class that ``fn`` is, or its return annotation. Without
+        any, it has to be plain JSON. Repeats of a name are told apart in call order
         (``fetch``, ``fetch#2``); give concurrent steps their own names. ``timeout`` bounds each try (for a
         blocking function it stops the waiting, not the thread).
         Without ``retry`` an error fails the attempt; with it, the last error is recorded and raised.
 
-        Raises StepFailed when the retries are used up, StepConflict when the record was made for other arguments.
+        Raises StepFailed when the retries are used up, StepConflict when the record was made for other arguments or another type.
         """
         return self._engine.step(name, fn, args, retry, None if timeout is None else time_limit_ms(timeout), returns)
 

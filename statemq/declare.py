@@ -6,6 +6,7 @@ import copy
 import inspect
 import re
 from collections.abc import Callable, Mapping
+from functools import cached_property, partial, partialmethod
 from typing import Any, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -18,7 +19,7 @@ from statemq.guard import read_guard
 from statemq.handlers import ANY, Query, Transition, Written
 from statemq.operation import UNENCODABLE
 from statemq.retry import Retry
-from statemq.signature import Problem, Signature, compile_operation, doc, read_signature
+from statemq.signature import WRAPPED, Problem, Signature, compile_operation, doc, is_async, read_signature
 from statemq.spec import Case, MachineSpec, QuerySpec, TransitionSpec
 from statemq.states import States, each
 
@@ -44,6 +45,22 @@ def declare(cls: type[Any], base: type[Any], options: Options, around: Mapping[s
     ``base`` is Machine itself; ``around`` the names visible where the class statement stands.
     """
     return _Declaration(cls, base, options, around).compile()
+
+
+def hides(value: Any, kind: type[Any]) -> bool:
+    """A decorator has put something around a transition or query, which nobody would find there."""
+    for _ in range(WRAPPED):
+        if isinstance(value, staticmethod | classmethod):
+            value = value.__func__
+        elif isinstance(value, property):
+            value = value.fget
+        elif isinstance(value, partial | partialmethod | cached_property):
+            value = value.func
+        elif inspect.isfunction(value):
+            value = getattr(value, "__wrapped__", None)
+        else:
+            break
+    return isinstance(value, kind)
 
 
 def snake_case(name: str) -> str:
@@ -151,6 +168,10 @@ class _Declaration:
                 found.pop(attribute, None)
                 if isinstance(value, kind):
                     found[attribute] = value
+                elif hides(value, kind):
+                    self.problem(
+                        f"{attribute}: what stands above @{kind.__name__.lower()} would hide it; put it below, around the function"
+                    )
         for attribute in found:
             if attribute in RESERVED:
                 self.problem(f'"{attribute}" is what every machine calls its {attribute}: give the method another name')
@@ -232,7 +253,7 @@ class _Declaration:
                 self.problem(f"{where}: {state} is final, but this leads out of it")
         if written.retry is not None and not isinstance(written.retry, Retry):
             self.problem(f"{where}: retry is a Retry, not {written.retry!r}")
-        pure = not inspect.iscoroutinefunction(written.fn)
+        pure = not is_async(written.fn)
         return Case(
             transition=transition,
             fn=written.fn,
@@ -258,14 +279,14 @@ class _Declaration:
 
     def query(self, attribute: str, query: Query[Any, Any]) -> QuerySpec | None:
         self.check_name("query", attribute)
-        if inspect.iscoroutinefunction(query.fn):
+        if is_async(query.fn):
             self.problem(f"{attribute}: a query is a plain def, it only reads")
         signature = self.signature(attribute, query.fn, context=False)
         return None if signature is None else QuerySpec(**compile_operation(self.name, attribute, query.fn, signature), fn=query.fn)
 
     def signature(self, where: str, fn: Any, context: bool) -> Signature | None:
         if not inspect.isfunction(fn):
-            self.problem(f"{where}: it must be a function, not {type(fn).__name__}")
+            self.problem(f"{where}: it must be a function, not {type(fn).__name__}: write a def or async def, which may call it")
             return None
         if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
             self.problem(f"{where}: it is a generator; return the result")

@@ -23,7 +23,7 @@
     │   ├── NamespaceLost           the namespace was wiped or replaced
     │   └── SchemaTooNew
     ├── StepFailed                  a step used up its retries
-    └── StepConflict                a journal record was made for other arguments
+    └── StepConflict                a journal record was made for other arguments, or another type
 
 What a transition raises to end itself: ``Reject`` and ``Fail`` (no error of statemq's, so they
 share no root with the above).
@@ -220,13 +220,13 @@ class StepFailed(StatemqError):
 
 
 class StepConflict(StatemqError):
-    """A step's record was made for other arguments than those it is asked with now."""
+    """A step's record was made for other arguments, or for another type, than those it is asked with now."""
 
     code = "step_conflict"
 
-    def __init__(self, step: str) -> None:
+    def __init__(self, step: str, why: str = "was recorded for other arguments; give concurrent steps their own names") -> None:
         self.step = step
-        super().__init__(f"step {step} was recorded for other arguments; give concurrent steps their own names")
+        super().__init__(f"step {step} {why}")
 
 
 def unicode(text: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from statemq.errors import Reject, deciding
-from statemq.signature import Problem, Signature, doc
+from statemq.operation import unfinished
+from statemq.signature import Problem, Signature, doc, is_async
 
 
 class Guard(msgspec.Struct, frozen=True, eq=False):
@@ -31,8 +32,12 @@ class Guard(msgspec.Struct, frozen=True, eq=False):
             if isinstance(reject := deciding(error), Reject):
                 return reject
             raise
+        if answer is True:
+            return None
         if isinstance(answer, Reject):
             return answer
+        if unfinished(answer):
+            raise TypeError(f"guard {self.fn.__name__} answered with a {type(answer).__name__}; a guard answers at once, true or false")
         if isinstance(answer, str):  # meant as the reason of a refusal, and true
             raise TypeError(f"guard {self.fn.__name__} answered with a text; a guard answers true or false, or Reject with a reason")
         if answer or (answer is None and self.none_passes):
@@ -45,8 +50,10 @@ def read_guard(fn: Any, signature: Signature | None, problem: Problem) -> Guard 
     if not inspect.isfunction(fn):
         problem(f"it must be a function, not {fn!r}")
         return None
-    if inspect.iscoroutinefunction(fn):
+    if is_async(fn):
         problem("it is async; a guard is a plain function")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        problem("it is a generator; a guard answers true or false")
     parameters = list(inspect.signature(fn).parameters.values())
     if not parameters or parameters[0].kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
         problem("its first parameter must be the instance")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 import msgspec
@@ -13,6 +14,10 @@ from statemq.errors import Fail, InvalidArguments
 
 UNENCODABLE = (TypeError, ValueError, OverflowError, RecursionError)
 """What the encoder raises for a value that JSON cannot hold."""
+
+
+PLAIN = (str, int, bool, type(None))
+"""Types whose every value is right JSON of that type."""
 
 
 class InvalidResult(Fail, ValueError):
@@ -62,6 +67,8 @@ class Operation(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def encode_result(self, value: Any) -> bytes:
         """The result as JSON. Raises InvalidResult when it is not JSON or not what the signature says."""
+        if type(value) is not self.plain_result and (left := unfinished(value)):
+            raise InvalidResult(f"{self.machine}.{self.name} returned {left} and return what that gives", "result")
         try:
             raw = encode_exact(value)
         except UNENCODABLE as error:
@@ -90,6 +97,19 @@ class Operation(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def _invalid(self, why: str) -> InvalidArguments:
         return InvalidArguments(self.machine, self.name, why)
+
+
+def unfinished(value: Any) -> str:
+    """What a function has left undone that returned this, and what is to be done; empty for a value. A coroutine is closed."""
+    kind = type(value)
+    if isinstance(value, GeneratorType | CoroutineType):
+        value.close()
+    if hasattr(kind, "__await__"):
+        what = "a coroutine" if kind is CoroutineType else f"{kind.__name__}, an awaitable,"
+        return f"{what} that nobody has awaited: await it in an async def"
+    if kind in (GeneratorType, AsyncGeneratorType):
+        return f"{'a generator' if kind is GeneratorType else 'an async generator'}: collect its values"
+    return ""
 
 
 def takes(names: tuple[str, ...]) -> str:

@@ -12,13 +12,14 @@ import msgspec
 
 from statemq.codec import decode, encode, encode_sorted
 from statemq.context import Context
-from statemq.operation import UNENCODABLE
+from statemq.operation import PLAIN, UNENCODABLE
 
 Problem = Callable[[str], None]
 """Notes one fault of a declaration."""
 
-PLAIN = (str, int, bool, type(None))
-"""Types whose every value is right JSON of that type."""
+
+WRAPPED = 100
+"""So many decorators around each other are looked through."""
 
 
 class Parameter(NamedTuple):
@@ -58,8 +59,8 @@ def read_signature(fn: Callable[..., Any], scope: Mapping[str, Any], context: bo
         given.pop(0)
     parameters = [_read_parameter(parameter, hints, problem) for parameter in given]
     result = hints.get("return", Any)
-    if not _json_type(result):
-        problem(f"JSON cannot carry its result type {_name(result)}")
+    if not json_type(result):
+        problem(f"JSON cannot carry its result type {type_name(result)}")
         return None
     if None in parameters:
         return None
@@ -75,13 +76,13 @@ def _read_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any], prob
         problem(f"argument {name} is positional-only: arguments travel by name")
     elif name not in hints:
         problem(f"argument {name} has no type annotation")
-    elif not _json_type(hints[name]):
-        problem(f"JSON cannot carry argument {name} of type {_name(hints[name])}")
+    elif not json_type(hints[name]):
+        problem(f"JSON cannot carry argument {name} of type {type_name(hints[name])}")
     else:
         default = msgspec.NODEFAULT if parameter.default is parameter.empty else parameter.default
         if default is msgspec.NODEFAULT or _fits(default, hints[name]):
             return Parameter(name, hints[name], default, kind is kind.KEYWORD_ONLY)
-        problem(f"the default {default!r} of argument {name} is no {_name(hints[name])}")
+        problem(f"the default {default!r} of argument {name} is no {type_name(hints[name])}")
     return None
 
 
@@ -119,6 +120,15 @@ def _make_struct(name: str, parameters: tuple[Parameter, ...]) -> type[msgspec.S
     return msgspec.defstruct(name, fields, kw_only=True, forbid_unknown_fields=True)
 
 
+def is_async(fn: Any) -> bool:
+    """Whether the function is ``async def``, or a plain decorator (``functools.wraps``) around one."""
+    for _ in range(WRAPPED):
+        if fn is None or inspect.iscoroutinefunction(fn):
+            break
+        fn = getattr(fn, "__wrapped__", None)
+    return inspect.iscoroutinefunction(fn)
+
+
 def doc(fn: Any) -> str:
     """The first line of a function's docstring."""
     return (inspect.getdoc(fn) or "").strip().partition("\n")[0]
@@ -128,7 +138,8 @@ class _Nothing:
     """No value has this type."""
 
 
-def _json_type(type_: Any) -> bool:
+def json_type(type_: Any) -> bool:
+    """Whether JSON can carry values of this type."""
     try:
         msgspec.json.Decoder(type_)
         msgspec.json.schema(type_)
@@ -145,5 +156,5 @@ def _fits(value: Any, type_: Any) -> bool:
     return True
 
 
-def _name(type_: Any) -> str:
+def type_name(type_: Any) -> str:
     return type_.__name__ if isinstance(type_, type) else str(type_)

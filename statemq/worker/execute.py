@@ -8,6 +8,7 @@ leaves memory until then. How the attempt ended is the lane's to carry out.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import time
 import uuid
@@ -25,6 +26,7 @@ from statemq.worker import tell
 from statemq.worker.judge import Run, describe, text_of
 from statemq.worker.limit import TimeLimit
 from statemq.worker.pure import Logger, Pure, uuid_of
+from statemq.worker.returned import encode_result, read_result
 from statemq.worker.step import (
     NULL,
     Step,
@@ -34,9 +36,7 @@ from statemq.worker.step import (
     asked,
     bounded,
     decode_record,
-    decoder,
     encode_record,
-    encode_result,
     in_loop,
     in_thread,
     last_error,
@@ -127,7 +127,8 @@ class Attempt:
         if self._limit is not None:
             self._limit.begin()
         try:
-            return await case.fn(self.run.instance, *ctx, **self.run.arguments)
+            result = case.fn(self.run.instance, *ctx, **self.run.arguments)
+            return await result if inspect.isawaitable(result) else result  # a decorator may have awaited it already
         except asyncio.CancelledError:
             if self.stopped is None:
                 raise RuntimeError("the body raised CancelledError by itself") from None
@@ -234,7 +235,7 @@ class Attempt:
             error, self._failures[step.field] = record.error, _this_task()
             raise StepFailed(step.field, error.type, error.reason, error.code) from self._causes.pop(step.field, None)
         # the first run decodes what it recorded, so it sees what a replay sees
-        return decoder(step.returns)(record.result)
+        return read_result(step.field, step.returns, record.result)
 
     async def _run_and_record(self, step: Step) -> StepRecord:
         """The record that stands: the one made here, or one made before."""
@@ -271,7 +272,7 @@ class Attempt:
                 if not self.partition.is_confirmed:  # this process may have stood still while it paused, or waited for a thread
                     await self._beside(self.partition.confirm())
                     self._check_open()
-                return encode_result(step.field, await self._call(step, place)), None
+                return encode_result(step.field, step.returns, await self._call(step, place)), None
             except (Exception, BaseExceptionGroup) as raised:
                 error, end = raised if isinstance(raised, Exception) else unfit(raised), deciding(raised)
                 if isinstance(end, Fail):

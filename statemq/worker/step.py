@@ -6,19 +6,16 @@ import asyncio
 import contextvars
 import functools
 import inspect
-import types
-import typing
-import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import msgspec
 
-from statemq.codec import digest, duration_text, encode_exact, encode_sorted
-from statemq.config import LIMITS
-from statemq.errors import Fail, TooLarge
+from statemq.codec import digest, duration_text, encode_sorted
+from statemq.errors import Fail
 from statemq.retry import Retry
 from statemq.worker.judge import describe
+from statemq.worker.returned import is_async, type_of
 from statemq.worker.threads import Place
 
 R = TypeVar("R")
@@ -60,7 +57,7 @@ async def in_loop(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 async def in_thread(place: Place, fn: Callable[..., Any], args: tuple[Any, ...], begun: asyncio.Future[None] | None) -> Any:
     """A blocking function has a thread, so that the loop and the other keys go on."""
     result = await place.run(functools.partial(contextvars.copy_context().run, _blocking, fn, args), begun)
-    return await result if inspect.isawaitable(result) else result
+    return await in_loop(lambda: result, ()) if inspect.isawaitable(result) else result
 
 
 def _blocking(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -82,16 +79,6 @@ def unfit(error: BaseException) -> RuntimeError:
 
 def last_error(error: Fail) -> StepError:
     return StepError("" if type(error) is Fail else type(error).__name__, error.reason[:2000], "" if error.code == "failed" else error.code)
-
-
-def encode_result(field: str, result: Any) -> msgspec.Raw:
-    try:
-        raw = encode_exact(result)
-        if len(raw) > LIMITS.step:
-            raise TooLarge(f"the result of step {field}", len(raw), LIMITS.step)
-        return msgspec.Raw(raw)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise Fail(f"step {field} returned what JSON cannot hold: {error}") from error
 
 
 async def bounded(field: str, work: Coroutine[Any, Any, Any], timeout_ms: int, begun: asyncio.Future[None] | None = None) -> Any:
@@ -123,18 +110,6 @@ def _plain(value: Any) -> Any:
         return type(value).__qualname__
 
 
-@functools.lru_cache(maxsize=1024)
-def _kept_decoder(type_: Any) -> Callable[[msgspec.Raw], Any]:
-    return msgspec.json.Decoder(type_).decode
-
-
-def decoder(type_: Any) -> Callable[[msgspec.Raw], Any]:
-    try:
-        return _kept_decoder(type_)
-    except TypeError:  # a type that cannot be hashed
-        return msgspec.json.Decoder(type_).decode
-
-
 class Step(msgspec.Struct):
     """One call of ``ctx.step``; ``mark`` tells its arguments apart, as they are when it is awaited."""
 
@@ -144,49 +119,15 @@ class Step(msgspec.Struct):
     retry: Retry | None
     timeout_ms: int | None
     returns: Any
-    """The type of its result: as the caller says, as the function's annotation says, or Any."""
+    """The type of its result: as the caller says, as its function says, or Unknown."""
     is_async: bool
     mark: str = ""
 
 
-def asked(field: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, returns: Any) -> Step:
-    inner = _inner(fn)
-    return Step(field, fn, args, retry, timeout_ms, _annotated(inner) if returns is None else returns, _is_async(inner))
-
-
-def _inner(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Without what partial and bound methods put around it."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    inner: Callable[..., Any] = getattr(fn, "__func__", fn)
-    return inner
-
-
-def _once(ask: Callable[[Callable[..., Any]], R]) -> Callable[[Callable[..., Any]], R]:
-    """What is asked of a plain function is asked once, and forgotten with it; other callables may be equal without being the same."""
-    answers: weakref.WeakKeyDictionary[Callable[..., Any], R] = weakref.WeakKeyDictionary()
-
-    def answer(fn: Callable[..., Any]) -> R:
-        if type(fn) is not types.FunctionType:
-            return ask(fn)
-        try:
-            return answers[fn]
-        except KeyError:
-            return answers.setdefault(fn, ask(fn))
-
-    return answer
-
-
-@_once
-def _is_async(fn: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
-
-
-@_once
-def _annotated(fn: Callable[..., Any]) -> Any:
-    """The function's return annotation, or Any where there is none that can be read."""
-    try:
-        hint = typing.get_type_hints(fn).get("return", Any)
-    except Exception:  # noqa: BLE001 - an annotation may be any text, and reading it runs it
-        return Any
-    return type(None) if hint is None else hint
+def asked(field: str, fn: Any, args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, returns: Any) -> Step:
+    """Raises Fail for what can be no step."""
+    if not callable(fn):
+        if inspect.iscoroutine(fn):
+            fn.close()
+        raise Fail(f"step {field} was given {type(fn).__name__}, not a function: write ctx.step({field!r}, function, *arguments)")
+    return Step(field, fn, args, retry, timeout_ms, type_of(field, fn, returns), is_async(fn))

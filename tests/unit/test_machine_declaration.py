@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -119,6 +120,28 @@ async def async_guard(self: Any) -> bool:
     return True
 
 
+def traced(fn: Any) -> Any:
+    @functools.wraps(fn)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    return inner
+
+
+def bare(fn: Any) -> Any:
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    return inner
+
+
+def promises(self: Any) -> Awaitable[None]: ...  # type: ignore[empty-body]
+
+
+class Callable_:
+    async def __call__(self, instance: Any, ctx: Context) -> None: ...
+
+
 def with_case(*conditions: Any, source: Any = "a", fn: Any = sync_stay, **options: Any) -> Any:
     declared: Any = transition(source=source)(stay)
     for condition in conditions:
@@ -137,6 +160,23 @@ def with_case(*conditions: Any, source: Any = "a", fn: Any = sync_stay, **option
         ),
         (body(go=transition(source="a", guard="x")(stay)), "go: guard: it must be a function, not 'x'"),  # type: ignore[arg-type]
         (body(go=transition(source="a")(generator)), "go: it is a generator; return the result"),
+        (body(go=transition(source="a", guard=traced(async_guard))(stay)), "go: guard: it is async; a guard is a plain function"),
+        (body(go=transition(source="a", guard=generator)(stay)), "go: guard: it is a generator; a guard answers true or false"),
+        (
+            body(go=transition(source="a", guard=functools.partial(sync_stay))(stay)),
+            "go: guard: it must be a function, not functools.partial",
+        ),
+        (body(go=transition(source="a", guard=Callable_())(stay)), "go: guard: it must be a function, not <"),
+        (body(go=transition(source="a")(functools.partial(stay))), "go: it must be a function, not partial: write a def or async def"),
+        (body(go=transition(source="a")(Callable_())), "go: it must be a function, not Callable_: write a def or async def"),
+        (body(go=transition(source="a")(staticmethod(stay))), "go: it must be a function, not staticmethod"),
+        (body(go=transition(source="a")(promises)), "go: JSON cannot carry its result type"),
+        (body(go=transition(source="a")(bare(stay))), "go: its first parameter must be self"),
+        (body(go=with_case("b", fn=functools.partial(stay))), "go.when functools.partial("),
+        (body(go=traced(transition(source="a")(stay))), "go: what stands above @transition would hide it; put it below"),
+        (body(go=staticmethod(transition(source="a")(stay))), "go: what stands above @transition would hide it; put it below"),
+        (body(go=property(query(sync_stay))), "go: what stands above @query would hide it; put it below"),  # type: ignore[arg-type]
+        (body(go=query(traced(async_guard))), "go: a query is a plain def, it only reads"),
         (body(go=transition(source="a")(staticmethod(sync_stay))), "go: it must be a function, not staticmethod"),
         (body(go=transition(source="a")(positional)), "go: argument size is positional-only: arguments travel by name"),
         (body(go=transition(source="a")(unresolved)), "go: its annotations cannot be resolved: name 'Missing' is not defined"),
@@ -177,6 +217,12 @@ def with_case(*conditions: Any, source: Any = "a", fn: Any = sync_stay, **option
 def test_one_fault(declare: Callable[[], object], problem: str) -> None:
     found = problems(declare)
     assert any(told.startswith(problem) for told in found), found
+
+
+def test_a_coroutine_function_behind_a_plain_decorator_is_one() -> None:
+    machine = make_class("Made", (Machine,), {"go": transition(source="a", timeout=5)(traced(traced(stay)))}, initial="a")
+    (case,) = machine.spec.transition("go").cases
+    assert (case.pure, case.has_ctx, case.timeout_ms) == (False, True, 5000)
 
 
 def test_the_class_statement() -> None:
