@@ -96,14 +96,14 @@ def read_result(field: str, returns: Any, raw: msgspec.Raw) -> Any:
 
 
 def _changed(value: Any, back: Any) -> Any:
-    """The first value, from the outside, that JSON has not given back as it was; None if there is none."""
-    if type(value) is not type(back):
+    """The first value, from the outside, that JSON has not given back as it was, tuples as lists; None if there is none."""
+    if type(value) is not type(back) and not (type(value) is tuple and type(back) is list):
         return value
     if isinstance(value, dict):
         if [*map(type, value)] != [*map(type, back)] or list(value) != list(back):
             return next((key for key in value if type(key) is not str), value)
         pairs = zip(value.values(), back.values(), strict=True)
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         pairs = zip(value, back, strict=True)
     else:
         return None if value == back else value

@@ -280,7 +280,8 @@ async def stream() -> AsyncIterator[int]:
     [
         (uuid.uuid4(), "returned a UUID, and nothing says so"),
         (Receipt(1), "returned a Receipt, and"),
-        ((1, 2), "returned a tuple, and"),
+        ((1, b"2"), "returned a tuple with a bytes in it, and"),
+        (Row(1, "b"), "returned a Row, and"),
         ({"rows": [{"at": datetime(2026, 11, 30, tzinfo=UTC)}]}, "returned a dict with a datetime in it, and"),
         ({1: "a"}, "returned a dict with an int in it, and"),
         ([Colour.RED], "returned a list with a Colour in it, and"),
@@ -299,6 +300,10 @@ def test_what_would_not_come_back_as_it_was_is_refused(value: Any, shown: str) -
     """Where nothing says its type."""
     with pytest.raises(Fail, match=shown):
         encode_result("a", Unknown, value)
+
+
+def test_a_tuple_is_a_list_of_json() -> None:
+    assert read_result("a", Unknown, encode_result("a", Unknown, ((1, "a"), []))) == [[1, "a"], []]
 
 
 def test_whoever_asks_for_plain_json_gets_it() -> None:
