@@ -51,8 +51,8 @@ ABOVE = {Role.client: Role.reader, Role.operator: Role.client}
 def commands(role: Role, *, functions: bool = True, durability: Durability | None = None) -> list[str]:
     """Exactly the commands this role uses, as ACL rules name them, sorted.
 
-    Without ``functions`` the scripts run by hash. Only a worker loads functions, since who may load can replace those that
-    others call; the other roles use the loaded ones, or else run the scripts by hash.
+    Without ``functions`` the scripts run by hash. Only a worker loads functions, and removes those of other versions, since who may
+    load can replace those that others call; the other roles use the loaded ones, or else run the scripts by hash.
     """
     needed = set(SENT[role])
     for script in RUN[role]:
@@ -62,7 +62,7 @@ def commands(role: Role, *, functions: bool = True, durability: Durability | Non
     if RUN[role]:
         needed |= {"SCRIPT|LOAD", "EVALSHA"}  # also what is left when a full server takes no function (P22)
         needed |= {"FCALL", "FUNCTION|LIST"} if functions else set()
-        needed |= {"FUNCTION|LOAD"} if functions and role is Role.worker else set()
+        needed |= {"FUNCTION|LOAD", "FUNCTION|DELETE"} if functions and role is Role.worker else set()
     if durability and role in (Role.client, Role.operator):
         needed |= {"PEXPIRE", "TIME"} | ({"WAITAOF"} if durability.fsync else {"WAIT"})
     return sorted(name.lower() for name in needed)

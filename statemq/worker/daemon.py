@@ -28,7 +28,9 @@ from statemq.store.damage import find_damage
 from statemq.store.declare import Config, declare, read_config
 from statemq.store.fence import Closed, Fenced, ScriptFailed, TenureOver
 from statemq.store.lease import Acquired, Held, NotAcquired
+from statemq.store.libraries import Libraries
 from statemq.store.router import Router
+from statemq.store.scripts import library
 from statemq.store.wire import ReplyError
 from statemq.worker.assign import plan
 from statemq.worker.clock import Moment, earlier, moment
@@ -173,6 +175,7 @@ class Worker:
         self._turn(self._life)
         await self._life.start()
         self._spawn(self._survey_often())
+        self._spawn(Libraries(self._router, self._namespace).watch())
 
     async def _end(self) -> None:
         """Nothing of this worker runs any more, however it came to this."""
@@ -210,6 +213,7 @@ class Worker:
                 "process": own_name(),
                 "started": self.now_ms(),
                 "concurrency": self.settings.concurrency,
+                "library": library().name,
             }
         )
 

@@ -13,7 +13,7 @@ from statemq.store import acl
 
 PACKAGE = Path(__file__).parents[2] / "statemq"
 SPEAKERS = [*PACKAGE.glob("store/*.py"), *PACKAGE.glob("worker/*.py")]
-SCRIPTS = {"FCALL", "EVALSHA", "SCRIPT|LOAD", "FUNCTION|LIST", "FUNCTION|LOAD"}
+SCRIPTS = {"FCALL", "EVALSHA", "SCRIPT|LOAD", "FUNCTION|LIST", "FUNCTION|LOAD", "FUNCTION|DELETE"}
 DURABLE = {"WAIT", "WAITAOF", "PEXPIRE"}
 FREE = {"AUTH"}
 """Needs no right."""

@@ -19,7 +19,7 @@ from statemq.doctor.examine import examine
 from statemq.errors import UnsupportedServer
 from statemq.keys import PartitionKeys, partition_of
 from statemq.server import EmbeddedServer
-from statemq.store import acl
+from statemq.store import acl, libraries
 from statemq.store.durability import parse
 from statemq.store.router import Router
 from statemq.worker import sweep
@@ -187,6 +187,10 @@ async def test_each_role_uses_all_of_its_rule_and_nothing_else(
 ) -> None:
     monkeypatch.setattr(sweep, "EVERY_S", 0.05)
     monkeypatch.setattr(sweep, "GONE_MS", -1)
+    monkeypatch.setattr(libraries, "EVERY_S", 0.05)
+    monkeypatch.setattr(libraries, "KEEP_S", 0.0)
+    if functions:
+        admin.function_load("#!lua name=statemq_0123456789ab\nredis.register_function('former', function() end)")
     box.ran.clear()
     urls = {role: grant(admin, own, role, functions=functions) for role in Role}
     with monitoring(own.port) as monitor:
@@ -207,6 +211,7 @@ async def test_each_role_uses_all_of_its_rule_and_nothing_else(
                 for name in ("gone", "gone too"):  # workers that died long ago
                     admin.xgroup_createconsumer(PARTS[0].commands, "workers", name)
                 await wait_until(lambda: sends(Role.worker, "xgroup|delconsumer"))
+                await wait_until(lambda: not functions or sends(Role.worker, "function|delete"))
                 async with Client(urls[Role.client], namespace=NAMESPACE, machines=[Box]) as later:  # finds the functions
                     assert await later.call(Box.put("f"), timeout=20) == 1
                 await people.mend()

@@ -19,6 +19,7 @@ from statemq.doctor.finding import Level
 from statemq.keys import PartitionKeys, partition_of
 from statemq.server import EmbeddedServer
 from statemq.server.host import end_with_parent, free_port
+from statemq.store.libraries import KEEP_S, Libraries
 from statemq.store.router import Router
 from tests.waiting import block_until, wait_until
 from tests.working import working
@@ -204,3 +205,22 @@ async def test_doctor_looks_at_every_node_and_mends_where_the_partition_lies(clu
         found = await examine(cluster, "statemq", ["globe"], repair=True)
         assert [line.level for line in found if line.check == "repair"] == [Level.ok]
         assert await client.call(Globe.ping("a"), timeout=30) == "a"
+
+
+async def test_old_function_libraries_are_removed_from_each_node(cluster: str) -> None:
+    router = await Router(cluster).open()
+    nodes = [Redis(host=node.address.host, port=node.address.port) for node in router.nodes]
+    try:
+        for node in nodes:
+            node.function_load("#!lua name=statemq_0123456789ab\nredis.register_function('former', function() end)")
+        look = Libraries(router, "none")
+        await look.tidy(0)
+        await look.tidy(KEEP_S)
+        assert len(nodes) == NODES
+        for node in nodes:
+            assert not node.function_list("statemq_0123456789ab")
+            assert node.function_list("statemq_*")
+    finally:
+        for node in nodes:
+            node.close()
+        await router.close()

@@ -1,0 +1,153 @@
+"""The function libraries of former versions are removed from the server when no worker uses them any more."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from statemq import Client
+from statemq.config import Role
+from statemq.server import EmbeddedServer
+from statemq.store import acl, libraries, scripts
+from statemq.store.libraries import KEEP_S, Libraries
+from statemq.store.router import Router
+from statemq.store.scripts import Library, joined, library, sources
+from statemq.worker import daemon
+from tests.integration.box import Box
+from tests.waiting import wait_until
+from tests.working import working
+
+OTHER_APP = "#!lua name=statemq_tools\nredis.register_function('tool', function() return 1 end)"
+
+
+def version(n: int) -> Library:
+    """The scripts of another version: the same, with a remark."""
+    files = sources(words=True)
+    return joined(files | {"load": f"{files['load']}-- version {n}\n"})
+
+
+@pytest.fixture
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(tmp_path_factory.mktemp("libraries"), appendonly=False) as server:
+        yield server
+
+
+@pytest.fixture
+def admin(own: EmbeddedServer) -> Iterator[Redis]:
+    with Redis(port=own.port, decode_responses=True) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def former(url: str, n: int, namespace: str = "shop") -> AsyncIterator[Any]:
+    """A worker of another version; what starts after it is of this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scripts, "library", lambda: version(n))
+        patch.setattr(daemon, "library", lambda: version(n))
+        async with working(url, namespace, Box) as worker:
+            patch.undo()
+            yield worker
+
+
+def there(admin: Redis) -> set[str]:
+    return {dict(zip(row[::2], row[1::2], strict=True))["library_name"] for row in admin.function_list()}
+
+
+@asynccontextmanager
+async def looking(url: str, namespace: str = "shop") -> AsyncIterator[Libraries]:
+    router = await Router(url).open()
+    try:
+        yield Libraries(router, namespace)
+    finally:
+        await router.close()
+
+
+async def test_a_library_that_no_worker_uses_any_more_is_removed_after_a_while(own: EmbeddedServer, admin: Redis) -> None:
+    admin.function_load(OTHER_APP)
+    mine, old = library().name, version(1).name
+    async with looking(own.url) as look:
+        async with former(own.url, 1):
+            await look.tidy(0)
+            await look.tidy(KEEP_S)
+            assert there(admin) == {mine, old, "statemq_tools"}, "a worker uses it"
+        await look.tidy(KEEP_S + 1)
+        async with former(own.url, 1):
+            await look.tidy(2 * KEEP_S)  # a rollback: it counts anew
+        await look.tidy(2 * KEEP_S + 1)
+        await look.tidy(3 * KEEP_S)
+        assert there(admin) == {mine, old, "statemq_tools"}
+        await look.tidy(3 * KEEP_S + 1)
+        assert there(admin) == {mine, "statemq_tools"}, "nobody has used it for as long as it is kept"
+
+
+async def test_who_needs_what_was_removed_loads_it_again_and_then_it_stays(own: EmbeddedServer, admin: Redis) -> None:
+    """Another namespace's worker, which this one cannot hear of."""
+    mine, old = library().name, version(2).name
+    async with looking(own.url) as look, Client(own.url, namespace="other", machines=[Box]) as client, former(own.url, 2, "other"):
+        assert await client.call(Box.put("a"), timeout=20) == 1
+        await look.tidy(0)
+        await look.tidy(KEEP_S)
+        await wait_until(lambda: old in there(admin))  # its renewals have loaded it again
+        assert await client.call(Box.put("a"), timeout=20) == 2
+        await look.tidy(2 * KEEP_S)
+        await look.tidy(9 * KEEP_S)
+        assert there(admin) == {mine, old}
+        assert await client.call(Box.put("a"), timeout=20) == 3
+
+
+async def test_a_client_that_may_load_none_goes_on_by_hashes(own: EmbeddedServer, admin: Redis) -> None:
+    rule = acl.rule(Role.client, "shop").split()
+    admin.execute_command("ACL", "SETUSER", "caller", "reset", "on", ">secret", *rule)
+    async with former(own.url, 3), looking(own.url) as look:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scripts, "library", lambda: version(4))
+            admin.function_load(version(4).source)
+            caller = await Client(own.url.replace("redis://", "redis://caller:secret@"), namespace="shop", machines=[Box]).connect()
+        try:
+            assert await caller.call(Box.put("a"), timeout=20) == 1
+            await look.tidy(0)
+            await look.tidy(KEEP_S)
+            assert version(4).name not in there(admin)
+            assert await caller.call(Box.put("a"), timeout=20) == 2
+        finally:
+            await caller.close()
+
+
+async def test_a_worker_that_does_not_say_which_it_uses_keeps_all(
+    own: EmbeddedServer, admin: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admin.function_load(version(5).source)
+    about = daemon.Worker._about
+    monkeypatch.setattr(daemon.Worker, "_about", lambda worker: about(worker).replace(b'"library"', b'"former"'))
+    async with looking(own.url) as look:
+        async with working(own.url, "shop", Box):
+            await look.tidy(0)
+            await look.tidy(KEEP_S)
+            assert version(5).name in there(admin)
+        await look.tidy(KEEP_S)
+        await look.tidy(2 * KEEP_S)
+        assert version(5).name not in there(admin)
+
+
+async def test_who_may_not_remove_them_does_not_try_again(own: EmbeddedServer, admin: Redis) -> None:
+    admin.function_load(version(6).source)
+    rule = [word for word in acl.rule(Role.worker, "shop").split() if word != "+function|delete"]
+    admin.execute_command("ACL", "SETUSER", "worker", "reset", "on", ">secret", *rule)
+    admin.acl_log_reset()
+    async with looking(own.url.replace("redis://", "redis://worker:secret@")) as look:
+        for n in range(5):
+            await look.tidy(n * KEEP_S)
+    assert version(6).name in there(admin)
+    assert [(row["object"], row["count"]) for row in admin.acl_log()] == [("function|delete", 1)]
+
+
+async def test_workers_look_after_them(own: EmbeddedServer, admin: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libraries, "EVERY_S", 0.05)
+    monkeypatch.setattr(libraries, "KEEP_S", 0.1)
+    admin.function_load(version(7).source)
+    async with working(own.url, "shop", Box), working(own.url, "there", Box):
+        await wait_until(lambda: there(admin) == {library().name})
