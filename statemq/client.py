@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
 from statemq.codec import decode, digest, duration_ms
@@ -16,7 +16,7 @@ from statemq.meaning import canonical
 from statemq.records import Outcome
 from statemq.store.draft import Appended, Draft
 from statemq.store.inspect import held_up
-from statemq.store.reply import Replies
+from statemq.store.reply import Replies, alone
 
 __all__ = ["Client", "Handle"]
 
@@ -188,7 +188,8 @@ class Client(Console):
         if timeout is not None:
             self._check()
             deadline_s = self._loop.time() + duration_ms(timeout) / 1000
-        draft = await self._draft(command, key, transition, args, idempotency_key, if_state, if_version, delay, trace)
+        drafting = self._draft(command, key, transition, args, idempotency_key, if_state, if_version, delay, trace)
+        draft = await (drafting if deadline_s is None else self._by(deadline_s, drafting))
         if not self._replies.opened:
             await self._open_replies(deadline_s)
         calling = Calling(draft, self._replies, self._loop)
@@ -214,7 +215,7 @@ class Client(Console):
         timeout_s = None if timeout is None else duration_ms(timeout) / 1000
         outcome = await self._replies.wait(handle.id, timeout_s, heard=handle.sent_here, since=handle._since)
         if isinstance(outcome, Outcome):
-            return outcome
+            return alone(outcome)
         fields = {"id": handle.id, "machine": handle.machine, "key": handle.key, "transition": handle.transition}
         if outcome is None:
             raise _unknown(fields)
@@ -286,6 +287,17 @@ class Client(Console):
             draft.meaning = digest(name, canonical(raw, known.schema(transition)))
         return draft
 
+    async def _by(self, deadline_s: float, drafting: Coroutine[Any, Any, Draft]) -> Draft:
+        """The draft. A machine that is not known yet is asked for, or declared, for no longer than the caller waits."""
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                return await drafting
+        except TimeoutError:
+            raise self._not_sent() from None
+
+    def _not_sent(self) -> RedisAway:
+        return RedisAway(f"no Redis answers at {self._router.address}; the command was not sent")
+
     async def _open_replies(self, deadline_s: float | None) -> None:
         left_s = SUBSCRIBE_WITHIN_S if deadline_s is None else max(0.0, deadline_s - self._loop.time())
         await self._replies.open(min(SUBSCRIBE_WITHIN_S, left_s))
@@ -299,10 +311,12 @@ class Client(Console):
             else:
                 began_s = self._loop.time()
                 await asyncio.wait([answer], timeout=max(0.0, deadline_s - began_s))
+                if calling.id:
+                    await self._replies.last_look(calling.id, answer)
                 if not answer.done():
                     draft = calling.draft
                     if not draft.id:
-                        raise RedisAway(f"no Redis answers at {self._router.address}; the command was not sent")
+                        raise self._not_sent()
                     fields = calling.fields()
                     if not calling.id:
                         who = "Redis" if self._durability is None else "Redis (or what durability= asks of its disk and replicas)"

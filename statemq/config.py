@@ -75,6 +75,13 @@ FAILED_BYTES = 64 * 1024 * 1024
 """Memory of a partition's dead letters when one larger than this number's share of ``FAILED_CAP`` is added; the oldest go first. Smaller
 ones are bounded by their number."""
 
+EARLY_BYTES = 4 * 1024 * 1024
+"""Outcomes that a client has heard of and that nobody asked for yet; who asks for one that had to go is told by Redis."""
+
+ABANDONED_BYTES = 1024 * 1024
+"""Commands of a partition, or reads of a connection, that wait for Redis and for which nobody waits any more: so many, or as many as
+there are others."""
+
 AUDIT_CAP = 10_000
 """What operators did to a machine, about; the oldest go first."""
 
@@ -101,8 +108,11 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     window: int = 1024
     """Commands of one partition kept in memory."""
     window_bytes: int = 4 * 1024 * 1024
+    """Bytes of these: above it no more is read. So many may also have ended and wait for their commit: above it nothing new begins."""
     cache: int = 32_768
     """Instances of a machine whose last state a process keeps in memory, if it owns all of its partitions."""
+    cache_bytes: int = 64 * 1024 * 1024
+    """Bytes of their data."""
     max_crashes: int = 3
     """A command is buried when it has killed its worker so often while it ran alone."""
     unknown_wait_s: float = 600.0

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from statemq.codec import command_id
-from statemq.config import LIMITS, RESEND_WITHIN_MS
+from statemq.config import ABANDONED_BYTES, LIMITS, RESEND_WITHIN_MS
 from statemq.errors import NamespaceLost, RedisAway, ServerError, StatemqError
 from statemq.keys import PartitionKeys
 from statemq.store.catalog import Catalog
@@ -32,12 +32,22 @@ Sent = tuple[Draft, Answer]
 class _Line:
     """The commands of one partition that are not accepted yet, in their order, and who sends them."""
 
-    __slots__ = ("keys", "task", "waiting")
+    __slots__ = ("_bytes", "_tidy_at", "keys", "task", "waiting")
 
     def __init__(self, keys: PartitionKeys) -> None:
         self.keys = keys
         self.waiting: deque[Sent] = deque()
+        self._bytes, self._tidy_at = 0, ABANDONED_BYTES
         self.task: asyncio.Task[None] | None = None
+
+    def put(self, draft: Draft, answer: Answer) -> None:
+        """Behind all others. While Redis is away senders give up; what they leave behind is dropped before it fills the memory."""
+        self.waiting.append((draft, answer))
+        self._bytes += draft.size
+        if self._bytes > self._tidy_at:
+            self.waiting = deque(sent for sent in self.waiting if not sent[1].done())
+            self._bytes = sum(draft.size for draft, _ in self.waiting)
+            self._tidy_at = max(ABANDONED_BYTES, 2 * self._bytes)
 
     def take(self) -> list[Sent]:
         """What one call can hold; what nobody waits for any more was never sent and is dropped."""
@@ -51,6 +61,7 @@ class _Line:
                     break
                 batch.append((draft, answer))
             self.waiting.popleft()
+        self._bytes = max(0, self._bytes - size) if self.waiting else 0
         return batch
 
 
@@ -82,7 +93,7 @@ class Appender:
         line = self._lines.get(where)
         if line is None:
             line = self._lines[where] = _Line(draft.keys)
-        line.waiting.append((draft, answer))
+        line.put(draft, answer)
         if line.task is None:
             line.task = self._loop.create_task(self._drain(line))
 

@@ -62,7 +62,7 @@ def was_checked(c: Queued) -> bool:
     return "-" not in c.id.rpartition(".")[2] and c.args[:1] == b"{"
 
 
-class Garbage(msgspec.Struct, frozen=True):
+class Garbage(msgspec.Struct):
     """A stream entry that cannot be a command, and why."""
 
     entry: str
@@ -71,6 +71,7 @@ class Garbage(msgspec.Struct, frozen=True):
     id: str = ""
     key: str = ""
     transition: str = ""
+    size: int = 0
 
 
 class Look(msgspec.Struct, frozen=True):

@@ -15,8 +15,8 @@ import msgspec
 
 from statemq import keys
 from statemq.codec import parse_command_id
-from statemq.config import OUTCOME_PERIOD_MS
-from statemq.errors import RedisAway, StatemqError
+from statemq.config import EARLY_BYTES, OUTCOME_PERIOD_MS
+from statemq.errors import RedisAway, ServerError, StatemqError
 from statemq.records import Outcome
 from statemq.store.durability import Durability, outcomes_settled
 from statemq.store.router import Router
@@ -28,11 +28,14 @@ HEARD_FIRST_S, HEARD_CAP_S = 0.5, 5.0
 UNHEARD_FIRST_S, UNHEARD_CAP_S = 0.02, 1.0
 """The same for a command that another client sent: nothing but asking tells."""
 
+LAST_LOOK_S = 1.0
+"""How long Redis may take for the look with which a wait ends."""
+
 LOOK_EVERY_S = 0.02
 """Looks that are due closer together than this are made together."""
 
 EARLY_CAP = 4096
-"""Outcomes kept that came before anybody waited for them; the oldest go first."""
+"""Outcomes kept that came before anybody waited for them, beside the limit of their bytes; the oldest go first."""
 
 DEAF_AFTER_MS, ANEW_EVERY_S = 1000, 10.0
 """An outcome older than this that was not heard shows that the channel is deaf; it is made anew, but so seldom."""
@@ -69,6 +72,7 @@ class Replies:
         self.channel = keys.reply_channel(namespace, client)
         self._waits: dict[str, _Wait] = {}
         self._early: OrderedDict[str, Outcome] = OrderedDict()
+        self._early_bytes = 0
         self.dropped = 0
         """How many early outcomes had to go; a command sent when it was lower may be among them."""
         self._wire: Wire | None = None
@@ -124,13 +128,35 @@ class Replies:
             if timeout_s is None:
                 return await answer
             await asyncio.wait([answer], timeout=timeout_s)
+            await self.last_look(id, answer)
             return answer.result() if answer.done() else TimeoutError()
         finally:
             self.leave(id, answer)
 
+    async def last_look(self, id: str, answer: asyncio.Future[Outcome | None]) -> None:
+        """The time is over: what has ended is told nevertheless, also to who does not wait at all; a Redis that hangs is not waited for."""
+        wait = self._waits.get(id)
+        if answer.done() or wait is None:
+            return
+        part = keys.PartitionKeys(self._namespace, *parse_command_id(id))
+        if not self._router.wire_for(part.lease).up:
+            return
+        asked = self._loop.create_task(self._look_twice(part, {id: wait}))
+        ends: list[asyncio.Future[Any]] = [asked, answer]
+        try:
+            await asyncio.wait(ends, timeout=LAST_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+
+    async def _look_twice(self, part: keys.PartitionKeys, asked: dict[str, _Wait]) -> None:
+        """One look does not tell that an id is unknown."""
+        for _ in range(2):
+            await self._tell_partition(part, asked)
+
     def join(self, id: str, answer: asyncio.Future[Outcome | None], *, heard: bool, since: int) -> None:
         """``answer`` gets the outcome, or None if nothing is known of the id; who does not wait any more must ``leave``."""
         if self._early and (early := self._early.pop(id, None)) is not None:
+            self._early_bytes -= size_of(early)
             answer.set_result(early)
             return
         wait = self._waits.get(id)
@@ -179,10 +205,18 @@ class Replies:
             if wait is not None:
                 wait.tell(outcome)
                 continue
-            self._early[outcome.id] = outcome
-            if len(self._early) > EARLY_CAP:
-                self._early.popitem(last=False)
-                self.dropped += 1
+            self._keep(alone(outcome))
+
+    def _keep(self, early: Outcome) -> None:
+        """Whoever sends and never asks must not fill the memory; who asks for what is dropped finds it in Redis."""
+        if (before := self._early.pop(early.id, None)) is not None:
+            self._early_bytes -= size_of(before)
+        self._early[early.id] = early
+        self._early_bytes += size_of(early)
+        while self._early_bytes > EARLY_BYTES or len(self._early) > EARLY_CAP:
+            _, oldest = self._early.popitem(last=False)
+            self._early_bytes -= size_of(oldest)
+            self.dropped += 1
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -213,11 +247,7 @@ class Replies:
             self._plan(max(next_s, now + LOOK_EVERY_S))
 
     async def _ask(self, part: keys.PartitionKeys, due: dict[str, _Wait]) -> None:
-        try:
-            await self._ask_partition(part, due)
-        except (StatemqError, ReplyError) as error:
-            for wait in due.values():
-                wait.tell(_said(error))
+        await self._tell_partition(part, due)
         again_s = math.inf
         for wait in due.values():
             if wait.people:
@@ -227,28 +257,48 @@ class Replies:
         if again_s < math.inf:
             self._plan(again_s)
 
-    async def _ask_partition(self, part: keys.PartitionKeys, due: dict[str, _Wait]) -> None:
+    async def _tell_partition(self, part: keys.PartitionKeys, due: dict[str, _Wait]) -> None:
+        """Those whose commands have ended are told how; what keeps one from it is told to that one, or to all."""
+        try:
+            await self._look_at(part, due)
+        except (StatemqError, ReplyError) as error:
+            for wait in due.values():
+                wait.tell(_said(error))
+
+    async def _look_at(self, part: keys.PartitionKeys, due: dict[str, _Wait]) -> None:
         """One look for each: its outcome, or whether it is accepted. Two looks that find neither: it is unknown."""
         seconds, _ = await self._router.call(part.lease, "TIME")
-        period = int(seconds) * 1000 // OUTCOME_PERIOD_MS
+        now_ms = int(seconds) * 1000
+        period = now_ms // OUTCOME_PERIOD_MS
         names = [part.outcomes(p) for p in (period + 1, period, period - 1)]
         # accepted first: a command that ends between the two questions is then in the outcomes
-        accepted, *found = await asyncio.gather(*(self._router.call(part.lease, "HMGET", name, *due) for name in (part.accepted, *names)))
+        asked = [self._router.call(part.lease, "HMGET", name, *due) for name in (part.accepted, *names)]
+        accepted, *found = await asyncio.gather(*asked, return_exceptions=True)
+        if isinstance(accepted, BaseException):
+            raise accepted
+        rows = [row for row in found if not isinstance(row, BaseException)]
+        unread = next((row for row in found if isinstance(row, BaseException)), None)  # a period that was damaged by hand
         safe = self._durability is None
-        for index, wait in enumerate(due.values()):
-            text = next((row[index] for row in found if row[index] is not None), None)
+        for index, (id, wait) in enumerate(due.items()):
+            text = next((row[index] for row in rows if row[index] is not None), None)
             if text is None:
                 wait.misses = 0 if accepted[index] is not None else wait.misses + 1
                 if wait.misses == 2:
-                    wait.tell(None)
+                    wait.tell(unread if unread is None else _said(unread))
                 continue
             if self._durability is not None and not safe:
                 safe = await outcomes_settled(self._router, part, self._durability)
                 if not safe:
                     return
-            outcome = _outcome(text)
+            try:
+                outcome = _outcome(text)
+            except ValueError as error:
+                wait.tell(
+                    ServerError(f"the outcome of command {id} in {part.outcomes_}… was damaged by hand ({error}); look at its history")
+                )
+                continue
             wait.tell(outcome)
-            if wait.heard and int(seconds) * 1000 - outcome.at > DEAF_AFTER_MS:
+            if wait.heard and now_ms - outcome.at > DEAF_AFTER_MS:
                 self._hear_again()
 
     def _hear_again(self) -> None:
@@ -258,5 +308,17 @@ class Replies:
             self._wire.drop()
 
 
-def _said(error: StatemqError | ReplyError) -> StatemqError:
-    return RedisAway(f"Redis refused to tell an outcome: {error.message}") if isinstance(error, ReplyError) else error
+def size_of(outcome: Outcome) -> int:
+    """Its memory, about."""
+    return len(outcome.result) + len(outcome.reason) + len(outcome.key) + 1000
+
+
+def alone(outcome: Outcome) -> Outcome:
+    """The outcome without the message that it came in, which the bytes of its result would keep."""
+    return msgspec.structs.replace(outcome, result=outcome.result.copy())
+
+
+def _said(error: BaseException) -> StatemqError:
+    if isinstance(error, ReplyError):
+        return RedisAway(f"Redis refused to tell an outcome: {error.message}")
+    return error if isinstance(error, StatemqError) else RedisAway(f"an outcome could not be asked for: {error!r}")

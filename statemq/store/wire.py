@@ -21,6 +21,7 @@ import hiredis
 from statemq.errors import RedisAway, ServerError, UnsupportedServer
 from statemq.store.address import Address
 from statemq.store.dial import connect, dial
+from statemq.store.unanswered import Call, Unanswered
 
 Reply = Any
 """bytes, int, None, or a list of them."""
@@ -53,13 +54,6 @@ _pack: Callable[[Any], bytes] = hiredis.pack_command
 """A tuple of bytes, texts and numbers as one RESP command."""
 
 
-class _Call:
-    __slots__ = ("answer", "packed")
-
-    def __init__(self, packed: bytes, answer: asyncio.Future[Reply]) -> None:
-        self.packed, self.answer = packed, answer
-
-
 class Wire(asyncio.Protocol):
     """A connection that comes back.
 
@@ -85,7 +79,7 @@ class Wire(asyncio.Protocol):
         self.trouble: Exception | None = None
         """Why the last attempt to connect failed; None while connected."""
         self._greet, self._on_push, self._on_lost, self._on_moved = greet, on_push, on_lost, on_moved
-        self._unanswered: deque[_Call] = deque()
+        self._unanswered = Unanswered()
         self._unsent: list[bytes] = []
         self._hello: deque[asyncio.Future[Reply]] = deque()
         self._transport: asyncio.Transport | None = None
@@ -146,8 +140,10 @@ class Wire(asyncio.Protocol):
             return
         if not self._unanswered:
             self._heard_s = self._loop.time()
-        self._unanswered.append(_Call(packed, answer))
-        if self.up:
+        if not self.up:
+            self._unanswered.waits(Call(packed, answer))
+        else:
+            self._unanswered.append(Call(packed, answer))
             self._unsent.append(packed)
             if not self._flush_due:
                 self._flush_due = True
@@ -259,6 +255,7 @@ class Wire(asyncio.Protocol):
         self.generation += 1
         self.up, self.trouble = True, None
         self._heard_s = self._loop.time()
+        self._unanswered.sent()
         self._unsent = [c.packed for c in self._unanswered]  # P2: first what is unanswered, in its order
         self.flush()
         self._ready.set()

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from statemq.worker.turn import Turn
 
 
+DATA_EXPECTED = 32 * 1024
+"""Bytes of an instance's data, before any was loaded."""
+
+
 class Batches:
     """Those of one tenure."""
 
@@ -37,6 +41,11 @@ class Batches:
         self._records: list[Record] = []
         self._record_answers: list[asyncio.Future[bytes | None]] = []
         self._ended: list[Ended] = []
+        self._ended_bytes = 0
+        self._held_back: list[Lane] = []
+        self._expected_data = DATA_EXPECTED
+        """Bytes of an instance's data, as what was loaded lets expect."""
+        self._loading = 0
         self._ran: dict[str, Attempt] = {}
         self._committing = False
         self._loop = asyncio.get_running_loop()
@@ -45,6 +54,15 @@ class Batches:
     def busy(self) -> bool:
         """What has run is on its way to the store."""
         return bool(self._ended or self._committing or self._parks or self._records)
+
+    @property
+    def full(self) -> bool:
+        """What has ended and is not committed takes much memory: nothing new begins."""
+        return self._ended_bytes >= self.partition.settings.window_bytes
+
+    def hold_back(self, lane: Lane) -> None:
+        """The lane is offered again when commits have made room."""
+        self._held_back.append(lane)
 
     def claim(self, job: Job) -> None:
         """The job runs once its commands are claimed; or is put back, if the tenure ends before."""
@@ -76,6 +94,7 @@ class Batches:
 
     def end(self, ended: Ended, attempt: Attempt | None) -> None:
         self._ended.append(ended)
+        self._ended_bytes += ended.size
         if attempt is not None:
             self._ran[ended.command.id] = attempt
         self._turn.touch(self)
@@ -130,11 +149,15 @@ class Batches:
     # -- loads -------------------------------------------------------------------------------------
 
     def _flush_loads(self) -> None:
-        lanes, self._loads = self._loads, []
-        for at in range(0, len(lanes), LIMITS.batch):
-            self._send_load(lanes[at : at + LIMITS.batch])
+        """As many at one time as their data is likely to find room, one at least; the others follow when these are answered."""
+        most = max(1, self.partition.settings.window_bytes // self._expected_data)
+        while self._loads and self._loading < most:
+            n = min(LIMITS.batch, most - self._loading)
+            lanes, self._loads = self._loads[:n], self._loads[n:]
+            self._send_load(lanes)
 
     def _send_load(self, lanes: list[Lane]) -> None:
+        self._loading += len(lanes)
         keys = self.partition.keys
         names = [keys.ready]
         for lane in lanes:
@@ -147,8 +170,13 @@ class Batches:
         if p.closed:
             done.cancelled() or done.exception()
             return
+        self._loading -= len(lanes)
+        if self._loads:
+            self._turn.touch(self)
         over = failure(done)
         if over is None:
+            size = sum(len(row[2] or b"") for row in done.result())
+            self._expected_data = max(1, self._expected_data // 2, size // len(lanes))
             for lane, row in zip(lanes, done.result(), strict=True):
                 try:
                     lane.took_row(row)
@@ -181,13 +209,15 @@ class Batches:
             while at < len(commands) and n < LIMITS.batch and size <= LIMITS.batch_bytes:
                 key, c = commands[at]
                 batch.setdefault(key, []).append(c)
-                p.let_go(c)
                 at, n, size = at + 1, n + 1, size + c.size
             may_run = {key: not p.lane(key).asleep for key in batch}
             answered = list(parks) if at == len(commands) else []
             p.then(p.fence.park(batch, may_run), functools.partial(self._parked, batch, answered))
 
     def _parked(self, batch: dict[str, list[Queued]], answered: list[str], reply: list[Any]) -> None:
+        for commands in batch.values():  # until now they were in memory, on their way
+            for c in commands:
+                self.partition.let_go(c)
         if len(reply) > 1:
             gone = {entry.decode() for entry in reply[1:]}
             for commands in batch.values():
@@ -255,11 +285,16 @@ class Batches:
             self._ended = [e for e in self._ended if e.command.key not in undone]
         for e, word in answers:
             c = e.command
+            self._ended_bytes -= e.size
             attempt = self._ran.pop(c.id, None) if self._ran else None
             if p.suspects and word == "applied":
                 p.suspects.pop(c.id, None)
             p.lanes[c.key].committed(c, word)
             if word == "applied" and (events.followers or events.listeners):
                 tell.ended(p, e, attempt)
+        if self._held_back and not self.full:
+            lanes, self._held_back = self._held_back, []
+            for lane in lanes:
+                lane.offer()
         if self._ended:
             self._turn.touch(self)

@@ -32,6 +32,7 @@ async def bury(p: Partition, c: Queued, doom: Doomed, snap: Snapshot) -> None:
 async def bury_garbage(p: Partition, g: Garbage) -> None:
     """An entry that is no command is a dead letter, and out of the stream."""
     await _bury_entry(p, g, ["fields", msgspec.json.encode(g.fields)[: LIMITS.buried_field]])
+    p.let_go(g)
     tell.warned(p, f"{p}: entry {g.entry} was no command and is a dead letter now: {g.reason}")
 
 

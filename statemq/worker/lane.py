@@ -66,12 +66,15 @@ class Lane:
         "stale",
         "task",
         "unknown_since",
+        "weight",
     )
 
     def __init__(self, partition: Partition, key: str) -> None:
         self.partition, self.key = partition, key
         self.queue: deque[Queued] = deque()
         self.snap = Snapshot("", 0, b"", "", False)
+        self.weight = 0
+        """Bytes of its data, as the partition counts them."""
         self.loaded = self.loading = self.stale = False
         self.inbox = False
         """The inbox may hold commands: what arrives goes behind them."""
@@ -141,6 +144,9 @@ class Lane:
             self.fetching = True
             p.spawn(self._peek())
             return None
+        if p.batches.full:
+            p.batches.hold_back(self)
+            return None
         kills = head.crashes - 2 >= p.settings.max_crashes
         if head.crashes >= 2 and not suspect and not kills:
             p.slots.suspect(self)
@@ -165,7 +171,7 @@ class Lane:
         p, commands = self.partition, job.commands
         self.prepared = False
         for i, c in enumerate(commands):
-            if self.broken or p.closed or p.draining or p.paused:
+            if self.broken or p.closed or p.draining or p.paused or p.batches.full:
                 self._put_back(commands[i:])
                 break
             if c.gone:
@@ -293,6 +299,7 @@ class Lane:
                 self._settle()
             if self.broken or self.redo:
                 self._rebuild()
+            p.weighed(self)
             if self.queue or self.inbox or self.stale:
                 self.offer()
 
@@ -328,6 +335,7 @@ class Lane:
             entered.decode() if entered else "",
             exists,
         )
+        self.partition.weighed(self)
         self.asleep = bool(paused) or (head is not None and ready is None)
         if paused and paused.startswith(versions.PAUSED.encode()) and versions.readable(self.partition.spec, self.key, self.snap):
             self.partition.spawn(versions.read_again(self.partition, self.key))
@@ -413,9 +421,14 @@ class Lane:
         ``parks``: how many there were when this was decided, all of them answered.
         """
         p = self.partition
+        n = 1 if p.crowded else min(CHAIN, p.affords)
+        expected = n * p.mean_bytes
+        p.reserve(expected)
         try:
-            found = [from_element(raw) for raw in await inbox_head(p, self.key, 1 if p.crowded else CHAIN)]
+            found = [from_element(raw) for raw in await inbox_head(p, self.key, n)]
             commands = [c for c in found if c is not None]
+            if commands:
+                p.expect(sum(c.size for c in commands), len(commands))
             live = await peek(p, commands, check_accepted=True)
             if found and not live:
                 await p.skip(self.key)  # only ended ones, or what is no command: off they go
@@ -425,6 +438,7 @@ class Lane:
                 p.hold(c)
             self.queue.extend(live)
         finally:
+            p.reserve(-expected)
             self.fetching = False
         self.offer()
 

@@ -59,6 +59,8 @@ class Partition:
         """So much room a read is worth."""
         self._unread = asyncio.Event()
         self.held = self.held_bytes = 0
+        self.mean_bytes = max(1, self.settings.window_bytes // LIMITS.batch)
+        """Of a command, as what was read lets expect."""
         self.lanes: dict[str, Lane] = {}
         self.next_due_ms = acquired.next_due_ms
         self.on_due: Callable[[], None] = lambda: None
@@ -68,6 +70,8 @@ class Partition:
         self._channel_prefix = keys.reply_channel(partition_keys.namespace, "")
         self._last_entry = entry_order(acquired.last_entry or "0-0")
         self._cache = max(1, self.settings.cache // spec.partitions)
+        self._cached_bytes, self._trim_in = 0, 0
+        """Of the data of all lanes' instances; and the looks until it is tried again to have less of it."""
         self._past = False
         """Everything that was there before this tenure has been read."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,10 +97,21 @@ class Partition:
 
     def room(self) -> int:
         """Commands that may be read now; none while it would be few, so that a deep backlog is not read by handfuls."""
-        if self.closed or self.draining or self.held_bytes >= self.settings.window_bytes:
-            return 0
         free = self.settings.window - self.held
-        return free if free >= self._worth else 0
+        if self.closed or self.draining or free < self._worth:
+            return 0
+        left = self.settings.window_bytes - self.held_bytes
+        few = left * 2 < self.settings.window_bytes and left < self._worth * self.mean_bytes
+        return 0 if left <= 0 or few else min(free, self.affords)
+
+    @property
+    def affords(self) -> int:
+        """So many commands of the size that is to be expected find room, one at least."""
+        return max(1, (self.settings.window_bytes - self.held_bytes) // self.mean_bytes)
+
+    def expect(self, size: int, n: int) -> None:
+        """``n`` commands that were read had this size: a sudden growth counts at once, what is gone is forgotten by halves."""
+        self.mean_bytes = max(1, self.mean_bytes // 2, size // n)
 
     @property
     def crowded(self) -> bool:
@@ -145,6 +160,7 @@ class Partition:
                 return
         drops: list[tuple[str, str]] = []
         adopts: list[Queued] = []
+        size = self.held_bytes
         for raw_entry, fields in entries:
             found = read_entry(raw_entry, fields, self.keys, self.spec.partitions, self._channel_prefix)
             if type(found) is Queued:
@@ -153,13 +169,17 @@ class Partition:
                 adopts.append(found.command)
                 self._arrived(found.command)
             elif isinstance(found, ByHand):
+                self.hold(found.command)
                 self._forwards.append(found)
             elif isinstance(found, Look):
                 drops.append((found.entry, f"@look:{found.key}"))
                 self._look(found.key)
             elif isinstance(found, Garbage):
+                found.size = sum(map(len, fields)) + 200
+                self.hold(found)
                 self.spawn(bury_garbage(self, found))
         self.position = entries[-1][0].decode()
+        self.expect(self.held_bytes - size, len(entries))
         if adopts:
             self.then(self.fence.adopt(adopts), lambda reply: None)
         if drops:
@@ -192,7 +212,29 @@ class Partition:
     def _evict(self) -> None:
         """Forgets the longest known of the idle instances."""
         for key in [k for k, lane in self.lanes.items() if lane.idle][: max(1, self._cache // 10)]:
-            del self.lanes[key]
+            self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        self._cached_bytes -= self.lanes.pop(key).weight
+
+    def weighed(self, lane: Lane) -> None:
+        """The lane has another state in memory."""
+        self._cached_bytes += len(lane.snap.data) - lane.weight
+        lane.weight = len(lane.snap.data)
+        if self._cached_bytes * self.spec.partitions > self.settings.cache_bytes:
+            self._trim_in -= 1
+            if self._trim_in <= 0:
+                self.trim()
+
+    def trim(self) -> None:
+        """Data of idle instances, the longest known first, leaves when there is too much of it; where all are busy, at a later look."""
+        share = self.settings.cache_bytes // self.spec.partitions
+        if self._cached_bytes > share:
+            for key in [k for k, lane in self.lanes.items() if lane.weight and lane.idle]:
+                if self._cached_bytes <= share * 0.9:
+                    break
+                self._forget(key)
+        self._trim_in = len(self.lanes) // 8 if self._cached_bytes > share else 0
 
     def _look(self, key: str) -> None:
         if key:
@@ -201,15 +243,19 @@ class Partition:
             self.next_due_ms = 0
             self.on_due()
 
-    def hold(self, c: Queued) -> None:
+    def hold(self, c: Queued | Garbage) -> None:
         self.held += 1
         self.held_bytes += c.size
 
-    def let_go(self, c: Queued) -> None:
+    def let_go(self, c: Queued | Garbage) -> None:
         """The command is not in memory any more."""
         self.held -= 1
-        self.held_bytes -= c.size
-        if not self._roomy.is_set() and self.room():
+        self.reserve(-c.size)
+
+    def reserve(self, size: int) -> None:
+        """Bytes of the window that what comes, or has ended and is not committed, takes; or less of them."""
+        self.held_bytes += size
+        if size < 0 and not self._roomy.is_set() and self.room():
             self._roomy.set()
 
     # -- single calls ------------------------------------------------------------------------------
@@ -282,6 +328,7 @@ class Partition:
             source = forwarded_from(self.keys.number)
             await self.told(self.router.run("forward", names, source, c.entry, c.id, len(fields) // 2, *fields))
             await self.answer(self.fence.drop([(c.entry, "")]))
+            self.let_go(c)
         self._forwarding = False
 
     # -- the tenure --------------------------------------------------------------------------------

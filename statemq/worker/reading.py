@@ -18,7 +18,8 @@ from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire
 from statemq.worker.partition import Partition
 
-COUNT = 128
+COUNT, FIRST = 128, 16
+"""Entries asked for; at first fewer, since nothing is known of their size."""
 BLOCK_MS = 2_000
 PULL_S = 0.02
 """How often a partition is pulled that no blocking read has taken up yet."""
@@ -66,7 +67,7 @@ class Reading:
                 await p.roomy()
                 continue
             self._waiting.discard(p)  # never pulled and read at one time: an entry would be taken twice
-            asked = min(COUNT, p.room())
+            asked = min(COUNT if p.position != "0-0" else FIRST, p.room())
             got = await self._pull(p, asked)
             if not p.caught_up and (got < asked or p.read_past):
                 p.catch_up()
@@ -155,6 +156,9 @@ class Reading:
         False: it failed, and has left them all; another reader may have them by now.
         """
         count = max(1, min(COUNT, *(p.room() for p in mine), COUNT))
+        if count < COUNT:  # those that are quiet must not hold the others to the size of what they had once
+            for p in mine:
+                p.expect(0, 1)
         names = [p.keys.commands for p in mine]
         try:
             reply = await wire.call("XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", *names, *(p.position for p in mine))

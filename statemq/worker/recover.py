@@ -16,7 +16,7 @@ async def _serve(p: Partition) -> None:
     # a scan: it meets each key that stays in T:ready, whatever comes and goes meanwhile
     cursor = b"0"
     while not p.closed:
-        while p.room() < min(AT_ONCE // 2, p.settings.window) and not p.closed:
+        while (p.crowded or p.room() == 0) and not p.closed:
             await p.roomy()
         cursor, rows = await p.ask("ZSCAN", p.keys.ready, cursor, "COUNT", AT_ONCE)
         for key in rows[::2]:

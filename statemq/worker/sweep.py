@@ -34,6 +34,7 @@ async def sweep(p: Partition) -> None:
         await asyncio.sleep(EVERY_S * random.uniform(0.75, 1.25))  # noqa: S311 - so that partitions take turns
         if p.closed:
             return
+        p.trim()
         if not p.caught_up:
             continue
         if (now := p.now_ms() // OUTCOME_PERIOD_MS) != period:

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from statemq import config
-from statemq.config import LIMITS, HttpSettings
+from statemq.config import LIMITS, HttpSettings, WorkerSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,6 +28,13 @@ def test_limits_of_commands() -> None:
 
 def test_limits_of_http() -> None:
     assert rows("HTTP") == msgspec.structs.asdict(HttpSettings())
+
+
+def test_limits_in_memory() -> None:
+    table = rows("In memory")
+    settings = msgspec.structs.asdict(WorkerSettings())
+    assert table == {name: settings[name] if name in settings else getattr(config, name) for name in table}
+    assert len(table) == 8
 
 
 def test_what_is_kept() -> None:
