@@ -110,6 +110,7 @@ def _step_after_the_commit(e: Evidence) -> None:
     e.effects.append(Effect("b", "second", NEW, 9.0, 9000))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     ("breaks", "number"),
     [

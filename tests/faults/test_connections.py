@@ -32,6 +32,7 @@ async def proxy(server: EmbeddedServer) -> AsyncIterator[FaultyProxy]:
         yield running
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("times", [15, pytest.param(300, marks=[pytest.mark.chaos, pytest.mark.timeout(600)])])
 async def test_f23_all_connections_are_killed_again_and_again(url: str, namespace: str, redis: Redis, times: int, report: Report) -> None:
     async with Client(url, namespace=namespace) as client, crew(url, namespace):

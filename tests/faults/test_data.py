@@ -268,6 +268,7 @@ class Fails(Machine[Log], initial="open", partitions=1, retry=Retry(attempts=1))
         return self.key
 
 
+@pytest.mark.quick
 async def test_f43_the_same_command_again_after_it_failed_has_its_error(url: str, namespace: str) -> None:
     async with Client(url, namespace=namespace, machines=[Fails]) as client, crew(url, namespace, workers=1, machine=Fails):
         for _ in range(2):
@@ -282,6 +283,7 @@ async def test_f43_an_id_that_nobody_knows_is_unknown(client: Client) -> None:
         await client.handle(f"tally.0.{uuid.uuid4().hex}").outcome(timeout=10)
 
 
+@pytest.mark.quick
 async def test_f44_a_command_of_a_transition_that_new_code_has_no_more(url: str, namespace: str) -> None:
     """Another version of the class, without ``old``: the command waits in its place, other keys go on; a worker with the old code runs it.
     Where nobody is to wait for one, it ends with an error that says so, and what follows it runs."""

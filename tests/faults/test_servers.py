@@ -159,6 +159,7 @@ async def test_a_worker_that_is_asked_to_leave_before_its_first_look_is_answered
     await asyncio.wait_for(running, 30)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize(
     "when", ["its life thread begins", "its life thread has no connection yet", "its first life sign is sent", "it holds all"]
 )

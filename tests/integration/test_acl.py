@@ -277,6 +277,7 @@ async def test_a_client_that_waits_for_disk_or_replicas_has_a_rule_too(own: Embe
     assert {name for _, name in denials(admin)} <= {"function|load"}
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("role", list(Role))
 async def test_nothing_else_is_allowed(own: EmbeddedServer, admin: Redis, role: Role) -> None:
     url = grant(admin, own, role)

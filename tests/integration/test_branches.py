@@ -99,6 +99,7 @@ async def test_none_goes_on_beside_the_next_attempt(client: Client, url: str, na
     assert log == (["charge", "charged"] if late else ["charge", "charge", "charged"])
 
 
+@pytest.mark.quick
 async def test_none_goes_on_when_its_command_has_failed(client: Client, url: str, namespace: str) -> None:
     async with working(url, namespace, Left):
         with pytest.raises(Failed):

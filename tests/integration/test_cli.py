@@ -146,7 +146,8 @@ def test_a_machine_from_declaration_to_history(cli: Cli) -> None:
 
     worker = cli.worker()
     done = cli.run("call", "gate", "a", "open", "note=7", "width=7")
-    assert (done.stdout, done.stderr) == ('{"note":"7","width":7}\n', "")
+    assert done.stdout == '{"note":"7","width":7}\n'
+    assert [line for line in done.stderr.splitlines() if "yet; trying for some seconds" not in line] == []  # which a slow machine may hear
     assert cli.run("call", "gate", "b", "open", "-", stdin='{"note": "é\\u001b"}').stdout == '{"note":"é\\u001b","width":1}\n'
     refused = cli.run("call", "gate", "a", "open", code=1)
     assert refused.stdout == ""
@@ -276,6 +277,7 @@ def test_no_redis_is_said_and_is_exit_code_3(cli: Cli) -> None:
     assert "secret" not in done.stderr
 
 
+@pytest.mark.quick
 def test_a_running_dev_is_found_from_its_folder(cli: Cli) -> None:
     declare(cli)
     about = {

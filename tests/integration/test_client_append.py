@@ -98,6 +98,7 @@ async def test_a_cancelled_send_that_had_to_wait_was_never_sent(shaky: Client, p
 
 
 @pytest.mark.leaves_work
+@pytest.mark.quick
 async def test_order_is_kept_over_lost_replies(shaky: Client, proxy: FaultyProxy, fake: FakeWorker) -> None:
     for nth in (1, 3, 4, 6):
         proxy.lose_reply("append", nth)

@@ -228,6 +228,7 @@ async def test_pause_and_resume_of_a_machine(client: Client, router: Router, nam
     await router.release_wire(wire)
 
 
+@pytest.mark.quick
 async def test_dead_letters(client: Client, fake: FakeWorker, url: str, namespace: str) -> None:
     handles = await client.send_many([Door.open("a", width=3), Door.open("b"), Door.open("c")])
     for key in "abc":

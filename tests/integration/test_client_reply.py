@@ -18,6 +18,7 @@ from tests.integration.door import Door
 from tests.waiting import wait_until
 
 
+@pytest.mark.quick
 async def test_a_result_is_heard_without_asking(shaky: Client, proxy: FaultyProxy, fake: FakeWorker) -> None:
     calling = asyncio.ensure_future(shaky.call(Door.open("a"), timeout=20))
     await fake.complete("a", "a is open", state="OPEN")
@@ -56,6 +57,7 @@ async def test_a_rejection_has_its_fields(client: Client, fake: FakeWorker) -> N
     assert fields == (id, "door", "a", "open", "DOWN", "rejected")
 
 
+@pytest.mark.quick
 async def test_who_hears_nothing_asks(client: Client, fake: FakeWorker) -> None:
     handle = await client.send(Door.open("a"))
     waiting = [asyncio.ensure_future(handle.result(timeout=20)) for _ in range(3)]

@@ -44,6 +44,7 @@ async def test_other_partitions_or_a_newer_schema_are_refused(client: Client, ur
         await Client(url, namespace=namespace, machines=[Door]).connect()
 
 
+@pytest.mark.quick
 async def test_before_and_after(url: str, namespace: str) -> None:
     client = Client(url, namespace=namespace, machines=[Door])
     with pytest.raises(UsageError, match="is not connected"):
@@ -124,6 +125,7 @@ def blocking(url: str, namespace: str) -> Iterator[sync.Client]:
     client.close()
 
 
+@pytest.mark.quick
 def test_the_same_blocking(blocking: sync.Client) -> None:
     result: str = blocking.call(Door.open("a"), timeout=20)
     assert result == "a open"

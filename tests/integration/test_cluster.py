@@ -103,6 +103,7 @@ async def deadlines(client: Client) -> list[int]:
     return [int(await router.call(lease, "HGET", lease, "deadline")) for lease in leases]
 
 
+@pytest.mark.quick
 async def test_partitions_lie_on_all_nodes_and_everything_runs(cluster: str) -> None:
     router = await Router(cluster).open()
     try:

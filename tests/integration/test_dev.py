@@ -158,6 +158,7 @@ def test_it_runs_the_example_by_http_and_by_the_command_line(start: Start, folde
     assert f"using the dev server of {folder}" in said.stderr
 
 
+@pytest.mark.quick
 def test_the_lines_of_the_banner_do_what_they_say(start: Start, folder: Path) -> None:
     dev = start(RESOURCE).ready()
     about = json.loads((folder / ".statemq" / "dev.json").read_text())

@@ -77,6 +77,7 @@ async def said(own: EmbeddedServer, check: str, level: Level, *words: str, **how
     return line
 
 
+@pytest.mark.quick
 async def test_all_is_well(own: EmbeddedServer, client: Client) -> None:
     async with working(own.url, NAMESPACE, Box):
         await client.call(Box.put("a"), timeout=20)

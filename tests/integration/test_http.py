@@ -35,6 +35,7 @@ def worker(url: str, namespace: str) -> Iterator[Worker]:
         yield worker
 
 
+@pytest.mark.quick
 def test_the_seed_s_curl(edge: Edge, worker: Worker) -> None:
     answer = edge.post("/gate/my-machine/setUp")
     assert (answer.status, answer.text) == (200, '"my-machine is now UP"\n')

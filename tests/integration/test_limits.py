@@ -120,6 +120,7 @@ def test_names(by: int) -> None:
         check_namespace("n" * (LIMITS.name + by))
 
 
+@pytest.mark.quick
 @pytest.mark.leaves_work
 @pytest.mark.parametrize("by", AROUND)
 async def test_arguments(client: Client, by: int) -> None:

@@ -139,6 +139,7 @@ class Branches(Machine[Empty], initial="x", partitions=1):
         await asyncio.gather(ctx.sleep(1.5), steps())
 
 
+@pytest.mark.quick
 async def test_a_sleep_that_leaves_memory_waits_for_the_steps_that_follow_in_other_branches(url: str, namespace: str) -> None:
     """I4: one branch sleeps long, another goes from its first step straight to its second: the body is closed when neither runs."""
     begun.clear()

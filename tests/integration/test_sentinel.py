@@ -146,6 +146,7 @@ async def test_one_that_hangs_or_talks_nonsense_is_left_out(pair: tuple[Embedded
             await wait_until(lambda: router.home.address.port == old.port, 10)
 
 
+@pytest.mark.quick
 async def test_a_replica_is_not_taken_for_the_primary(pair: tuple[EmbeddedServer, EmbeddedServer]) -> None:
     """It was named too early, or is none any more: nothing is sent there."""
     old, new = pair

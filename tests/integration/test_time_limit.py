@@ -175,6 +175,7 @@ async def client(url: str, namespace: str) -> AsyncIterator[Client]:
         yield opened
 
 
+@pytest.mark.quick
 async def test_it_fails_after_its_attempts_and_the_next_command_runs(client: Client, url: str, namespace: str) -> None:
     async with working(url, namespace, Late):
         spinning, behind = await client.send(Late.spins("a")), await client.send(Late.ping("a"))

@@ -59,6 +59,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 # -- keys of one instance or command: it alone suffers -----------------------------------------------
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("kind", ["instance", "inbox"])
 @pytest.mark.parametrize("cached", [False, True])
 async def test_a_damaged_instance_fails_its_commands_and_no_others(

@@ -169,6 +169,7 @@ async def test_each_ending_signal_hands_over(client: Client, processes: Processe
     assert process.returncode == (130 if number == signal.SIGINT else 0)
 
 
+@pytest.mark.quick
 async def test_asked_while_it_takes_a_partition_it_gives_it_back(url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer comes when it is on its way out."""
     worker = Worker([Box], url, namespace=namespace, settings=WorkerSettings(lease_ms=600_000))

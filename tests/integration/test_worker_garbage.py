@@ -164,6 +164,7 @@ async def test_a_look_by_hand_does_nothing_but_go(client: Client, redis: Redis, 
         await wait_until(empty)
 
 
+@pytest.mark.quick
 async def test_an_entry_deleted_by_hand_is_answered_and_its_key_goes_on(
     client: Client, redis: Redis, url: str, namespace: str, part: PartitionKeys, monkeypatch: pytest.MonkeyPatch
 ) -> None:

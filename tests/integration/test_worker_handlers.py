@@ -209,6 +209,7 @@ async def test_concurrency_one_is_strictly_one_by_one(client: Client, url: str, 
         assert begin.split()[1] == end.split()[1]
 
 
+@pytest.mark.quick
 async def test_concurrency_counts_running_code(client: Client, url: str, namespace: str) -> None:
     handles = await client.send_many([Imp.one_by_one(f"key {n}", n=n) for n in range(30)])
     async with working(url, namespace, Imp, concurrency=3):

@@ -70,6 +70,7 @@ async def test_any_key_can_be_paused_parked_cancelled_and_buried(client: Client,
         assert {letter.key for letter in await client.failed(Box)} == set(KEYS)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("key", ["", "ü" * 257, "a" * 513, "\ud800", 7, None])
 async def test_what_is_no_key_is_refused_at_once(client: Client, key: Any) -> None:
     with pytest.raises(InvalidKey):

@@ -119,6 +119,7 @@ async def test_a_loop_that_never_turns_ends_its_process_and_is_buried(client: Cl
     assert ended == [EXIT_STUCK] * 3
 
 
+@pytest.mark.quick
 async def test_sigterm_lets_what_is_short_end_and_hands_over(client: Client, processes: Processes, tmp_path: Path) -> None:
     (tmp_path / "hold").touch()
     process = processes.cli("--grace", "60s")

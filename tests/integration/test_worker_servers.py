@@ -115,6 +115,7 @@ async def test_no_admin_command_is_needed(own: EmbeddedServer, redis: Redis) -> 
         assert len(await client.history(Box)) == 2
 
 
+@pytest.mark.quick
 async def test_without_functions_the_scripts_run_by_hash(own: EmbeddedServer, redis: Redis) -> None:
     await redis.acl_setuser(
         "scripts", enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all"], commands=["-function", "-fcall"]

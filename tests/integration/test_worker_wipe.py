@@ -71,12 +71,13 @@ async def test_a_waiting_client_is_told_and_does_not_hang(own: EmbeddedServer, r
         assert error.value.code in ("unknown", "namespace_lost")
 
 
+@pytest.mark.quick
 async def test_with_reinit_a_wiped_namespace_is_made_anew(own: EmbeddedServer, redis: Redis, told: list[str]) -> None:
     async with Client(own.url, machines=[Box]) as client, working(own.url, "statemq", Box, lease_ms=300, on_wipe="reinit"):
         assert await client.call(Box.put("a", n=5), timeout=20) == 5
         for _ in range(2):
-            await redis.flushall()
             before = len(told)
+            await redis.flushall()
             await wait_until(lambda n=before: len([text for text in told[n:] if "it is made anew" in text]) >= 2)
 
             async def answered() -> object:

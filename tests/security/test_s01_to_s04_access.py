@@ -232,6 +232,7 @@ def test_s4_looking_changes_nothing(served: Edge, redis_of_module: EmbeddedServe
     assert everything(redis_of_module) == before
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("path", [*GETS, *POSTS, "/nowhere"])
 def test_s4_no_page_of_others_may_read(served: Edge, path: str) -> None:
     asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}

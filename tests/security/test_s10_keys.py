@@ -100,6 +100,7 @@ def test_keys_that_are_none(key: str) -> None:
         Echo.say(key, 1)
 
 
+@pytest.mark.quick
 async def test_each_is_an_instance_of_its_own(url: str, namespace: str) -> None:
     async with Client(url, namespace=namespace, machines=[Echo]) as client, working(url, namespace, Echo), Redis.from_url(url) as redis:
         for n, key in enumerate(HOSTILE):

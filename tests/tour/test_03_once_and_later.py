@@ -53,8 +53,9 @@ async def test_a_delayed_command_waits_for_its_time_and_holds_up_nobody(client: 
 
 
 async def test_who_stops_waiting_can_ask_again_by_the_id(client: Client, url: str, namespace: str) -> None:
+    sent = await client.send(Shop.order("s", item="tea"))
     with pytest.raises(Pending) as waiting:
-        await client.call(Shop.order("s", item="tea"), timeout=0.05)
+        await sent.result(timeout=0.05)
     assert isinstance(waiting.value, TimeoutError)
     async with working(url, namespace, Shop), Client(url, namespace=namespace) as other:
         handle = other.handle(waiting.value.id)

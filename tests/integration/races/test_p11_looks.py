@@ -158,7 +158,7 @@ async def test_with_one_slot_commands_run_one_at_a_time_and_sleepers_let_others_
 
     async def work(self: Any, ctx: Any, n: int) -> None:
         nonlocal running, most
-        if n == 0:
+        while n == 0 and len(order) < 3:
             await ctx.sleep(0.05)
         running += 1
         most = max(most, running)
@@ -170,7 +170,7 @@ async def test_with_one_slot_commands_run_one_at_a_time_and_sleepers_let_others_
     async with play.worker(concurrency=1):
         handles = await play.client.send_many([play.machine.work(f"k{n}", n=n) for n in range(4)])
         for h in handles:
-            await h.result(timeout=10)
+            await h.result(timeout=60)
     assert most == 1
     assert order[-1] == 0
 
