@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from statemq.keys import news_channel
 from statemq.server import EmbeddedServer
 from statemq.store.commands import Queued
-from statemq.store.fence import Closed, Fence
+from statemq.store.fence import Closed
 from statemq.store.router import Router
 from statemq.worker.journal import peek
+from statemq.worker.partition import Partition
 from tests.faulty import FaultyProxy
 from tests.integration.races.probe import Probe
 from tests.integration.races.stage import Stage
@@ -53,13 +55,16 @@ async def test_journals_that_nobody_will_read(play: Stage, server: EmbeddedServe
     async with FaultyProxy(server.port) as proxy:
         router = await Router(proxy.url).open()
         proxy.black_hole = True
-        some = SimpleNamespace(keys=play.part, router=router, suspects={}, answer=Fence(router, play.part, "t", "w").answer)
+        some = SimpleNamespace(keys=play.part, router=router, suspects={}, closed=False)
+        some.told = partial(Partition.told, cast(Any, some))
         commands = [Queued(f"{n}-1", f"probe.0.{n}", "a", "note", b"") for n in range(1, 4)]
-        read = asyncio.ensure_future(peek(some, commands, check_accepted=check_accepted))  # type: ignore[arg-type]
-        await asyncio.sleep(0.05)
-        unanswered: list[Any] = [call.answer for wire in router._wires.values() for call in wire._unanswered]
+        read = asyncio.ensure_future(peek(cast(Any, some), commands, check_accepted=check_accepted))
+
+        def unanswered() -> list[Any]:
+            return [call.answer for wire in router._wires.values() for call in wire._unanswered]
+
+        held = await wait_until(lambda: len(unanswered()) == 3 + check_accepted and unanswered())
         await router.close()
         with pytest.raises(Closed):
             await read
-    assert len(unanswered) == 3 + check_accepted
-    assert not any(future._log_traceback for future in unanswered)
+    assert not any(future._log_traceback for future in held)
