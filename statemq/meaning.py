@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,7 +20,7 @@ def canonical(raw: bytes, schema: Schema) -> bytes:
     """Arguments as JSON bytes that are equal for equal requests, by the JSON schema that the machine declares.
 
     The order of an object's names and of a set's members does not count, nor does an argument or field with its default, which is the
-    same as one left out; 1 and 1.0 are the same number, as are the spellings of a UUID, a decimal or a time with its offset.
+    same as one left out; 1 and 1.0 are the same number, as are the spellings of a UUID, a decimal or a time in UTC.
     """
     return encode_sorted(_Reader(schema.get("$defs")).value(decode(raw or b"{}"), schema))
 
@@ -34,15 +35,16 @@ class _Reader:
             return self.object(value, schema)
         if isinstance(value, list):
             return self.array(value, schema)
-        if schema.get("type") == "number" and type(value) is int and float(value) == value:
+        if schema.get("type") == "number" and type(value) is int and abs(value) < 2**53:
             return float(value)
-        spell = SPELLED.get(schema.get("format", ""))
-        if spell is not None and not isinstance(value, bool):
-            try:
-                return spell(str(value))
-            except (ValueError, ArithmeticError):
-                return value
-        return value
+        kind = schema.get("format", "")
+        spell = SPELLED.get(kind) if schema.get("type") == "string" and isinstance(kind, str) else None
+        if spell is None or not (type(value) is str or (kind == "decimal" and type(value) in (int, float))):
+            return value
+        try:
+            return spell(str(value))
+        except (ValueError, ArithmeticError):
+            return value
 
     def object(self, value: dict[str, Any], schema: Schema) -> dict[str, Any]:
         fields, others = _part(schema, "properties"), _part(schema, "additionalProperties")
@@ -94,6 +96,9 @@ class _Reader:
         return True
 
 
+IN_UTC = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d(?:\.\d*[1-9])?)(?:\.?0*)?(?:[Zz]|[+-]00:00)")
+"""A time in UTC, of which ``Z`` and ``+00:00`` are two spellings."""
+
 DEEP = 100
 """References that lead to references: more are a circle."""
 
@@ -129,5 +134,11 @@ def _decimal(text: str) -> str:
     return format(number.normalize(), "f") if number.is_finite() and abs(number.adjusted()) < DEEP else text
 
 
-SPELLED: dict[str, Callable[[str], str]] = {"uuid": lambda text: str(UUID(text)), "decimal": _decimal, "date-time": _time}
+def _text(text: str) -> str:
+    """Of a datetime that may have no offset the schema says only that it is a text."""
+    match = IN_UTC.fullmatch(text)
+    return f"{match[1]}T{match[2]}Z" if match else text
+
+
+SPELLED: dict[str, Callable[[str], str]] = {"": _text, "uuid": lambda text: str(UUID(text)), "decimal": _decimal, "date-time": _time}
 """Formats of a text in which one value may be written in several ways."""

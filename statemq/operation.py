@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from asyncio import Future
 from collections.abc import Callable, Mapping
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
@@ -102,8 +103,10 @@ class Operation(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 def unfinished(value: Any) -> str:
     """What a function has left undone that returned this, and what is to be done; empty for a value. A coroutine is closed."""
     kind = type(value)
-    if isinstance(value, GeneratorType | CoroutineType):
+    if kind in (CoroutineType, GeneratorType):
         value.close()
+    elif isinstance(value, Future):  # a task would go on beside whatever comes next
+        value.cancel()
     if hasattr(kind, "__await__"):
         what = "a coroutine" if kind is CoroutineType else f"{kind.__name__}, an awaitable,"
         return f"{what} that nobody has awaited: await it in an async def"

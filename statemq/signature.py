@@ -123,10 +123,11 @@ def _make_struct(name: str, parameters: tuple[Parameter, ...]) -> type[msgspec.S
 def is_async(fn: Any) -> bool:
     """Whether the function is ``async def``, or a plain decorator (``functools.wraps``) around one."""
     for _ in range(WRAPPED):
-        if fn is None or inspect.iscoroutinefunction(fn):
-            break
-        fn = getattr(fn, "__wrapped__", None)
-    return inspect.iscoroutinefunction(fn)
+        if inspect.iscoroutinefunction(fn):
+            return True
+        if (fn := getattr(fn, "__wrapped__", None)) is None:
+            return False
+    return False
 
 
 def doc(fn: Any) -> str:

@@ -30,6 +30,10 @@ class Unknown:
     """As a step's type: nothing says it, so its result has to be one that JSON gives back as it was."""
 
 
+METHODS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+PLAINLY = (*METHODS, type)
+TYPES = (type, typing.NewType)
+
 NAMESAKES = (bytes, date, datetime, time, Decimal)
 """Built-in classes whose class methods make instances, such as ``datetime.now``."""
 
@@ -40,25 +44,21 @@ PROMISES = (Awaitable, Coroutine, asyncio.Future, asyncio.Task)
 """What a plain function may say that it returns; its last parameter is what comes of it."""
 
 
-def type_of(field: str, fn: Callable[..., Any], returns: Any) -> Any:
-    """The type of the step's result: as the caller says, as its function says, or Unknown. Raises Fail for one that JSON cannot carry."""
+def told(field: str, fn: Callable[..., Any], returns: Any) -> tuple[Any, bool]:
+    """The type of the step's result, as the caller says, as its function says, or Unknown; and whether its call gives a coroutine by its
+    definition (another callable may give one, too). Raises Fail for a type that JSON cannot carry."""
+    type_, is_async = _told(fn)
     if returns is None:
-        said = _said(_without_arguments(fn))
-        return said if _is_known(said) else Unknown
+        return type_, is_async
     if returns is not Any and not _carried(returns):
         raise Fail(f"JSON cannot carry returns={type_name(returns)} of step {field}: give a type of plain values, such as a Struct")
-    return returns
-
-
-def is_async(fn: Callable[..., Any]) -> bool:
-    """Its call gives a coroutine, by its definition. Another callable may give one too."""
-    return _is_async(_inner(_without_arguments(fn)))
+    return returns, is_async
 
 
 def encode_result(field: str, returns: Any, result: Any) -> msgspec.Raw:
     """The result for the record. Raises Fail where a replay could not give it: no JSON, of another type than declared, or, of no
     declared type, one that would come back as something else; TooLarge."""
-    if left := unfinished(result):
+    if type(result) not in PLAIN and (left := unfinished(result)):
         raise Fail(f"step {field} returned {left} and return what that gives")
     try:
         raw = encode_exact(result)
@@ -134,7 +134,7 @@ def _inner(fn: Callable[..., Any]) -> Callable[..., Any]:
     """The plain function of a method, or of an object that can be called; else ``fn``."""
     if isinstance(fn, types.MethodType):
         return fn.__func__
-    if isinstance(fn, types.FunctionType | types.BuiltinFunctionType | type) or inspect.iscoroutinefunction(fn):
+    if isinstance(fn, PLAINLY) or inspect.iscoroutinefunction(fn):
         return fn
     call = type(fn).__call__
     return call if isinstance(call, types.FunctionType) else fn
@@ -156,13 +156,22 @@ def _once(ask: Callable[[Callable[..., Any]], R]) -> Callable[[Callable[..., Any
 
 
 @_once
+def _told(fn: Callable[..., Any]) -> tuple[Any, bool]:
+    """What a function says of its call: the type of what it gives, or Unknown, and whether it gives a coroutine."""
+    fn = _without_arguments(fn)
+    said = _said(fn)
+    known = said is not Any and not isinstance(said, TypeVar) and _carried(said)
+    return said if known else Unknown, _is_async(_inner(fn))
+
+
+@_once
 def _is_async(fn: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(fn)
 
 
 def _said(fn: Callable[..., Any]) -> Any:
     """What its call gives: itself, if it is a class or another type that can be called; else as its annotation says, or Any."""
-    if isinstance(fn, type | typing.NewType) or typing.get_origin(fn) is not None:
+    if not isinstance(fn, METHODS) and (isinstance(fn, TYPES) or typing.get_origin(fn) is not None):
         return fn
     owner = getattr(fn, "__self__", None)
     if isinstance(fn, types.BuiltinFunctionType):
@@ -212,10 +221,6 @@ def _closure(fn: Callable[..., Any]) -> dict[str, Any]:
     return found
 
 
-def _is_known(said: Any) -> bool:
-    return said is not Any and not isinstance(said, TypeVar) and _carried(said)
-
-
 @functools.lru_cache(maxsize=1024)
 def _kept_decoder(type_: Any) -> Callable[[msgspec.Raw], Any]:
     return msgspec.json.Decoder(type_).decode
@@ -227,16 +232,14 @@ def _kept_carried(type_: Any) -> bool:
 
 
 def decoder(type_: Any) -> Callable[[msgspec.Raw], Any]:
-    return _hashed(_kept_decoder, lambda of: msgspec.json.Decoder(of).decode, type_)
+    try:
+        return _kept_decoder(type_)
+    except TypeError:  # a type that cannot be hashed, such as Annotated with a list
+        return msgspec.json.Decoder(type_).decode
 
 
 def _carried(type_: Any) -> bool:
-    return _hashed(_kept_carried, json_type, type_)
-
-
-def _hashed(kept: Callable[[Any], R], ask: Callable[[Any], R], type_: Any) -> R:
     try:
-        hash(type_)
-    except TypeError:  # such as Annotated with a list
-        return ask(type_)
-    return kept(type_)
+        return _kept_carried(type_)
+    except TypeError:
+        return json_type(type_)

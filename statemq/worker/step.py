@@ -15,7 +15,7 @@ from statemq.codec import digest, duration_text, encode_sorted
 from statemq.errors import Fail
 from statemq.retry import Retry
 from statemq.worker.judge import describe
-from statemq.worker.returned import is_async, type_of
+from statemq.worker.returned import told
 from statemq.worker.threads import Place
 
 R = TypeVar("R")
@@ -64,6 +64,8 @@ def _blocking(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     try:
         return fn(*args)
     except BaseException as error:
+        if isinstance(error, RuntimeError) and str(error).startswith(("no running event loop", "There is no current event loop")):
+            raise Fail("its function is a plain def, which runs in a thread without an event loop: make it async def") from error
         if isinstance(error, Exception | BaseExceptionGroup) and not isinstance(error, StopIteration):
             raise
         # a future cannot carry these to who waits: they hang it, break its coroutines or end the event loop
@@ -130,4 +132,4 @@ def asked(field: str, fn: Any, args: tuple[Any, ...], retry: Retry | None, timeo
         if inspect.iscoroutine(fn):
             fn.close()
         raise Fail(f"step {field} was given {type(fn).__name__}, not a function: write ctx.step({field!r}, function, *arguments)")
-    return Step(field, fn, args, retry, timeout_ms, type_of(field, fn, returns), is_async(fn))
+    return Step(field, fn, args, retry, timeout_ms, *told(field, fn, returns))

@@ -29,6 +29,13 @@ async def receipt(total: int) -> Receipt:
     return Receipt(total)
 
 
+async def late() -> None:
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        runs.append("late")
+
+
 async def exits() -> None:
     raise SystemExit(3)
 
@@ -76,6 +83,10 @@ class Answers(Machine[Data], initial="idle", retry=Retry(attempts=3, first=0.001
         return receipt(3)
 
     @transition(source="idle")
+    def begins_a_task(self) -> Any:
+        return asyncio.ensure_future(late())
+
+    @transition(source="idle")
     async def twice(self) -> Any:
         runs.append("body")
         return receipt(3)
@@ -116,6 +127,11 @@ class Answers(Machine[Data], initial="idle", retry=Retry(attempts=3, first=0.001
         await ctx.step("called", receipt(3))  # type: ignore[arg-type]
 
     @transition(source=ANY)
+    async def needs_the_loop(self, ctx: Context) -> None:
+        runs.append("body")
+        await ctx.step("task", lambda: asyncio.ensure_future(late()), retry=Retry(attempts=3, first=0.001))
+
+    @transition(source=ANY)
     async def exits_later(self, ctx: Context) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(ctx.step("exits", lambda: exits()))
@@ -153,6 +169,7 @@ async def test_what_was_not_awaited_fails_its_command_at_once(client: Client, ur
         for command, why in (
             (Answers.undetected("a"), "undetected returned a coroutine that nobody has awaited: await it in an async def"),
             (Answers.twice("a"), "twice returned a coroutine that nobody has awaited"),
+            (Answers.begins_a_task("a"), "begins_a_task returned Task, an awaitable, that nobody has awaited"),
             (Answers.generates("a"), "generates returned a generator: collect its values"),
             (Answers.guarded("a"), "guard later answered with a coroutine; a guard answers at once, true or false"),
         ):
@@ -177,6 +194,7 @@ async def test_a_step_awaits_what_its_function_gives(client: Client, url: str, n
         assert await client.call(Answers.steps("a"), timeout=20) == ["Receipt", "Receipt", "Receipt", "Receipt", "UUID", "dict"]
         for command, why in (
             (Answers.unsaid("a"), "step lambda returned a Receipt, and nothing says so when its record is read"),
+            (Answers.needs_the_loop("a"), "step task failed: its function is a plain def, which runs in a thread without an event loop"),
             (Answers.called("a"), "step called was given coroutine, not a function"),
         ):
             with pytest.raises(Failed, match=why):

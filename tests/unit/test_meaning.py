@@ -55,6 +55,7 @@ class All(Machine, initial="x"):
         options: dict[str, frozenset[int]] = {},  # noqa: B006
         anything: Any = None,
         flag: bool = False,
+        due: datetime | None = None,
     ) -> None: ...
 
 
@@ -77,6 +78,8 @@ SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"cents": "1.50"}, {"cents": "1.5"}),
     ({"cents": 1.5}, {"cents": "1.5"}),
     ({"at": {"at": "2026-11-30T12:00:00+02:00"}}, {"at": {"at": "2026-11-30T10:00:00Z"}}),
+    ({"due": "2026-11-30T10:00:00Z"}, {"due": "2026-11-30T10:00:00.000+00:00"}),
+    ({"due": "2026-11-30T10:00:00.120Z"}, {"due": "2026-11-30 10:00:00.12-00:00"}),
     ({"pair": [[2, 1], "a"]}, {"pair": [[1, 2], "a"]}),
     ({"options": {"b": [3, 1], "a": []}}, {"options": {"a": [], "b": [1, 3]}}),
     ({"anything": {"b": {"d": 1, "c": 2}, "a": []}}, {"anything": {"a": [], "b": {"c": 2, "d": 1}}}),
@@ -95,6 +98,9 @@ OTHER: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"lines": [{"sku": "a"}, {"sku": "b"}]}, {"lines": [{"sku": "b"}, {"sku": "a"}]}),
     ({"pay": {"type": "card", "number": "1"}}, {"pay": {"type": "cash"}}),
     ({"flag": True}, {}),
+    ({"due": "2026-11-30T10:00:00Z"}, {"due": "2026-11-30T10:00:00"}),
+    ({"due": "2026-11-30T10:00:00Z"}, {"due": "2026-11-30T10:00:00.1Z"}),
+    ({"due": "2026-11-30T10:00:10Z"}, {"due": "2026-11-30T10:00:01Z"}),
     ({"pair": [[1], "a"]}, {"pair": [[1], "b"]}),
 ]
 
@@ -109,6 +115,13 @@ def test_which_requests_are_the_same(schema: dict[str, Any]) -> None:
             for given in (one, other):
                 SPEC.transition("go").decode_arguments(encode(given))
             assert (canonical(encode(one), schema) == canonical(encode(other), schema)) is same, (one, other)
+
+
+@pytest.mark.parametrize("value", [10**400, -(2**70), 1e308, "1e999999999", "nan", "9" * 400])
+def test_numbers_beyond_what_floats_hold(value: Any) -> None:
+    for name in ("price", "cents", "either", "anything"):
+        raw = encode({name: value})
+        assert canonical(raw, STORED) == canonical(raw, STORED)
 
 
 def test_by_class_and_by_name() -> None:
@@ -141,6 +154,8 @@ def test_the_schema_has_every_default() -> None:
         {"type": "object", "properties": [], "additionalProperties": False},
         {"properties": {"b": 1, "a": None}},
         {"anyOf": [{"type": ["object"]}, None, {"enum": 1}]},
+        {"properties": {"a": {"type": "string", "format": []}, "b": {"items": 3, "prefixItems": 4, "uniqueItems": 1}}},
+        {"properties": {"a": {"type": "string", "format": "uuid"}, "b": {"type": "number"}}},
     ],
 )
 def test_a_schema_that_says_nothing_useful(schema: dict[str, Any]) -> None:
