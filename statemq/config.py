@@ -114,7 +114,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     cache_bytes: int = 64 * 1024 * 1024
     """Bytes of their data."""
     max_crashes: int = 3
-    """A command is buried when it has killed its worker so often while it ran alone."""
+    """A command is buried when it has killed its worker so often while it ran alone, without having recorded anything between."""
     unknown_wait_s: float = 600.0
     """How long a command that this worker's code does not take waits for a worker whose code does; then it fails. 0: at once."""
     on_wipe: str = "halt"

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from statemq.cli import options
 from statemq.config import DEFAULT_NAMESPACE, check_namespace
 
 DATA = Path(".statemq")
@@ -23,6 +24,7 @@ def command(
     crash: Annotated[
         str, typer.Option("--crash", metavar="P", help="kill -9 the worker in the middle of this share of transitions, as 0.4.")
     ] = "0",
+    max_crashes: options.MaxCrashes = None,
     no_reload: Annotated[bool, typer.Option("--no-reload", help="Do not restart when a source file is saved.")] = False,
     redis: Annotated[
         str | None,
@@ -50,6 +52,7 @@ def command(
         namespace=check_namespace(namespace or os.environ.get("STATEMQ_NAMESPACE") or DEFAULT_NAMESPACE),
         url=redis or os.environ.get("STATEMQ_REDIS") or "",
         crash=probability(crash),
+        max_crashes=max_crashes,
         reload=not no_reload,
     )
     raise typer.Exit(dev(wanted, data, fresh))

@@ -47,6 +47,7 @@ class Wanted(msgspec.Struct, frozen=True):
     """The Redis; with an embedded server known once it has started."""
     crash: float
     reload: bool
+    max_crashes: int | None = None
 
 
 def child_env(wanted: Wanted) -> dict[str, str]:
@@ -81,6 +82,7 @@ class Session:
             "--grace",
             WORKER_GRACE,
             *(["--lease-ms", LEASE_MS] if server else []),
+            *([] if wanted.max_crashes is None else ["--max-crashes", str(wanted.max_crashes)]),
         ]
         self.worker = Child("worker", work, env=env | crash, on_parent_death=signal.SIGKILL)
         serve = Child("HTTP", [*command, "serve", wanted.target, "--port", str(wanted.port)], env=env)

@@ -36,6 +36,10 @@ Redis = Annotated[
 Namespace = Annotated[
     str | None, typer.Option("--namespace", metavar="NAME", help="Default: STATEMQ_NAMESPACE, statemq.", show_default=False)
 ]
+MaxCrashes = Annotated[
+    int | None,
+    typer.Option("--max-crashes", min=1, metavar="N", help="A command that killed its worker so often, running alone, is buried. [3]"),
+]
 Json = Annotated[bool, typer.Option("--json", help="One compact JSON object a line.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000_000, metavar="N", help="At most so many lines.")]
 Target = Annotated[

@@ -69,6 +69,7 @@ def worker(
             help="A command that this code does not take waits so long for newer code; 0: it fails at once. [10m]",
         ),
     ] = None,
+    max_crashes: options.MaxCrashes = None,
     on_wipe: Annotated[OnWipe, typer.Option("--on-wipe", help="When Redis was wiped: say it and wait, or begin anew.")] = OnWipe.halt,
     log_format: LogFormat = logs.Format.text,
     log_level: LogLevel = logs.Level.info,
@@ -93,6 +94,7 @@ def worker(
             "--grace": grace,
             "--stuck-after": stuck_after,
             "--unknown-wait": unknown_wait,
+            "--max-crashes": max_crashes,
             "--on-wipe": on_wipe.value,
             "--log-format": log_format.value,
             "--log-level": log_level.value,
@@ -109,6 +111,7 @@ def worker(
         "grace_s": grace,
         "stuck_after_s": stuck_after,
         "unknown_wait_s": unknown_wait,
+        "max_crashes": max_crashes,
         "on_wipe": on_wipe.value,
     }
     raise typer.Exit(_run(_work(machines, place, _settings(given), log_transitions)))

@@ -30,7 +30,11 @@ class Queued(msgspec.Struct):
     chain: str = ""
     parked: bool = False
     crashes: int = 0
-    """How often its owner died while it was in progress (P14)."""
+    """How often its owner died while it was in progress (P14), since something of it was recorded."""
+    crowd: int = 0
+    """So many suspects may run together, this one included; 0: any number."""
+    fell: int = 0
+    """How often its owner died while it was the only suspect, but had company."""
     journalled: bool = False
     """It may have a journal."""
     peeked: bool = False

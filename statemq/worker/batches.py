@@ -15,8 +15,10 @@ from statemq.config import LIMITS
 from statemq.store.commands import Queued
 from statemq.store.commit import Ended, lay_out, take_batch, words
 from statemq.store.fence import Record, ScriptFailed, failure
+from statemq.store.wire import swallow
 from statemq.worker import tell
 from statemq.worker.bury import look_into
+from statemq.worker.suspects import SUSPICIOUS
 
 if TYPE_CHECKING:
     from statemq.worker.execute import Attempt
@@ -82,6 +84,9 @@ class Batches:
                 self._parks[lane.key] = []
                 lane.parking += 1
             self._parks[lane.key] += commands
+            for c in commands:
+                if c.crashes >= SUSPICIOUS:  # P14: the group forgets it
+                    swallow([self.record(c, "@crashes", b"%d" % c.crashes)])
             self._turn.touch(self)
 
     def record(self, c: Queued, field: str, value: bytes, started: bytes = b"") -> asyncio.Future[bytes | None]:

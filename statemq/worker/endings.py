@@ -158,7 +158,7 @@ async def postpone(lane: Lane, c: Queued, due_ms: int, fields: Any = (), paused:
     p.let_go(c)
     lane.inbox = lane.asleep = True
     c.journalled = True
-    if c.crashes:
+    if c.crashes or "@crashes" in c.journal:
         fields = [*fields, ("@crashes", b"%d" % c.crashes)]
     wake = encode({"kind": "wake", "key": c.key, "transition": c.transition}) if not paused else b""
     answer = await p.postpone(c, fields, behind, due_ms=due_ms, wake_data=wake, paused=paused)

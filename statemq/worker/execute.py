@@ -42,6 +42,7 @@ from statemq.worker.step import (
     last_error,
     unfit,
 )
+from statemq.worker.suspects import went_on
 
 if TYPE_CHECKING:
     from statemq.worker.lane import Lane
@@ -336,6 +337,8 @@ class Attempt:
             self.stop("gone")
             raise Gone
         command.journal[field] = stands
+        if command.crashes and stands is value:
+            went_on(self.lane, command)
         return stands
 
     async def _sleep(self, field: str, ms: int) -> None:

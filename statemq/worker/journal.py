@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from statemq.store.commands import Queued
 from statemq.store.fence import ScriptFailed
 from statemq.store.wire import swallow
+from statemq.worker.suspects import crowd_of
 
 if TYPE_CHECKING:
     from statemq.worker.partition import Partition
@@ -47,6 +48,7 @@ def _read(p: Partition, c: Queued, flat: list[bytes]) -> None:
     c.journal = {flat[i].decode(): flat[i + 1] for i in range(0, len(flat), 2)}
     c.attempts = int(c.journal.get("@attempts", b"0"))
     int(c.journal.get("@started", b"0"))
+    c.crowd, c.fell = crowd_of(c.journal.get("@crowd", b""), p.acquired.dead)
     if c.parked:
         # P14: a mark says that it was in progress, and in whose hands; without one it slept, whoever died meanwhile
         worker, _, crashes = c.journal.get("@mark", b"").decode().partition(" ")

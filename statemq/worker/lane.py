@@ -22,6 +22,7 @@ from statemq.worker.execute import Attempt
 from statemq.worker.journal import asked_to_stop, inbox_head, peek
 from statemq.worker.judge import Doomed, Run, Snapshot, Unfit, Unreadable, cancelled, conclude, describe, judge, trace_of
 from statemq.worker.pure import Pure
+from statemq.worker.suspects import NOT_YET, SUSPICIOUS, killer, kills
 
 if TYPE_CHECKING:
     from statemq.worker.partition import Partition
@@ -43,6 +44,7 @@ class Job(msgspec.Struct, eq=False):
 
 class Lane:
     __slots__ = (
+        "among",
         "asleep",
         "attempt",
         "backing_off",
@@ -64,6 +66,7 @@ class Lane:
         "settling",
         "snap",
         "stale",
+        "suspected",
         "task",
         "unknown_since",
         "weight",
@@ -99,6 +102,10 @@ class Lane:
         self.offered = self.prepared = False
         """Waits for its turn; has a job that is not run yet."""
         self.settling: list[asyncio.Future[None]] = []
+        self.suspected: Queued | None = None
+        """The command that runs as a suspect."""
+        self.among = NOT_YET
+        """How many suspects run, it included; 0: it alone."""
 
     # -- what is there to do -----------------------------------------------------------------------
 
@@ -121,7 +128,13 @@ class Lane:
             or self.offered
         ) and (not self.inbox or self.asleep)
 
-    def prepare(self, alone: bool = False, suspect: bool = False) -> Job | None:
+    @property
+    def crowd(self) -> int:
+        """How many suspects may run beside each other, by the one that runs here or is next; 0: any number."""
+        c = self.suspected or (self.queue[0] if self.queue else None)
+        return 0 if c is None else c.crowd
+
+    def prepare(self, suspect: bool = False) -> Job | None:
         """The next commands to run; or None, and what is missing for it was asked for."""
         p = self.partition
         if self.task is not None or self.prepared or self.broken or self.loading or self.fetching or p.closed or p.draining or p.paused:
@@ -147,22 +160,21 @@ class Lane:
         if p.batches.full:
             p.batches.hold_back(self)
             return None
-        kills = head.crashes - 2 >= p.settings.max_crashes
-        if head.crashes >= 2 and not suspect and not kills:
-            p.slots.suspect(self)
-            return None
+        if head.crashes >= SUSPICIOUS and not kills(head, p.settings.max_crashes):
+            if not suspect:
+                p.slots.suspect(self)
+                return None
+            self.suspected = head
         commands = [self.queue.popleft()]
         if head.transition in p.pure and not suspect:
             while self.queue and len(commands) < CHAIN and self._chains(self.queue[0]):
                 commands.append(self.queue.popleft())
-        if head.crashes >= 2 and not alone and not kills:
-            head.crashes -= 1  # in company: a crash now must not count as a lonely one
         self.prepared = True
         pure = p.pure
         return Job(self, commands, [c for c in commands if c.journalled or c.transition not in pure])
 
     def _chains(self, c: Queued) -> bool:
-        return c.crashes < 2 and (c.peeked or not c.journalled) and c.transition in self.partition.pure
+        return c.crashes < SUSPICIOUS and (c.peeked or not c.journalled) and c.transition in self.partition.pure
 
     # -- running -----------------------------------------------------------------------------------
 
@@ -184,8 +196,8 @@ class Lane:
             verdict: Run | Ended | Doomed | Unfit | Unreadable
             if p.suspects and (why := p.suspects.get(c.id)):
                 verdict = Doomed(f"its commit failed: {why}", "commit", garbage=True)
-            elif c.crashes - 2 >= p.settings.max_crashes:
-                verdict = _killer(c)
+            elif kills(c, p.settings.max_crashes):
+                verdict = killer(c)
             else:
                 try:
                     verdict = p.fresh().run(judge, p.spec, self.snap, c)
@@ -460,9 +472,3 @@ class Lane:
             if c.claimed:  # from then on who cancels it asks, by way of its journal (P28)
                 c.journalled, c.peeked = True, False
         self.queue.extendleft(reversed(commands))
-
-
-def _killer(c: Queued) -> Doomed:
-    times = c.crashes - 2
-    why = f"its worker's process died {c.crashes} times while it ran, {times} of them while it ran alone"
-    return Doomed(why, "crashes", "WorkerCrashed", garbage=True)

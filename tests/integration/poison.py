@@ -15,10 +15,14 @@ import msgspec
 
 from statemq import Context, Machine, log, transition
 from statemq.config import WorkerSettings
+from statemq.worker import suspects
 from statemq.worker.daemon import Worker
 
 FOLDER = "POISON_FOLDER"
 """Environment: where ``log`` is written and ``hold`` is looked for."""
+
+ALONE_S = 0.3
+"""How long these workers let a suspect run alone."""
 
 
 def note(line: str) -> None:
@@ -61,6 +65,27 @@ class Poison(Machine[None], initial="idle", partitions=1):
                 await asyncio.sleep(3600)
 
     @transition(source="idle")
+    async def goes_on(self, ctx: Context, steps: int) -> int:
+        for n in range(steps):
+            await ctx.step(f"step {n}", note, f"{ctx.key} {n}")
+            await asyncio.sleep(0.05)
+        return steps
+
+    @transition(source="idle")
+    async def lasts(self, ctx: Context, seconds: float) -> None:
+        """Nothing is recorded before its end."""
+        await ctx.step("last", asyncio.sleep, seconds)
+
+    @transition(source="idle")
+    async def kills_late(self, ctx: Context, seconds: float) -> None:
+        async def late() -> None:
+            await asyncio.sleep(seconds)
+            note(f"{ctx.key} kills")
+            os._exit(9)
+
+        await ctx.step("late", late)
+
+    @transition(source="idle")
     async def blocks(self, ctx: Context) -> None:
         await ctx.step("block", block)
 
@@ -91,6 +116,7 @@ async def block_elsewhere() -> None:
 
 async def main(url: str, namespace: str, settings: bytes) -> None:
     log.listen()
+    suspects.ALONE_S = ALONE_S
     worker = Worker([Poison], url, namespace=namespace, settings=msgspec.json.decode(settings, type=WorkerSettings))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.stop)
     await worker.run()

@@ -153,8 +153,18 @@ MUTANTS = {
     ),
     "suspects-in-company": Mutant(
         "P14", "a command whose worker died twice runs beside others",
-        "worker/lane.py", "if head.crashes >= 2 and not suspect and not kills:", "if False:",
+        "worker/lane.py", "if head.crashes >= SUSPICIOUS and not kills(head, p.settings.max_crashes):", "if False:",
         _races("test_p14_crashes.py::test_a_suspect_runs_alone_and_its_neighbours_do_not_pay"),
+    ),
+    "progress-is-no-excuse": Mutant(
+        "P14", "a step that is recorded does not set the count of deaths back",
+        "worker/execute.py", "if command.crashes and stands is value:", "if False:",
+        _races("test_p14_crashes.py::test_a_recorded_step_clears_its_command"),
+    ),
+    "late-killers-go-free": Mutant(
+        "P14", "a death of the only suspect does not count when it had company",
+        "worker/suspects.py", "if worker == dead and size == 1:", "if False:",
+        _races("test_p14_crashes.py::test_who_fell_too_often_as_the_only_suspect_is_buried"),
     ),
     "own-result-instead-of-the-record": Mutant(
         "P15", "the code goes on with its own result though another one stands",

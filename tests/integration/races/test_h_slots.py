@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from statemq.worker import slots as slots_module
+from statemq.worker import suspects as suspects_module
 from statemq.worker.slots import Slots
 from tests.waiting import wait_until
 
 
 class Partition:
-    starting = True
+    starting, closed = True, False
+    shop = SimpleNamespace(worker="w1")
+    batches = SimpleNamespace(record=lambda *args: asyncio.get_running_loop().create_future())
 
 
 class Lane:
@@ -23,9 +26,10 @@ class Lane:
 
     def __init__(self, name: str, log: list[str]) -> None:
         self.name, self.log, self.partition, self.offered = name, log, Partition(), False
-        self.lane = self
+        self.lane, self.task, self.suspected, self.among, self.crowd = self, None, None, -1, 0
 
-    def prepare(self, alone: bool = False, suspect: bool = False) -> Any:
+    def prepare(self, suspect: bool = False) -> Any:
+        self.suspected = SimpleNamespace(crashes=2, crowd=0, fell=0, claimed=False, journal={}) if suspect else None
         return self
 
     def run(self, job: Any) -> None:
@@ -34,7 +38,7 @@ class Lane:
 
 @pytest.fixture
 def within(monkeypatch: pytest.MonkeyPatch) -> float:
-    monkeypatch.setattr(slots_module, "ALONE_WITHIN_S", 0.3)
+    monkeypatch.setattr(suspects_module, "ALONE_WITHIN_S", 0.3)
     return 0.3
 
 
