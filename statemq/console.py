@@ -114,7 +114,10 @@ class Console(Session):
     async def show(self, id: str) -> CommandStatus:
         """Where the command is and what it has done. Raises Unknown."""
         self._check()
-        return await queues.show(self._router, self.namespace, checked_id(id))
+        checked = checked_id(id)
+        return await self._told(
+            checked, lambda: queues.show(self._router, self.namespace, checked), lambda status: status.outcome is not None
+        )
 
     async def partitions(self, machine: MachineRef) -> builtins.list[PartitionInfo]:
         """Owner and queue sizes of each partition."""
@@ -147,7 +150,8 @@ class Console(Session):
     async def cancel(self, id: str, *, by: str | None = None) -> str:
         """``cancelled``, ``asked`` (it has begun; its owner ends it) or ``ended``. Raises Unknown."""
         self._check()
-        return await operate.cancel(self._router, self.namespace, checked_id(id), by or operator())
+        checked, who = checked_id(id), by or operator()
+        return await self._told(checked, lambda: operate.cancel(self._router, self.namespace, checked, who))
 
     async def pause(self, machine: MachineRef, key: str | None = None, *, by: str | None = None) -> None:
         """Nothing new of the instance, or of the whole machine, starts until it is resumed."""

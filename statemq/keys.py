@@ -72,6 +72,7 @@ class PartitionKeys:
         "tag",
         "timers",
         "timers_data",
+        "touched",
     )
 
     def __init__(self, namespace: str, machine: str, number: int) -> None:
@@ -83,6 +84,7 @@ class PartitionKeys:
         self.ready = f"{tag}:ready"
         self.timers = f"{tag}:timers"
         self.timers_data = f"{tag}:timers:data"
+        self.touched = f"{tag}:touched"
         self.outbox = f"{tag}:outbox"
         self.received = f"{tag}:received"
         self.history = f"{tag}:history"

@@ -5,19 +5,24 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
-from statemq.codec import short_id
+from statemq.codec import parse_command_id, short_id
 from statemq.command import Declared
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace
-from statemq.errors import RedisAway, UsageError
+from statemq.errors import Pending, RedisAway, UsageError
+from statemq.keys import PartitionKeys
 from statemq.store.append import Appender
 from statemq.store.catalog import Catalog
+from statemq.store.durability import check as check_durability
 from statemq.store.durability import parse as parse_durability
+from statemq.store.durability import settled, stand
 from statemq.store.reply import Replies
 from statemq.store.router import Router
+
+T = TypeVar("T")
 
 CONNECT_WITHIN_S = 5.0
 
@@ -37,7 +42,8 @@ class Session:
     """``async with Client(url) as client:``, or ``connect()`` and ``close()``.
 
     ``machines``: classes to know from the start, for calls by name; a class given in a call is known from then on.
-    ``durability``: ``"fsync"`` or ``"replicas=N"``: nothing is reported before it is that safe.
+    ``durability``: ``"fsync"`` or ``"replicas=N"``: that a command is queued, how it ended, and that it was cancelled, is told only when it
+    is that safe. What only looks (``get``, ``list``, ``history`` …) shows the present.
     """
 
     _router: Router
@@ -76,6 +82,8 @@ class Session:
         self._appender = Appender(self._router, self._catalog, reply=self._replies.channel, durability=self._durability)
         try:
             async with asyncio.timeout(CONNECT_WITHIN_S):
+                if self._durability is not None:
+                    await check_durability(self._router, self._durability)
                 await self._catalog.declare_all()
         except BaseException as error:
             await self.close()
@@ -100,6 +108,19 @@ class Session:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
+
+    async def _told(self, id: str, ask: Callable[[], Awaitable[T]], tells: Callable[[T], bool] = bool) -> T:
+        """What ``ask`` answers of the command; if it ``tells`` what must be safe first, only then (P23). Raises Pending when it is not."""
+        while True:
+            if self._durability is None:
+                return await ask()
+            part = PartitionKeys(self.namespace, *parse_command_id(id))
+            since = stand(self._router, part)
+            answer = await ask()
+            if not tells(answer) or await settled(self._router, part, self._durability, since):
+                return answer
+            if stand(self._router, part) == since:
+                raise Pending(f"what became of command {id} is not yet as safe as durability= asks; ask again", id=id)
 
     def _check(self) -> None:
         """Raises UsageError where this client cannot be used."""

@@ -35,9 +35,9 @@ SENT: dict[Role, frozenset[str]] = {
 
 RUN: dict[Role, frozenset[str]] = {
     Role.reader: frozenset(),
-    Role.client: frozenset({"declare", "append"}),
+    Role.client: frozenset({"declare", "append", "touch"}),
     Role.operator: frozenset({"cancel", "pause", "retry", "mend"}),
-    Role.worker: frozenset(sources()) - {"append", "cancel", "pause", "retry", "mend"},
+    Role.worker: frozenset(sources()) - {"append", "cancel", "pause", "retry", "mend", "touch"},
 }
 """The scripts a role runs."""
 
@@ -55,7 +55,7 @@ def commands(role: Role, *, functions: bool = True, durability: Durability | Non
     load can replace those that others call; the other roles use the loaded ones, or else run the scripts by hash.
     """
     needed = set(SENT[role])
-    for script in RUN[role]:
+    for script in RUN[role] - (frozenset() if durability else {"touch"}):
         needed |= called_by(script)
     if role in ABOVE:
         needed.update(name.upper() for name in commands(ABOVE[role], functions=False, durability=durability))
@@ -64,7 +64,7 @@ def commands(role: Role, *, functions: bool = True, durability: Durability | Non
         needed |= {"FCALL", "FUNCTION|LIST"} if functions else set()
         needed |= {"FUNCTION|LOAD", "FUNCTION|DELETE"} if functions and role is Role.worker else set()
     if durability and role in (Role.client, Role.operator):
-        needed |= {"PEXPIRE", "TIME"} | ({"WAITAOF"} if durability.fsync else {"WAIT"})
+        needed |= {"WAITAOF"} if durability.fsync else {"WAIT"}
     return sorted(name.lower() for name in needed)
 
 

@@ -18,7 +18,7 @@ from statemq.errors import NamespaceLost, RedisAway, ServerError, StatemqError
 from statemq.keys import PartitionKeys
 from statemq.store.catalog import Catalog
 from statemq.store.draft import ACCEPTED, Answer, Appended, Draft, fail, said, settle
-from statemq.store.durability import Durability, outcomes_settled, settled
+from statemq.store.durability import Durability, secured, stand
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire
 
@@ -155,18 +155,13 @@ class Appender:
     async def _send(self, wire: Wire, line: _Line, batch: list[Sent]) -> None:
         generation = wire.generation
         now_ms = int(time.time() * 1000 + self._clocks[wire][1])
-        config = self._catalog.kept(line.keys.machine).config
-        if not _fits(batch, config.partitions):
+        if not _fits(batch, self._catalog.kept(line.keys.machine).config.partitions):
             _fail_all(batch, _lost(line.keys))
             return
         for draft, _ in batch:
             draft.id = draft.id or command_id(line.keys.machine, line.keys.number, now_ms)
         try:
-            answers = _words(await self._run(line.keys, config.incarnation, batch), batch)
-            if answers is None:
-                answers = await self._again(line.keys, config.incarnation, batch)
-            if self._durability is not None:
-                await self._be_safe(line.keys, answers, self._durability)
+            answers = await self._safely(line.keys, batch)
         except (StatemqError, ReplyError) as error:
             _fail_all(batch, said(error, line.keys))
             return
@@ -195,13 +190,17 @@ class Appender:
                 return answers
         raise _lost(keys)
 
-    async def _be_safe(self, keys: PartitionKeys, answers: list[bytes], durability: Durability) -> None:
-        """What the answers say is as safe as was asked for (P23)."""
-        if any(answer.startswith(b"ended") for answer in answers):
-            while not await outcomes_settled(self._router, keys, durability):
-                pass
-        while not await settled(self._router, keys.lease, durability):
-            pass
+    async def _safely(self, keys: PartitionKeys, batch: list[Sent]) -> list[bytes]:
+        """The script's words, when what they say is as safe as was asked for (P23). If the connection is lost before that, the commands
+        are sent again: another server may not have them."""
+        while True:
+            since = stand(self._router, keys)
+            incarnation = self._catalog.kept(keys.machine).config.incarnation
+            answers = _words(await self._run(keys, incarnation, batch), batch)
+            if answers is None:
+                answers = await self._again(keys, incarnation, batch)
+            if self._durability is None or await secured(self._router, keys, self._durability, since):
+                return answers
 
     def _run(self, keys: PartitionKeys, incarnation: str, batch: list[Sent]) -> asyncio.Future[list[bytes] | bytes]:
         """The script's answer."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import NamedTuple
 
 import msgspec
 
-from statemq.config import OUTCOME_PERIOD_MS, OUTCOME_TTL_MS
-from statemq.errors import UsageError
+from statemq.errors import UnsupportedServer, UsageError
 from statemq.keys import PartitionKeys
 from statemq.store.router import Router
-from statemq.store.wire import ReplyError
+from statemq.store.wire import ReplyError, Wire, swallow
 
 WAIT_MS = 2000
 """How long one WAIT may hold up its connection; what was not safe by then is asked again."""
+
+TOUCHED_MS = 60_000
+"""How long the key stays that is written before a WAIT."""
 
 
 class Durability(msgspec.Struct, frozen=True):
@@ -22,6 +25,11 @@ class Durability(msgspec.Struct, frozen=True):
 
     fsync: bool = False
     replicas: int = 0
+
+    @property
+    def wait(self) -> tuple[str | int, ...]:
+        """The command that waits for it."""
+        return ("WAITAOF", 1, 0, WAIT_MS) if self.fsync else ("WAIT", self.replicas, WAIT_MS)
 
 
 def parse(text: str | None) -> Durability | None:
@@ -35,24 +43,49 @@ def parse(text: str | None) -> Durability | None:
     raise UsageError(f'"{text}" is no durability; write fsync or replicas=N')
 
 
-async def outcomes_settled(router: Router, part: PartitionKeys, wanted: Durability) -> bool:
-    """Whether the outcomes that were seen in this partition are as safe as wanted.
+class Stand(NamedTuple):
+    """Which connection a partition's calls take, and which one in turn it is: the next may lead to a server that has lost what was told."""
 
-    WAIT counts from the connection's own last write, so there is one first: of a TTL that they have anyway.
+    wire: Wire
+    generation: int
+
+
+def stand(router: Router, part: PartitionKeys) -> Stand:
+    wire = router.wire_for(part.lease)
+    return Stand(wire, wire.generation)
+
+
+async def settled(router: Router, part: PartitionKeys, wanted: Durability, since: Stand) -> bool:
+    """Whether all that this partition's connection was told since it was at ``since`` is now as safe as wanted; asks once.
+
+    WAIT is for its own connection's last write, so there is one right before it; and both count only if the connection is still the one
+    that was told: after a failover the new server can be safe and have lost it.
     """
-    seconds, _ = await router.call(part.lease, "TIME")
-    period = int(seconds) * 1000 // OUTCOME_PERIOD_MS
-    names = [part.outcomes(p) for p in (period + 1, period, period - 1)]
-    await asyncio.gather(*(router.call(part.lease, "PEXPIRE", name, OUTCOME_TTL_MS) for name in names))
-    return await settled(router, part.lease, wanted)
-
-
-async def settled(router: Router, key: str, wanted: Durability) -> bool:
-    """Whether all that was written before on this key's connection is now as safe as wanted."""
+    if stand(router, part) != since:
+        return False
+    written, waited = router.run("touch", [part.touched], TOUCHED_MS), since.wire.call(*wanted.wait)
+    swallow([written, waited])
     try:
-        if wanted.fsync:
-            local, _ = await router.call(key, "WAITAOF", 1, 0, WAIT_MS)
-            return bool(local >= 1)
-        return bool(await router.call(key, "WAIT", wanted.replicas, WAIT_MS) >= wanted.replicas)
+        await written
+        reply = await waited
     except ReplyError as error:
         raise UsageError(f"the server at {router.address} cannot give this durability: {error.message}") from error
+    enough = reply[0] >= 1 if wanted.fsync else reply >= wanted.replicas
+    return bool(enough) and stand(router, part) == since
+
+
+async def secured(router: Router, part: PartitionKeys, wanted: Durability, since: Stand) -> bool:
+    """Returns True once ``settled`` is; False when the connection was lost before: what was told has to be asked, or written, again."""
+    while stand(router, part) == since:
+        if await settled(router, part, wanted, since):
+            return True
+    return False
+
+
+async def check(router: Router, wanted: Durability) -> None:
+    """Raises UnsupportedServer where a server cannot wait for that at all, before anything was sent that would have to wait."""
+    answers = await asyncio.gather(*(node.call(*wanted.wait[:-1], 1) for node in router.nodes), return_exceptions=True)
+    for node, answer in zip(router.nodes, answers, strict=True):
+        if isinstance(answer, ReplyError):
+            how = "fsync takes appendonly yes, and Redis or Valkey 7.2 or newer" if wanted.fsync else "replicas=N takes a user who may WAIT"
+            raise UnsupportedServer(f"the server at {node.address} cannot give this durability ({answer.message}): {how}")

@@ -13,7 +13,7 @@ from statemq.records import DeadLetter
 from statemq.store.audit import note, permitted
 from statemq.store.catalog import Known
 from statemq.store.commands import Queued
-from statemq.store.durability import Durability, settled
+from statemq.store.durability import Durability, secured, stand
 from statemq.store.inspect import fields, number, text
 from statemq.store.router import Router
 
@@ -163,12 +163,14 @@ async def _queue(
     has_once = letter.once.startswith(part.once_)
     keys = [part.lease, part.commands, part.accepted, part.failed, part.outcomes_, letter.once if has_once else part.once(letter.key, "")]
     entry = letter.letter.partition("/")[2]
-    sent = router.run("retry", keys, known.config.incarnation, LIMITS.backlog, entry, id, reply, "1" if has_once else "0")
-    word, _, other = text(await permitted("retry", sent)).partition(" ")
-    if word == "queued":
-        while durability is not None and not await settled(router, part.lease, durability):
-            pass
-        return id
+    while True:
+        since = stand(router, part)
+        sent = router.run("retry", keys, known.config.incarnation, LIMITS.backlog, entry, id, reply, "1" if has_once else "0")
+        word, _, other = text(await permitted("retry", sent)).partition(" ")
+        if word != "queued":
+            break
+        if durability is None or await secured(router, part, durability, since):
+            return id
     if or_gone and word in ("gone", "taken"):
         return ""
     raise _refusal(known, part, letter, word, other)

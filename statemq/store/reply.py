@@ -18,7 +18,7 @@ from statemq.codec import parse_command_id
 from statemq.config import EARLY_BYTES, OUTCOME_PERIOD_MS
 from statemq.errors import RedisAway, ServerError, StatemqError
 from statemq.records import Outcome
-from statemq.store.durability import Durability, outcomes_settled
+from statemq.store.durability import Durability, settled, stand
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire, swallow
 
@@ -47,13 +47,13 @@ _outcome = msgspec.json.Decoder(Outcome).decode
 class _Wait:
     """One id that somebody waits for. Each of the ``people`` has a future of their own, so that one who gives up cancels no other's."""
 
-    __slots__ = ("cap_s", "due_s", "heard", "misses", "pace_s", "people", "told")
+    __slots__ = ("again", "cap_s", "due_s", "heard", "misses", "pace_s", "people", "told")
 
     def __init__(self, heard: bool, due_s: float) -> None:
         self.heard, self.due_s = heard, due_s
         self.pace_s, self.cap_s = (HEARD_FIRST_S, HEARD_CAP_S) if heard else (UNHEARD_FIRST_S, UNHEARD_CAP_S)
         self.misses = 0
-        self.told = False
+        self.told = self.again = False
         self.people: list[asyncio.Future[Outcome | None]] = []
 
     def tell(self, answer: Outcome | Exception | None) -> None:
@@ -155,15 +155,17 @@ class Replies:
 
     def join(self, id: str, answer: asyncio.Future[Outcome | None], *, heard: bool, since: int) -> None:
         """``answer`` gets the outcome, or None if nothing is known of the id; who does not wait any more must ``leave``."""
-        if self._early and (early := self._early.pop(id, None)) is not None:
+        early = self._early.pop(id, None) if self._early else None
+        if early is not None:
             self._early_bytes -= size_of(early)
+        if early is not None and self._durability is None:
             answer.set_result(early)
             return
         wait = self._waits.get(id)
         if wait is None or wait.told:
             if not heard:
                 parse_command_id(id)
-            at_once = not heard or wait is not None or self.dropped != since
+            at_once = not heard or wait is not None or early is not None or self.dropped != since
             wait = _Wait(heard, self._loop.time() + (0 if at_once else HEARD_FIRST_S))
             self._waits[id] = wait
             if self._timer is None or wait.due_s < self._look_s:
@@ -203,7 +205,10 @@ class Replies:
         for outcome in outcomes:
             wait = self._waits.get(outcome.id)
             if wait is not None:
-                wait.tell(outcome)
+                if self._durability is None:
+                    wait.tell(outcome)
+                else:
+                    self._ask_soon(wait)
                 continue
             self._keep(alone(outcome))
 
@@ -217,6 +222,14 @@ class Replies:
             _, oldest = self._early.popitem(last=False)
             self._early_bytes -= size_of(oldest)
             self.dropped += 1
+
+    def _ask_soon(self, wait: _Wait) -> None:
+        """P23: what is heard may not be safe yet, so it only says that there is something to ask for."""
+        if wait.due_s == math.inf:
+            wait.again = True  # it is being asked for, but perhaps was a moment too early
+        else:
+            wait.due_s = self._loop.time()
+            self._plan(wait.due_s)
 
     # -- asking ------------------------------------------------------------------------------------
 
@@ -251,8 +264,8 @@ class Replies:
         again_s = math.inf
         for wait in due.values():
             if wait.people:
-                wait.due_s = self._loop.time() + wait.pace_s
-                wait.pace_s = min(wait.cap_s, wait.pace_s * 2)
+                wait.due_s = self._loop.time() + (0 if wait.again else wait.pace_s)
+                wait.pace_s, wait.again = min(wait.cap_s, wait.pace_s * 2), False
                 again_s = min(again_s, wait.due_s)
         if again_s < math.inf:
             self._plan(again_s)
@@ -267,6 +280,7 @@ class Replies:
 
     async def _look_at(self, part: keys.PartitionKeys, due: dict[str, _Wait]) -> None:
         """One look for each: its outcome, or whether it is accepted. Two looks that find neither: it is unknown."""
+        since = stand(self._router, part)
         seconds, _ = await self._router.call(part.lease, "TIME")
         now_ms = int(seconds) * 1000
         period = now_ms // OUTCOME_PERIOD_MS
@@ -287,7 +301,7 @@ class Replies:
                     wait.tell(unread if unread is None else _said(unread))
                 continue
             if self._durability is not None and not safe:
-                safe = await outcomes_settled(self._router, part, self._durability)
+                safe = await settled(self._router, part, self._durability, since)
                 if not safe:
                     return
             try:

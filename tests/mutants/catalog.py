@@ -228,12 +228,12 @@ MUTANTS = {
     ),
     "accepted-before-it-is-safe": Mutant(
         "P23", "a client with durability hears that a command is accepted before it is that safe",
-        "store/append.py", "await self._be_safe(line.keys, answers, self._durability)", "pass",
+        "store/append.py", "if self._durability is None or await secured(", "if True or await secured(",
         "tests/integration/test_client_reply.py::test_a_durability_that_is_not_there_is_waited_for",
     ),
     "outcome-before-it-is-safe": Mutant(
         "P23", "a client with durability is told an outcome before it is that safe",
-        "store/reply.py", "safe = await outcomes_settled(self._router, part, self._durability)", "safe = True",
+        "store/reply.py", "safe = await settled(self._router, part, self._durability, since)", "safe = True",
         "tests/integration/test_client_reply.py::test_an_outcome_that_is_not_safe_is_not_told",
     ),
     "failed-command-is-not-kept": Mutant(
