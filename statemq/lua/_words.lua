@@ -17,6 +17,7 @@ local function fence(lease, token, number)
 end
 
 local PERIOD_MS = 60000
+local ONCE_TTL_MS = 86400000
 
 -- Lua 5.1 writes whole numbers below 1e14 exactly; ms and versions stay below.
 local function text(number)
@@ -52,15 +53,24 @@ local function element(text)
   return entry, id
 end
 
--- P29: a parked command that was cancelled leaves its idempotency record without an end; it gets one when its element goes.
+-- P29: an element that was left when its command ended (a former version's cancel) may have an idempotency record without an end.
 local function forget_once(text, accepted)
   local json = string.find(text, '"once":"', 1, true) and string.match(text, '^%S+ %S+ (.*)$')
   local ok, fields = pcall(cjson.decode, json or '{}')
   local once, stem = ok and fields.once, string.sub(accepted, 1, -9) .. 'once:' -- P33: an element by hand may name anything
-  if type(once) == 'string' and string.sub(once, 1, #stem) == stem then redis.call('PEXPIRE', once, 86400000) end
+  if type(once) == 'string' and string.sub(once, 1, #stem) == stem then redis.call('PEXPIRE', once, ONCE_TTL_MS) end
 end
 
--- Takes ended commands off an inbox's head (P28: cancel leaves them there), so many at most that nobody waits for it; the owner
+-- Whether entry id a is older than b.
+local function older(a, b)
+  local a_ms, a_n = string.match(a, '^(%d+)-(%d+)$')
+  local b_ms, b_n = string.match(b or '', '^(%d+)-(%d+)$')
+  if not b_ms then return false end -- somebody pushed it by hand
+  a_ms, a_n, b_ms, b_n = tonumber(a_ms), tonumber(a_n), tonumber(b_ms), tonumber(b_n)
+  return a_ms < b_ms or (a_ms == b_ms and a_n < b_n)
+end
+
+-- Takes ended commands off an inbox's head (P28: cancel leaves the place of one that lies deep), so many at most that nobody waits for it; the owner
 -- comes again for the rest. Returns the live head's entry and id, or nil.
 local function live_head(inbox, accepted)
   for _ = 1, 500 do
@@ -71,7 +81,7 @@ local function live_head(inbox, accepted)
       local where = redis.call('HGET', accepted, id)
       if where and string.sub(where, 1, #entry + 2) == '@' .. entry .. ' ' then return entry, id end
     end
-    redis.call('LPOP', inbox)
+    redis.call('LTRIM', inbox, 1, -1)
     forget_once(head, accepted)
   end
 end
@@ -132,4 +142,38 @@ local function keep_letter(failed, cap, bytes, ...)
   end
   redis.call('XADD', failed, 'MAXLEN', '~', cap, '*', ...)
   return before + 1 - redis.call('XLEN', failed)
+end
+
+-- What an entry's fields, in a list, say that its end needs; '' where they say nothing. P33: an entry by hand may name anything, so channel and
+-- record count only under their prefixes.
+local function said_of(list, reply_prefix, once_prefix)
+  local of = { key = '', transition = '', reply = '', once = '' }
+  for i = 1, #list, 2 do
+    if of[list[i]] and type(list[i + 1]) == 'string' then of[list[i]] = list[i + 1] end
+  end
+  if string.sub(of.reply, 1, #reply_prefix) ~= reply_prefix then of.reply = '' end
+  if string.sub(of.once, 1, #once_prefix) ~= once_prefix then of.once = '' end
+  return of
+end
+
+-- The same of a delayed command, whose entry waits in T:timers:data; it may have been removed or damaged by hand.
+local function delayed(timers_data, id, reply_prefix, once_prefix)
+  local ok, list = pcall(cjson.decode, redis.call('HGET', timers_data, id) or '[]')
+  return said_of(ok and type(list) == 'table' and list or {}, reply_prefix, once_prefix)
+end
+
+-- The end of one command that no commit ends (I3): its outcome is kept, written to the history, told to its client and to who repeats its
+-- request, and nothing else of it is left but its place in the stream or an inbox, which is its caller's. The caller has checked the keys.
+-- k: accepted outcomes history timers timers_data steps, and once or false; entry: what the history says of it.
+local function end_command(k, now, id, json, reply, history_cap, entry)
+  redis.call('HDEL', k.accepted, id)
+  redis.call('ZREM', k.timers, id)
+  redis.call('HDEL', k.timers_data, id)
+  redis.call('UNLINK', k.steps)
+  local outcome = stamp(json, now)
+  keep_outcomes(k.outcomes, now, { id, outcome })
+  redis.call('XADD', k.history, 'MAXLEN', '~', history_cap, '*', 'id', id, unpack(entry))
+  -- its own record may be what it ends for: a damaged one is left as it is
+  if k.once and type(redis.pcall('HSET', k.once, 'outcome', outcome)) == 'number' then redis.call('PEXPIRE', k.once, ONCE_TTL_MS) end
+  if reply and reply ~= '' then redis.call('PUBLISH', reply, '[' .. outcome .. ']') end
 end

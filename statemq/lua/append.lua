@@ -17,6 +17,8 @@ local MAX_FIELD, MAX_DELAY_MS, MAX_BATCH = 2048, 315360000000, 128
 local max_key, max_arguments = math.min(tonumber(ARGV[4]), MAX_KEY), math.min(tonumber(ARGV[5]), MAX_ARGUMENTS)
 if n > MAX_BATCH or #reply > MAX_FIELD then return redis.error_reply('ERR a batch has at most ' .. MAX_BATCH .. ' commands and a short reply') end
 
+local now
+
 -- What is wrong with a command's delay, digest or further fields; nil if nothing is.
 local function misfit(delay, digest, from, to)
   local ms = tonumber(delay ~= '' and delay or 0)
@@ -36,9 +38,17 @@ local function marks(digest)
   return sent or digest, meaning or digest
 end
 
+-- The outcome for a repeated request whose command has gone without ending its record: its entry was removed by hand, with what named the record.
+local function gone(once, id, key, transition)
+  local outcome = outcome_of(outcomes, now, id) or cjson.encode({ id = id, outcome = 'failed', key = key, transition = transition,
+    reason = 'the command of this idempotency key was removed by hand, or ended by a former version', code = 'removed', attempts = 0, at = now })
+  redis.call('HSET', once, 'outcome', outcome)
+  return outcome
+end
+
 if redis.call('HGET', lease, 'incarnation') ~= incarnation then return 'lost' end
 
-local now = clock()
+now = clock()
 local waiting = redis.call('HLEN', accepted)
 local specials, refused = {}, {} -- by place: where the rest of a command that is not plain begins, and what is wrong with it
 local i = 8 + 4 * n
@@ -108,8 +118,11 @@ for c = 1, n do
     local digest, meaning = marks(ARGV[special + 2])
     if before[1] and before[1] ~= digest and (before[4] or before[1]) ~= meaning then
       answer = 'conflict ' .. before[2]
+    elseif before[3] then
+      answer = 'ended ' .. before[3]
     elseif before[1] then
-      answer = before[3] and 'ended ' .. before[3] or 'attached ' .. before[2]
+      local lives = here[before[2]] or redis.call('HEXISTS', accepted, before[2]) == 1
+      answer = lives and 'attached ' .. before[2] or 'ended ' .. gone(once, before[2], key, transition)
     end
   end
   if not answer and waiting >= backlog then answer = 'full' end

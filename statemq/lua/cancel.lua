@@ -7,41 +7,46 @@ local commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local timers, timers_data, steps, ready, inbox = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
 local id, json, history_cap, reply_prefix, once_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
+local NEAR = 10000
+
+-- Where the element of a parked command lies: its place and text, or nothing. An inbox is in entry order (P8), so a few looks find it;
+-- where what somebody pushed by hand hides it, the first ones are looked at, and one that lies deeper stays until its turn.
+local function find(entry, id)
+  local low, high = 0, redis.call('LLEN', inbox) - 1
+  while low <= high do
+    local middle = math.floor((low + high) / 2)
+    local there = redis.call('LINDEX', inbox, middle)
+    local its_entry, its_id = element(there)
+    if its_entry == entry and its_id == id then return middle, there end
+    if its_entry and older(its_entry, entry) then low = middle + 1 else high = middle - 1 end
+  end
+  for place, there in ipairs(redis.call('LRANGE', inbox, 0, 199)) do
+    local its_entry, its_id = element(there)
+    if its_entry == entry and its_id == id then return place - 1, there end
+  end
+end
+
 local where = redis.call('HGET', accepted, id)
 if not where then return 'unknown' end
 local now = clock()
 local parked_entry, key = string.match(where, '^@(%S+) (.*)$')
-local transition, reply, once = '', nil, nil
-if not parked_entry and where ~= 'timer' then
-  for _, found in ipairs(redis.call('XRANGE', commands, where, where)) do
-    for i = 1, #found[2], 2 do
-      local name, value = found[2][i], found[2][i + 1]
-      if name == 'key' then key = value end
-      if name == 'transition' then transition = value end
-      if name == 'reply' then reply = value end
-      if name == 'once' then once = value end
-    end
+local place, text_there
+local of = { key = '', transition = '', reply = '', once = '' }
+if parked_entry then
+  place, text_there = find(parked_entry, id)
+  local ok, fields = pcall(cjson.decode, text_there and string.match(text_there, '^%S+ %S+ (.*)$') or '')
+  local list = { 'key', key }
+  if ok and type(fields) == 'table' then
+    list = { 'key', key, 'transition', fields.transition, 'reply', fields.reply or '', 'once', fields.once or '' }
   end
-elseif parked_entry then
-  -- a bounded look for who waits; an element that lies deeper says it when its turn comes
-  for _, text in ipairs(redis.call('LRANGE', inbox, 0, 199)) do
-    local _, found = element(text)
-    local ok, fields = pcall(cjson.decode, found == id and string.match(text, '^%S+ %S+ (.*)$') or '')
-    if ok then transition, reply, once = fields.transition or '', fields.reply, fields.once end
-  end
+  of = said_of(list, reply_prefix, once_prefix)
 elseif where == 'timer' then
-  local fields = cjson.decode(redis.call('HGET', timers_data, id) or '[]')
-  for i = 1, #fields, 2 do
-    if fields[i] == 'key' then key = fields[i + 1] end
-    if fields[i] == 'transition' then transition = fields[i + 1] end
-    if fields[i] == 'reply' then reply = fields[i + 1] end
-    if fields[i] == 'once' then once = fields[i + 1] end
-  end
+  of = delayed(timers_data, id, reply_prefix, once_prefix)
+else
+  for _, found in ipairs(redis.call('XRANGE', commands, where, where)) do of = said_of(found[2], reply_prefix, once_prefix) end
 end
-key = key or ''
--- P33: an entry by hand may name anything
-if reply and string.sub(reply, 1, #reply_prefix) ~= reply_prefix then reply = nil end
-if once and string.sub(once, 1, #once_prefix) ~= once_prefix then once = nil end
+key = of.key
+local once = of.once ~= '' and of.once
 local begun = redis.call('EXISTS', steps) == 1
 if not begun and not parked_entry and where ~= 'timer' then
   -- claimed, and nothing of it recorded yet: its first step may be under way, so it cannot be said that it has not run
@@ -61,22 +66,23 @@ redis.call('HLEN', timers_data)
 redis.call('HLEN', period_key(outcomes, now))
 if once then redis.call('HLEN', once) end
 
-redis.call('HDEL', accepted, id)
-redis.call('ZREM', timers, id)
-redis.call('HDEL', timers_data, id)
-if not parked_entry and where ~= 'timer' then
+if place then
+  -- I8: its arguments go now. Its place goes where LREM finds it soon; in the middle of a very long inbox it stays until its turn
+  local mark = parked_entry .. ' - '
+  redis.call('LSET', inbox, place, mark)
+  if place < NEAR then
+    redis.call('LREM', inbox, 1, mark)
+  elseif redis.call('LLEN', inbox) - place <= NEAR then
+    redis.call('LREM', inbox, -1, mark)
+  end
+  if place == 0 then settle_ready(ready, inbox, key, now) end
+elseif not parked_entry and where ~= 'timer' then
   redis.pcall('XACK', commands, 'workers', where)
   redis.call('XDEL', commands, where)
 end
-local outcome = stamp(json, now)
-keep_outcomes(outcomes, now, { id, outcome })
-if once then
-  redis.call('HSET', once, 'outcome', outcome)
-  redis.call('PEXPIRE', once, 86400000)
-end
-redis.call('XADD', history, 'MAXLEN', '~', history_cap, '*', 'id', id, 'key', key, 'transition', transition, 'from', '', 'to', '',
-  'version', '', 'outcome', 'cancelled', 'attempts', '0', 'worker', '')
-if reply then redis.call('PUBLISH', reply, '[' .. outcome .. ']') end
+end_command({ accepted = accepted, outcomes = outcomes, history = history, timers = timers, timers_data = timers_data, steps = steps, once = once },
+  now, id, json, of.reply, history_cap, { 'key', key, 'transition', of.transition, 'from', '', 'to', '', 'version', '',
+  'outcome', 'cancelled', 'attempts', '0', 'worker', '' })
 -- the owner may be running it, or hold it as the next of its key
 look(commands, accepted, key)
 return 'cancelled'

@@ -4,7 +4,7 @@
 --
 -- KEYS lease commands accepted outcomes(stem) history ready timers timers:data, the in:<state> keys,
 --      then for each command: instance, and as its flags say inbox(i) steps(j) once(o)
--- ARGV token number worker history_cap once_ttl_ms states [state …] n, n ids, then n times:
+-- ARGV token number worker history_cap('' not to trim now) once_ttl_ms states [state …] n, n ids, then n times:
 --      entry flags key transition version next from to data json outcome reply
 --      flags: i lies in the inbox, p may be pending in the group, j has a journal, t has a timer, o has an idempotency key, e enters its
 --      state (anew), a<n> took n attempts; next: the version it makes, '' if it writes no instance; from, to: states, from '' for
@@ -255,7 +255,6 @@ if #dead_timers > 0 then
   redis.call('ZREM', timers, unpack(dead_timers))
   redis.call('HDEL', timers_data, unpack(dead_timers))
 end
--- I8: not at each commit, but so often that no more than a few batches stand above the cap
-if tonumber(number) % 16 == 1 then redis.call('XTRIM', history, 'MAXLEN', '~', history_cap) end
+if history_cap ~= '' then redis.call('XTRIM', history, 'MAXLEN', '~', history_cap) end
 for channel, list in pairs(replies) do redis.call('PUBLISH', channel, '[' .. table.concat(list, ',') .. ']') end
 return words or { 'done' }

@@ -39,15 +39,6 @@ for k = 1, keys do
   at = at + 3 + 3 * n
 end
 
--- Whether entry id a is older than b.
-local function older(a, b)
-  local a_ms, a_n = string.match(a, '^(%d+)-(%d+)$')
-  local b_ms, b_n = string.match(b or '', '^(%d+)-(%d+)$')
-  if not b_ms then return false end -- somebody pushed it by hand
-  a_ms, a_n, b_ms, b_n = tonumber(a_ms), tonumber(a_n), tonumber(b_ms), tonumber(b_n)
-  return a_ms < b_ms or (a_ms == b_ms and a_n < b_n)
-end
-
 -- Puts the elements, which are in order, between those that lie there, from the left; returns those that are younger than all.
 local function insert(inbox, elements)
   local place = 0

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from statemq.config import FAILED_BYTES, FAILED_CAP, HISTORY_CAP, ONCE_TTL_MS
-from statemq.keys import PartitionKeys
+from statemq.keys import PartitionKeys, reply_channel
 from statemq.store.commands import Queued, to_element
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
@@ -20,6 +20,21 @@ Arg = bytes | str | int | float
 
 Record = tuple[str, str, bytes, bytes]
 """For a journal: command id, field, value, and when the command began if this may be its first (else empty)."""
+
+
+class Lost(NamedTuple):
+    """For a sweep: where an accepted command should be, as ``T:accepted`` says it, and its outcome if it is not there. ``reply`` and
+    ``once`` if they are remembered: who hears of it, and its idempotency record."""
+
+    id: str
+    where: str
+    outcome: bytes
+    reply: str = ""
+    once: str = ""
+
+
+TRIM_EVERY = 16
+"""Every so many commits of a tenure trim the history, the first one among them: so no more than a few batches stand above the cap (I8)."""
 
 
 class TenureOver(Exception):
@@ -55,11 +70,12 @@ def failure(done: asyncio.Future[Any]) -> TenureOver | None:
 class Fence:
     """``token`` of the tenure, and the number of its last call."""
 
-    __slots__ = ("_last", "_number", "_router", "keys", "token", "worker")
+    __slots__ = ("_commits", "_last", "_number", "_router", "keys", "token", "worker")
 
     def __init__(self, router: Router, keys: PartitionKeys, token: str, worker: str) -> None:
         self._router, self.keys, self.token, self.worker = router, keys, token, worker
         self._number = 0
+        self._commits = 0
         self._last: tuple[int, asyncio.Future[Any] | None] = (0, None)
 
     def _send(self, script: str, keys: Sequence[str], *args: Arg) -> asyncio.Future[Any]:
@@ -163,7 +179,9 @@ class Fence:
         k = self.keys
         names = [k.commands, k.accepted, k.outcomes_, k.history, k.ready, k.timers, k.timers_data]
         names += [k.in_state(s) for s in states]
-        return self._send("commit", [*names, *keys], self.worker, HISTORY_CAP, ONCE_TTL_MS, len(states), *states, n, *args)
+        cap: Arg = "" if self._commits % TRIM_EVERY else HISTORY_CAP
+        self._commits += 1
+        return self._send("commit", [*names, *keys], self.worker, cap, ONCE_TTL_MS, len(states), *states, n, *args)
 
     def bury(
         self, c: Queued, outcome: bytes, attempts: int, reply: str, letter: Sequence[Arg], *, state: str = "", version: int = 0
@@ -172,7 +190,7 @@ class Fence:
         keys = self.keys
         names = [keys.commands, keys.accepted, keys.outcomes_, keys.history, keys.failed, keys.ready, keys.timers, keys.timers_data]
         names += [keys.inbox(c.key), keys.steps(c.id), c.once or keys.once(c.key, "")]
-        args: list[Arg] = [self.worker, HISTORY_CAP, FAILED_CAP, ONCE_TTL_MS, "i" if c.parked else "s", c.entry, c.id, c.key]
+        args: list[Arg] = [self.worker, HISTORY_CAP, FAILED_CAP, "i" if c.parked else "s", c.entry, c.id, c.key]
         args += [c.transition, outcome, attempts, reply, "1" if c.once else "0", state, version if state else "", len(letter) // 2, *letter]
         return self._send("bury", names, *args, FAILED_BYTES)
 
@@ -195,11 +213,11 @@ class Fence:
     def skip(self, key: str) -> asyncio.Future[Any]:
         return self._send("skip", [self.keys.accepted, self.keys.ready, self.keys.inbox(key)], key)
 
-    def sweep(self, lost: Sequence[tuple[str, str, bytes]]) -> asyncio.Future[Any]:
-        """``lost``: command id, where it should be as ``T:accepted`` says it, the outcome if it is not there."""
+    def sweep(self, lost: Sequence[Lost | tuple[str, str, bytes]]) -> asyncio.Future[Any]:
         keys = self.keys
-        names, args = [keys.commands, keys.accepted, keys.outcomes_, keys.history, keys.timers], list[Arg]()
-        for id, where, json in lost:
-            names += (keys.steps(id), keys.inbox(where.partition(" ")[2]))
-            args += (id, where, json)
-        return self._send("sweep", names, self.worker, HISTORY_CAP, len(lost), *args)
+        names, args = [keys.commands, keys.accepted, keys.outcomes_, keys.history, keys.timers, keys.timers_data], list[Arg]()
+        for c in (Lost(*c) for c in lost):
+            names += (keys.steps(c.id), keys.inbox(c.where.partition(" ")[2]))
+            args += (c.id, c.where, c.outcome, c.reply, c.once)
+        prefixes = reply_channel(keys.namespace, ""), keys.once_
+        return self._send("sweep", names, self.worker, HISTORY_CAP, *prefixes, len(lost), *args)

@@ -279,6 +279,15 @@ class Partition:
     async def skip(self, key: str) -> None:
         await self.answer(self.fence.skip(key))
 
+    def find(self, id: str) -> Queued | None:
+        """The command, if it is in memory; for rare questions."""
+        for lane in self.lanes.values():
+            running = [] if lane.attempt is None else [lane.attempt.command]
+            for c in (*lane.queue, *running):
+                if c.id == id:
+                    return c
+        return None
+
     def removed(self, id: str) -> None:
         """Somebody deleted the entry of this accepted command, or of a look, by hand; the sweep has ended it."""
         if id.startswith("@look:"):

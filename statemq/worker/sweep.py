@@ -13,7 +13,7 @@ from statemq.config import OUTCOME_PERIOD_MS
 from statemq.errors import RedisAway
 from statemq.store import outcome
 from statemq.store.commands import entry_order
-from statemq.store.fence import Rewound
+from statemq.store.fence import Lost, Rewound
 from statemq.store.wire import ReplyError
 from statemq.worker.partition import Partition
 
@@ -92,11 +92,18 @@ async def _find_removed(p: Partition, cursor: str) -> str:
     found = await asyncio.gather(*(_there(p, id, where) for id, where in rows))
     lost = [row for row, there in zip(rows, found, strict=True) if not there]
     if lost:
-        ends = [(id, where, outcome.failed(id, where.partition(" ")[2], "", "", _reason(where), "removed", "", 0)) for id, where in lost]
-        reply = await p.answer(p.fence.sweep(ends))
+        reply = await p.answer(p.fence.sweep([_lost(p, id, where) for id, where in lost]))
         for id in reply[1:] if isinstance(reply, list) else []:
             p.removed(id.decode())
     return str(raw_cursor.decode())
+
+
+def _lost(p: Partition, id: str, where: str) -> Lost:
+    """Its entry is gone; what it said is known where it is in memory."""
+    known = p.find(id)
+    key, transition = (where.partition(" ")[2], "") if known is None else (known.key, known.transition)
+    json = outcome.failed(id, key, transition, "", _reason(where), "removed", "", 0)
+    return Lost(id, where, json) if known is None else Lost(id, where, json, known.reply, known.once)
 
 
 def _reason(where: str) -> str:
