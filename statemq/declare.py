@@ -19,7 +19,7 @@ from statemq.guard import read_guard
 from statemq.handlers import ANY, Query, Transition, Written
 from statemq.operation import UNENCODABLE
 from statemq.retry import Retry
-from statemq.signature import WRAPPED, Problem, Signature, compile_operation, doc, is_async, read_signature
+from statemq.signature import WRAPPED, Problem, Signature, compile_operation, doc, is_async, may_wait, read_signature
 from statemq.spec import Case, MachineSpec, QuerySpec, TransitionSpec
 from statemq.states import States, each
 
@@ -253,7 +253,7 @@ class _Declaration:
                 self.problem(f"{where}: {state} is final, but this leads out of it")
         if written.retry is not None and not isinstance(written.retry, Retry):
             self.problem(f"{where}: retry is a Retry, not {written.retry!r}")
-        pure = not is_async(written.fn)
+        pure = not may_wait(written.fn)
         return Case(
             transition=transition,
             fn=written.fn,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
+from types import FunctionType
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import msgspec
@@ -128,6 +130,31 @@ def is_async(fn: Any) -> bool:
         if (fn := getattr(fn, "__wrapped__", None)) is None:
             return False
     return False
+
+
+def may_wait(fn: Any) -> bool:
+    """Whether its call may give a coroutine: ``is_async``, or made by a decorator from what may wait, without a word of it."""
+    seen: set[int] = set()
+    rest = [fn]
+    while rest:
+        one = rest.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if is_async(one):
+            return True
+        if isinstance(one, FunctionType):
+            rest += [held for held in closure(one).values() if isinstance(held, FunctionType)]
+    return False
+
+
+def closure(fn: FunctionType) -> dict[str, Any]:
+    """What the function uses of the functions around it."""
+    found = {}
+    for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
+        with suppress(ValueError):  # not set yet
+            found[name] = cell.cell_contents
+    return found
 
 
 def doc(fn: Any) -> str:

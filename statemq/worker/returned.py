@@ -10,7 +10,6 @@ import typing
 import uuid
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from contextlib import suppress
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from statemq.codec import decode, encode_exact
 from statemq.config import LIMITS
 from statemq.errors import Fail, StepConflict, TooLarge
 from statemq.operation import PLAIN, UNENCODABLE, explain, unfinished
-from statemq.signature import json_type, type_name
+from statemq.signature import closure, json_type, type_name
 
 R = TypeVar("R")
 
@@ -134,7 +133,7 @@ def _inner(fn: Callable[..., Any]) -> Callable[..., Any]:
     """The plain function of a method, or of an object that can be called; else ``fn``."""
     if isinstance(fn, types.MethodType):
         return fn.__func__
-    if isinstance(fn, PLAINLY) or inspect.iscoroutinefunction(fn):
+    if isinstance(fn, PLAINLY) or "__wrapped__" in getattr(fn, "__dict__", ()) or inspect.iscoroutinefunction(fn):
         return fn
     call = type(fn).__call__
     return call if isinstance(call, types.FunctionType) else fn
@@ -202,23 +201,13 @@ def _annotation(fn: Callable[..., Any], names: Mapping[str, Any]) -> Any:
     try:
         within = inspect.unwrap(fn)
         alone.__annotations__ = {"return": fn.__annotations__["return"]}
-        around = {**names, **_closure(within)}
+        around = {**names, **(closure(within) if isinstance(within, types.FunctionType) else {})}
         hint = typing.get_type_hints(alone, getattr(within, "__globals__", {}), around)["return"]
     except Exception:  # noqa: BLE001 - an annotation may be any text, and reading it runs it
         return Any
     if typing.get_origin(hint) in PROMISES:
         return typing.get_args(hint)[-1]
     return hint
-
-
-def _closure(fn: Callable[..., Any]) -> dict[str, Any]:
-    """What the function sees of the functions around it."""
-    found = {}
-    if isinstance(fn, types.FunctionType):
-        for name, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
-            with suppress(ValueError):  # not set yet
-                found[name] = cell.cell_contents
-    return found
 
 
 @functools.lru_cache(maxsize=1024)

@@ -49,6 +49,25 @@ def traced(fn: F) -> F:
     return inner  # type: ignore[return-value]
 
 
+def bare(fn: Any) -> Any:
+    def inner(self: Any, ctx: Context, n: int) -> int:
+        runs.append("bare")
+        return fn(self, ctx, n)  # type: ignore[no-any-return]
+
+    return inner
+
+
+class Wrapper:
+    """A decorator with a class of its own."""
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        self.fn = fn
+        functools.update_wrapper(self, fn)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.fn(*args)
+
+
 def later(self: Answers) -> Any:
     return yes(self)
 
@@ -66,6 +85,17 @@ class Answers(Machine[Data], initial="idle", retry=Retry(attempts=3, first=0.001
     @traced
     async def behind_a_decorator(self, ctx: Context, n: int) -> int:
         return (await ctx.step("receipt", receipt, n)).total
+
+    @transition(source="idle")
+    @bare
+    @bare
+    async def behind_a_bare_one(self, ctx: Context, n: int) -> int:
+        return (await ctx.step("receipt", receipt, n)).total
+
+    @transition(source="idle")
+    @bare
+    def behind_a_bare_one_at_once(self, ctx: Context, n: int) -> int:
+        return n
 
     @transition(source="gone", target="gone")
     def by_state(self) -> str:
@@ -112,6 +142,7 @@ class Answers(Machine[Data], initial="idle", retry=Retry(attempts=3, first=0.001
             await ctx.step("lambda", lambda: receipt(3), returns=Receipt),
             await ctx.step("partial", functools.partial(receipt, 4)),
             await ctx.step("decorated", traced(receipt), 5),
+            await ctx.step("wrapped", Wrapper(receipt), 5),
             await ctx.step("class", Receipt, 6),
             await ctx.step("id", uuid.uuid4),
             await ctx.step("plain", lambda: {"a": [1, None]}),
@@ -129,7 +160,7 @@ class Answers(Machine[Data], initial="idle", retry=Retry(attempts=3, first=0.001
     @transition(source=ANY)
     async def needs_the_loop(self, ctx: Context) -> None:
         runs.append("body")
-        await ctx.step("task", lambda: asyncio.ensure_future(late()), retry=Retry(attempts=3, first=0.001))
+        await ctx.step("task", lambda: asyncio.get_running_loop().create_future(), retry=Retry(attempts=3, first=0.001))
 
     @transition(source=ANY)
     async def exits_later(self, ctx: Context) -> None:
@@ -161,6 +192,11 @@ async def test_a_coroutine_function_behind_a_plain_decorator(client: Client, url
         assert await client.call(Answers.behind_a_decorator("a", n=3), timeout=20) == 3
         assert await client.call(Answers.by_state("a"), timeout=20) == "idle"
         assert runs == ["traced", "receipt", "traced"]
+        runs.clear()
+        assert await client.call(Answers, "a", "behind_a_bare_one", {"n": 3}, timeout=20) == 3
+        assert await client.call(Answers, "a", "behind_a_bare_one_at_once", {"n": 4}, timeout=20) == 4
+        assert runs == ["bare", "bare", "receipt", "bare"]
+    assert [Answers.spec.transition(name).cases[0].pure for name in ("behind_a_bare_one", "behind_a_bare_one_at_once")] == [False, True]
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -191,7 +227,7 @@ async def test_what_was_not_awaited_is_not_kept(client: Client, url: str, namesp
 
 async def test_a_step_awaits_what_its_function_gives(client: Client, url: str, namespace: str) -> None:
     async with working(url, namespace, Answers):
-        assert await client.call(Answers.steps("a"), timeout=20) == ["Receipt", "Receipt", "Receipt", "Receipt", "UUID", "dict"]
+        assert await client.call(Answers.steps("a"), timeout=20) == ["Receipt"] * 5 + ["UUID", "dict"]
         for command, why in (
             (Answers.unsaid("a"), "step lambda returned a Receipt, and nothing says so when its record is read"),
             (Answers.needs_the_loop("a"), "step task failed: its function is a plain def, which runs in a thread without an event loop"),
