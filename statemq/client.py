@@ -6,13 +6,16 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
+import msgspec
+
 from statemq.codec import decode, digest, duration_ms
 from statemq.command import Command, check_key
 from statemq.config import LIMITS
 from statemq.console import NO_ARGUMENTS, Console, MachineRef, checked_id
-from statemq.errors import Pending, RedisAway, TooLarge, Unknown, UsageError, unicode
+from statemq.errors import Pending, RedisAway, StatemqError, TooLarge, Unknown, UsageError, unicode
 from statemq.handle import Duration, Handle, raise_unless_completed
 from statemq.meaning import canonical
+from statemq.operation import explain
 from statemq.records import Outcome
 from statemq.store.draft import Appended, Draft
 from statemq.store.inspect import held_up
@@ -222,10 +225,17 @@ class Client(Console):
         raise await self._goes_on(fields, timeout_s)
 
     def decode_result(self, machine: str, outcome: Outcome) -> Any:
-        """The result as the class declares it, if that is known here; else as plain JSON values."""
+        """The result as the class declares it, if that is known here; else as plain JSON values. Raises StatemqError for one of another
+        version of the class."""
         spec = self._catalog.spec(machine)
         operation = spec.transitions.get(outcome.transition) if spec is not None else None
-        return decode(outcome.result) if operation is None else operation.decode_result(bytes(outcome.result))
+        if operation is None:
+            return decode(outcome.result)
+        try:
+            return operation.decode_result(bytes(outcome.result))
+        except msgspec.ValidationError as error:
+            what = f"command {outcome.id} has completed, but {outcome.transition} of this version of {machine} returns another type"
+            raise StatemqError(f"{what}: {explain(error)}; outcome() has the result as JSON") from None
 
     # -- within --------------------------------------------------------------------------------------
 

@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import msgspec
+import pytest
 import redis as redis_py
 
-from statemq import Client, Context, Machine, transition
+from statemq import Client, Context, Machine, StatemqError, transition
 from statemq.server import EmbeddedServer
 from tests.working import working
 
@@ -133,3 +134,19 @@ async def test_a_no_op_is_one_whatever_the_former_encoding(server: EmbeddedServe
                 await client.call(command)
             assert (await client.get(Tags, "k")).version == 3
             assert {entry.version for entry in await client.history(Tags, "k")} == {3}
+
+
+class Other(Machine[OldData, str], initial="on", partitions=1, name="acct"):
+    @transition(source="on")
+    def look(self) -> int:
+        return 7
+
+
+async def test_a_result_of_another_version_is_said_to_be_one(url: str, namespace: str) -> None:
+    async with Client(url, namespace=namespace, machines=[Other]) as client, working(url, namespace, Old):
+        handle = await client.send(Other.look("k"))
+        with pytest.raises(
+            StatemqError, match=r"has completed, but look of this version of acct returns another type: .xpected int, got str"
+        ):
+            await handle.result(timeout=20)
+        assert bytes((await handle.outcome()).result) == b'"nothing to do"'

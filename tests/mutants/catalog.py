@@ -131,6 +131,16 @@ MUTANTS = {
         "spec.py", "if same(old, new):", "if False:",
         "tests/integration/test_two_versions.py::test_a_no_op_is_one_whatever_the_former_encoding",
     ),
+    "unknown-fails-at-once": Mutant(
+        "P42", "a command that this worker's code does not know fails at once",
+        "worker/versions.py", "if p.now_ms() >= until_ms:", "if True:",
+        "tests/integration/test_other_versions.py::test_a_command_that_a_worker_does_not_know_waits_in_its_place",
+    ),
+    "next-owner-is-not-asked": Mutant(
+        "P42", "what waits for another version of the code is not found by the next owner",
+        "lua/postpone.lua", "if ARGV[f] == '@version' then for_others = true end", "",
+        "tests/integration/test_other_versions.py::test_a_command_that_a_worker_does_not_know_waits_in_its_place",
+    ),
     "step-on-uncommitted-state": Mutant(
         "P13", "a step runs while what it stands on is not committed",
         "worker/execute.py", "await self.lane.settled()", "pass",
