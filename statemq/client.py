@@ -59,6 +59,8 @@ class Calling:
 
     def close(self) -> None:
         """Nobody waits any more. What is not sent yet is not sent then."""
+        if self.answer.get_loop().is_closed():
+            return  # a program that ends without having closed its client
         self.answer.cancel()
         if self.id:
             self._replies.leave(self.id, self.answer)

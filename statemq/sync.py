@@ -1,24 +1,22 @@
-"""The blocking client: a thin runner over the async one.
-
-The loop runs in a thread of its own, one a process, started at the first call. A forked child has neither thread nor
-connections of its own; there both are made anew, and the parent's are left alone.
-"""
+"""The blocking client: a thin runner over the async one."""
 
 from __future__ import annotations
 
 import asyncio
 import builtins
-import os
-import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, overload
 
+from statemq import blocking
 from statemq import client as asynchronous
+from statemq.codec import duration_ms
 from statemq.command import Command, Declared
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace
 from statemq.console import NO_ARGUMENTS, MachineRef
-from statemq.errors import UsageError
+from statemq.errors import RedisAway, UsageError
 from statemq.handle import Duration, Handle
 from statemq.records import (
     AuditEntry,
@@ -42,60 +40,21 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-class _Process:
-    """What a process has of its own; a child gets a new one."""
+WITHIN_S = 30.0
+"""How long Redis may take for an answer, unless a client says otherwise."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
+CLOSES_WITHIN_S = 5.0
 
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The running loop, started if need be."""
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="statemq", daemon=True).start()
-            return self._loop
-
-
-_process = _Process()
-_parents: list[_Process] = []
-"""Kept for ever: closing a parent's loop in the child would take sockets out of the parent's epoll set."""
-
-
-def _forked() -> None:
-    global _process
-    _parents.append(_process)
-    _process = _Process()
-
-
-os.register_at_fork(after_in_child=_forked)
-
-
-class _Connection:
-    """A client's connection within one process. Its methods run in the loop's thread."""
-
-    def __init__(self, make: Callable[[], asynchronous.Client]) -> None:
-        self._make = make
-        self._client: asynchronous.Client | None = None
-        self._connecting = asyncio.Lock()
-
-    async def client(self) -> asynchronous.Client:
-        """Connected. What went wrong is tried again at the next call."""
-        async with self._connecting:
-            if self._client is None:
-                self._client = await self._make().connect()
-            return self._client
-
-    async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
+SOON_S = 1.0
+"""Connecting may take so long also where nobody wants to wait for an outcome."""
 
 
 class Client:
     """As ``statemq.Client``, blocking. May be made at module level and used from many threads, and after a fork.
 
     It connects at its first call; ``connect()`` does it now. Not for use inside an event loop: there it raises UsageError.
+    ``timeout``, in seconds or a timedelta: how long Redis may take for anything but the wait for an outcome, which has a time-out of
+    its own; then RedisAway is raised.
     """
 
     def __init__(
@@ -105,14 +64,16 @@ class Client:
         namespace: str = DEFAULT_NAMESPACE,
         machines: Iterable[type[Declared]] = (),
         durability: str | None = None,
+        timeout: Duration = WITHIN_S,
     ) -> None:
+        self._within_s = duration_ms(timeout) / 1000
         classes = tuple(machines)
         self.url, self.namespace = url, check_namespace(namespace)
         self._make: Callable[[], asynchronous.Client] = lambda: asynchronous.Client(
             url, namespace=namespace, machines=classes, durability=durability
         )
         self._make()  # what is wrong with the settings is said here
-        self._connections: dict[_Process, _Connection] = {}
+        self._connections: dict[blocking.Process, blocking.Connection] = {}
         self._closed = False
 
     def connect(self) -> Self:
@@ -122,10 +83,11 @@ class Client:
 
     def close(self) -> None:
         """The connection is closed; commands that were sent go on. Nothing happens if it is closed already."""
-        connection = self._connections.pop(_process, None)
+        connection = self._connections.pop(blocking.current, None)
         self._closed = True
-        if connection is not None:
-            asyncio.run_coroutine_threadsafe(connection.close(), _process.loop()).result()
+        if connection is not None and not blocking.current.ends:
+            with suppress(TimeoutError):  # nobody waits for this connection any more
+                blocking.current.run(connection.close(), CLOSES_WITHIN_S)
 
     def __enter__(self) -> Self:
         return self.connect()
@@ -134,23 +96,43 @@ class Client:
         self.close()
 
     def _run(self, ask: Callable[[asynchronous.Client], Awaitable[T]]) -> T:
-        """The answer, waited for in this thread; an interrupt ends the waiting in the loop too."""
+        """What Redis answers, within the client's time-out."""
+        connection, within_s = self._connection(), self._within_s
+
+        async def answer() -> T:
+            limit = asyncio.timeout(within_s)
+            try:
+                async with limit:
+                    return await ask(await connection.client())
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                late = f"Redis did not answer within {within_s:g} s; what it was asked for may have been done all the same"
+                raise RedisAway(late) from None
+
+        return blocking.current.run(answer())
+
+    def _wait(
+        self, timeout: Duration | None, ask: Callable[[asynchronous.Client, float | None], Awaitable[T]], *, soon_s: float = 0.0
+    ) -> T:
+        """The end of a wait for an outcome. ``timeout`` is for connecting, too, which gets at least ``soon_s``; ``ask`` is given what is
+        left of it."""
+        connection = self._connection()
+        seconds = None if timeout is None else duration_ms(timeout) / 1000
+
+        async def answer() -> T:
+            began_s = time.monotonic()
+            client = await connection.within(self._within_s if seconds is None else max(seconds, soon_s), self.url)
+            return await ask(client, None if seconds is None else max(0.0, seconds - (time.monotonic() - began_s)))
+
+        return blocking.current.run(answer())
+
+    def _connection(self) -> blocking.Connection:
         if asyncio._get_running_loop() is not None:
             raise UsageError("statemq.sync.Client blocks; inside a running event loop use `async with statemq.Client(url)`")
         if self._closed:
             raise UsageError("this client was closed; make a new one")
-        connection = self._connections.setdefault(_process, _Connection(self._make))
-
-        async def answer() -> T:
-            return await ask(await connection.client())
-
-        work: Coroutine[Any, Any, T] = answer()
-        waiting = asyncio.run_coroutine_threadsafe(work, _process.loop())
-        try:
-            return waiting.result()
-        except BaseException:
-            waiting.cancel()
-            raise
+        return self._connections.setdefault(blocking.current, blocking.Connection(self._make))
 
     # -- send ----------------------------------------------------------------------------------------
 
@@ -217,9 +199,9 @@ class Client:
         delay: Duration | None = None,
         trace: str | None = None,
     ) -> Any: ...
-    def call(self, *what: Any, **how: Any) -> Any:
+    def call(self, *what: Any, timeout: Duration | None = None, **how: Any) -> Any:
         """As ``statemq.Client.call``."""
-        return self._run(lambda c: c.call(*what, **how))
+        return self._wait(timeout, lambda c, left: c.call(*what, timeout=left, **how))
 
     def handle(self, id: str) -> SyncHandle[Any]:
         return SyncHandle(self, self._run(lambda c: _said(c.handle(id))))
@@ -302,10 +284,10 @@ class SyncHandle(Generic[R_co]):
 
     def result(self, timeout: Duration | None = None) -> R_co:
         """What the transition returned. Raises Rejected, Failed, Cancelled; Pending after ``timeout``, Unknown."""
-        return self._client._run(lambda c: c.adopt(self._handle).result(timeout))
+        return self._client._wait(timeout, lambda c, left: c.adopt(self._handle).result(left), soon_s=SOON_S)
 
     def outcome(self, timeout: Duration | None = None) -> Outcome:
-        return self._client._run(lambda c: c.adopt(self._handle).outcome(timeout))
+        return self._client._wait(timeout, lambda c, left: c.adopt(self._handle).outcome(left), soon_s=SOON_S)
 
     def status(self) -> CommandStatus:
         return self._client._run(lambda c: c.show(self.id))

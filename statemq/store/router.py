@@ -71,6 +71,11 @@ class Router:
             raise RedisAway(f"not connected to {self.address}")
         return self._home
 
+    def hurry(self) -> None:
+        """What waits before it tries to connect again tries now: who is leaving does not wait longer than Redis is away."""
+        for wire in self._wires.values():
+            wire.hurry()
+
     @property
     def nodes(self) -> list[Wire]:
         return list(self._wires.values())

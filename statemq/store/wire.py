@@ -13,7 +13,7 @@ import contextlib
 import random
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import hiredis
@@ -90,6 +90,7 @@ class Wire(asyncio.Protocol):
         self._lost = asyncio.Event()
         self._ready = asyncio.Event()
         self._moved = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._heard_s = 0.0
         self._by = 0
         """Which of its name's addresses is tried first."""
@@ -100,7 +101,7 @@ class Wire(asyncio.Protocol):
     def open(self) -> Wire:
         """Starts connecting, in the background and for as long as the wire lives."""
         if self._task is None:
-            self._task = self._loop.create_task(self._stay_connected())
+            self._task = self._forgettable(self._stay_connected())
         return self
 
     async def gives_up(self) -> None:
@@ -188,7 +189,12 @@ class Wire(asyncio.Protocol):
         if address != self.address:
             self.address = address
             self._moved.set()
+            self._hurried.set()
             self.drop()
+
+    def hurry(self) -> None:
+        """If it waits before it tries to connect again, it tries now."""
+        self._hurried.set()
 
     async def close(self) -> None:
         """Ends it; unanswered calls raise RedisAway."""
@@ -205,7 +211,7 @@ class Wire(asyncio.Protocol):
 
     async def _stay_connected(self) -> None:
         wait_s, short = BACKOFF_FIRST_S, 0
-        watch = self._loop.create_task(self._watch())
+        watch = self._forgettable(self._watch())
         try:
             while not self._closed:
                 try:
@@ -232,12 +238,21 @@ class Wire(asyncio.Protocol):
                     wait_s = RESUBSCRIBE_S
                 await self._pause(wait_s if short > 1 else 0)
         finally:
-            watch.cancel()
+            if not self._loop.is_closed():
+                watch.cancel()
+
+    def _forgettable(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that says nothing when a program ends without having closed its client: all that was to be kept is in Redis."""
+        task = self._loop.create_task(work)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        return task
 
     async def _pause(self, wait_s: float) -> bool:
         """So long, with jitter, or until there is another server to try; whether there is."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._moved.wait(), wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            if not self._moved.is_set():
+                self._hurried.clear()
+            await asyncio.wait_for(self._hurried.wait(), wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         moved = self._moved.is_set()
         self._moved.clear()
         return moved

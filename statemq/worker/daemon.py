@@ -591,6 +591,7 @@ class Worker:
         try:
             while not leaving.done():
                 await asyncio.wait([leaving], timeout=0.05)
+                self._router.hurry()
                 now = time.monotonic()
                 runs = now < grace_until and not self._killed and any(p.busy for p in self.partitions.values())
                 if runs or len(self.partitions) < left:

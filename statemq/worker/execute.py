@@ -102,6 +102,8 @@ class Attempt:
         self._quiet: asyncio.Future[None] | None = None
         """Set when none does any more, for who waits for that."""
         self._sleeping: dict[str, int] = {}
+        self._pausing: dict[str, int] = {}
+        """Steps that wait for their next try, and until when."""
         self._has_slot = True
         self._ended = False
         self._regaining: asyncio.Lock | None = None
@@ -167,9 +169,11 @@ class Attempt:
         self.stop("late")
 
     def drain(self) -> None:
-        """The worker is leaving: a command that only sleeps leaves memory now, so that the next owner need not wait for it."""
-        if self._sleeping and not self._running and self.stopped is None:
-            self.stop("suspend", min(self._sleeping.values()))
+        """The worker is leaving: a command that only sleeps, or pauses before a step's next try, leaves memory now, so that the next owner
+        need not wait for it."""
+        waits = [*self._sleeping.values(), *self._pausing.values()]
+        if waits and self._running <= self._pausing.keys() and self.stopped is None:
+            self.stop("suspend", min(waits))
 
     # -- Context's engine --------------------------------------------------------------------------
 
@@ -291,7 +295,13 @@ class Attempt:
             finally:
                 if place is not None:
                     place.give()
-            await asyncio.sleep(wait_ms / 1000)
+            self._pausing[step.field] = self.partition.now_ms() + wait_ms
+            try:
+                if self.partition.draining:
+                    self.drain()
+                await asyncio.sleep(wait_ms / 1000)
+            finally:
+                del self._pausing[step.field]
 
     def _said(self, step: Step) -> str:
         return f"{self.partition.spec.name}/{self.command.key} {self.command.transition}: {step.field}"

@@ -416,7 +416,7 @@ class Lane:
 
     def drop(self) -> None:
         """The tenure is over."""
-        if self.attempt is not None:
+        if self.attempt is not None and not self.backing_off:
             self.attempt.stop("over")
         elif self.task is not None:
             self.task.cancel()

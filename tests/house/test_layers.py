@@ -33,7 +33,7 @@ LAYERS = [
     },
     {"store"},
     {"client", "console", "handle", "session", "worker", "server"},
-    {"sync", "doctor", "bench"},
+    {"blocking", "sync", "doctor", "bench"},
     {"http"},
     {"cli"},
     {"__main__"},
