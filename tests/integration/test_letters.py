@@ -74,6 +74,7 @@ async def test_a_retry_has_all_arguments(paper: Client, size: int) -> None:
     assert await paper.failed(Paper) == []
 
 
+@pytest.mark.quick
 async def test_a_retry_has_the_command_s_conditions_and_trace(paper: Client, redis: Redis, namespace: str) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     state = await buried(paper, "a", ["x"], if_state="empty", trace=trace)

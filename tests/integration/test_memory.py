@@ -44,6 +44,7 @@ class Big(Machine[Text], initial="on", partitions=1):
         await gate.wait()
 
 
+@pytest.mark.quick
 async def test_a_client_that_never_asks_keeps_little_and_can_ask_all_the_same(
     url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

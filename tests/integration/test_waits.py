@@ -29,6 +29,7 @@ LIMIT_S = 30
 """Far more than any of these needs, and far less than what would hold it up."""
 
 
+@pytest.mark.quick
 async def test_who_does_not_wait_is_told_of_what_has_ended(client: Client, fake: FakeWorker, url: str, namespace: str) -> None:
     handle = await client.send(Door.open("a"))
     with pytest.raises(Pending):
