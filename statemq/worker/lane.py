@@ -311,9 +311,9 @@ class Lane:
                 self._settle()
             if self.broken or self.redo:
                 self._rebuild()
-            p.weighed(self)
             if self.queue or self.inbox or self.stale:
                 self.offer()
+            p.weighed(self)
 
     def _settle(self) -> None:
         for waiter in self.settling:
@@ -347,7 +347,6 @@ class Lane:
             entered.decode() if entered else "",
             exists,
         )
-        self.partition.weighed(self)
         self.asleep = bool(paused) or (head is not None and ready is None)
         if paused and paused.startswith(versions.PAUSED.encode()) and versions.readable(self.partition.spec, self.key, self.snap):
             self.partition.spawn(versions.read_again(self.partition, self.key))
@@ -366,6 +365,7 @@ class Lane:
         if self.asleep:
             self.park_all()
         self.offer()
+        self.partition.weighed(self)  # last: until it is offered it may seem idle, and two lanes of a key would be two writers (I1)
 
     def unreadable(self, error: str) -> None:
         """A key of the instance was damaged by hand: what waits for it here is buried with the error, others go on."""

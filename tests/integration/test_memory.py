@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from statemq import Client, Machine, transition
+from statemq import Client, Context, Machine, query, transition
 from statemq.errors import StatemqError
 from statemq.keys import PartitionKeys
 from statemq.store import append, reply, unanswered
@@ -38,6 +38,18 @@ class Big(Machine[Text], initial="on", partitions=1):
     def put(self, size: int) -> int:
         before, self.data.text = len(self.data.text), "x" * size
         return before
+
+    @transition(source="on")
+    async def add(self, ctx: Context, n: int) -> None:
+        if n % 3 == 0:
+            await ctx.step("wait", asyncio.sleep, 0, returns=None.__class__)
+        if n % 5 == 0:
+            await ctx.sleep(0.001)
+        self.data.text += f"{n},"
+
+    @query
+    def seen(self) -> str:
+        return self.data.text
 
     @transition(source="on")
     async def hold(self) -> None:
@@ -133,6 +145,18 @@ async def test_results_that_wait_for_their_commit_are_bounded(url: str, namespac
             for handle in handles:
                 assert len(await handle.result(timeout=30)) == 50_000
     assert most <= 300_000
+
+
+@pytest.mark.parametrize("window", [16, 1024])
+async def test_with_next_to_no_memory_each_key_s_commands_run_in_order_and_once(url: str, namespace: str, window: int) -> None:
+    """What leaves memory as idle must be idle: a second lane for a key would be a second writer (I1)."""
+    async with Client(url, namespace=namespace, machines=[Big]) as client:
+        first = await client.send_many([Big.add(f"k{n % 10}", n=n // 10) for n in range(200)])
+        async with working(url, namespace, Big, cache_bytes=1, window=window, window_bytes=2_000, read_ahead=2):
+            more = await client.send_many([Big.add(f"k{n % 10}", n=20 + n // 10) for n in range(200)])
+            await asyncio.gather(*(handle.result(timeout=60) for handle in [*first, *more]))
+        for key in range(10):
+            assert await client.query(Big, f"k{key}", "seen") == "".join(f"{n}," for n in range(40))
 
 
 def watch_most(monkeypatch: pytest.MonkeyPatch, measure: Any) -> list[int]:
