@@ -26,7 +26,7 @@ def edge() -> Edge:
 
 def test_an_instance_with_what_is_under_way(edge: Edge) -> None:
     edge.client.instance = Instance("", "", "DOWN", 3, {"size": 2}, True, False, 2, 1_732_449_600_123)
-    edge.client.queued = [Queued(ID, "a/b", "setUp", "running", "stream"), Queued(OTHER, "a/b", "tearDown", "queued", "stream")]
+    edge.client.queued = [Queued(ID, "a/b", "setUp", "running", "stream"), Queued(OTHER, "a/b", "tearDown", "queued", "stream", error="why")]
     edge.client.status = CommandStatus(
         ID, "running", "resource", "a/b", "setUp", {"size": 2}, attempts=2, steps=[Step("allocate", 7, "", 1_732_449_600_000, 12)]
     )
@@ -52,7 +52,7 @@ def test_an_instance_with_what_is_under_way(edge: Edge) -> None:
             "attempts": 2,
             "steps": [{"name": "allocate", "result": 7, "at": "2024-11-24T12:00:00.000Z", "took_ms": 12}],
         },
-        "queue": [{"id": OTHER, "transition": "tearDown", "status": "queued"}],
+        "queue": [{"id": OTHER, "transition": "tearDown", "status": "queued", "error": "why"}],
     }
 
 
