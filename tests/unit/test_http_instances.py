@@ -26,7 +26,10 @@ def edge() -> Edge:
 
 def test_an_instance_with_what_is_under_way(edge: Edge) -> None:
     edge.client.instance = Instance("", "", "DOWN", 3, {"size": 2}, True, False, 2, 1_732_449_600_123)
-    edge.client.queued = [Queued(ID, "a/b", "setUp", "running", "stream"), Queued(OTHER, "a/b", "tearDown", "queued", "stream", error="why")]
+    edge.client.queued = [
+        Queued(ID, "a/b", "setUp", "running", "stream"),
+        Queued(OTHER, "a/b", "tearDown", "queued", "stream", error="why"),
+    ]
     edge.client.status = CommandStatus(
         ID, "running", "resource", "a/b", "setUp", {"size": 2}, attempts=2, steps=[Step("allocate", 7, "", 1_732_449_600_000, 12)]
     )
