@@ -19,6 +19,7 @@ from statemq.http.address import Address, find_address, own_names
 from statemq.http.app import create_service
 from statemq.http.listen import GRACE_S, listen
 from statemq.target import load_target
+from statemq.worker.fork import clean_children
 from statemq.worker.signals import heeded
 from statemq.worker.supervise import Child, supervise
 
@@ -124,7 +125,8 @@ def run_process(
         for number in heeded():
             loop.add_signal_handler(number, note, number)
         service, access = create_service(machines, url, namespace), Access(Tokens.parse(tokens), hosts)
-        await listen(service, access, address, stop=stop, started=lambda: say(f"answering on {address.url}"))
+        with clean_children():
+            await listen(service, access, address, stop=stop, started=lambda: say(f"answering on {address.url}"))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(until_signal())

@@ -12,6 +12,7 @@ import itertools
 import os
 import socket
 import threading
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -74,10 +75,17 @@ def _pass_on(asked: Future[list[Place]], heard: asyncio.Future[list[Place]]) -> 
 _looks = Looks()
 
 
+_open: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+"""All sockets of this process that lead to Redis."""
+
+
 def _forked() -> None:
-    """The threads that look are the parent's."""
+    """The connections are the parent's, and the threads that look: closed here, nothing is said over them, and its death closes them."""
     global _looks
     _looks = Looks()
+    for sock in list(_open):
+        sock.close()
+    _open.clear()
 
 
 os.register_at_fork(after_in_child=_forked)
@@ -148,6 +156,7 @@ def _close(task: asyncio.Task[socket.socket]) -> None:
 async def connect(family: int, kind: int, proto: int, where: Any) -> socket.socket:
     """A connected socket. Raises OSError."""
     sock = socket.socket(family, kind, proto)
+    _open.add(sock)
     try:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, where)

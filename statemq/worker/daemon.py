@@ -34,6 +34,7 @@ from statemq.store.scripts import library
 from statemq.store.wire import ReplyError
 from statemq.worker.assign import plan
 from statemq.worker.clock import Moment, earlier, moment
+from statemq.worker.fork import clean_children
 from statemq.worker.leftover import END_S
 from statemq.worker.life import STOPS_WITHIN_S, Life
 from statemq.worker.pacing import Pacing
@@ -137,6 +138,10 @@ class Worker:
 
     async def run(self) -> None:
         """Serves until stopped. Raises RedisAway, UnsupportedServer, PartitionMismatch … when it cannot begin, or go on."""
+        with clean_children():
+            await self._run()
+
+    async def _run(self) -> None:
         self._router = Router(self._url)
         try:
             await self._until_stopped(self._start())  # nothing is awaited beside it: a Redis that is away must not keep this worker

@@ -14,6 +14,7 @@ import msgspec
 from statemq.codec import digest, duration_text, encode_sorted
 from statemq.errors import Fail
 from statemq.retry import Retry
+from statemq.worker.fork import OneProcess
 from statemq.worker.judge import describe
 from statemq.worker.returned import told
 from statemq.worker.threads import Place
@@ -49,7 +50,8 @@ decode_record = msgspec.json.Decoder(StepRecord).decode
 
 async def in_loop(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     try:
-        return await fn(*args)
+        with OneProcess():
+            return await fn(*args)
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
         raise unfit(error) from error
 
@@ -62,7 +64,8 @@ async def in_thread(place: Place, fn: Callable[..., Any], args: tuple[Any, ...],
 
 def _blocking(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     try:
-        return fn(*args)
+        with OneProcess():
+            return fn(*args)
     except BaseException as error:
         if isinstance(error, RuntimeError) and str(error).startswith(("no running event loop", "There is no current event loop")):
             raise Fail("its function is a plain def, which runs in a thread without an event loop: make it async def") from error

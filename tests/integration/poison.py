@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -86,6 +91,16 @@ class Poison(Machine[None], initial="idle", partitions=1):
         await ctx.step("late", late)
 
     @transition(source="idle")
+    async def forks(self, ctx: Context, how: str) -> str:
+        return await ctx.step("fork", CHILDREN[how])
+
+    @transition(source="idle")
+    async def forks_and_kills(self, ctx: Context, how: str) -> None:
+        """Its child outlives its process."""
+        note(f"child {await ctx.step('fork', LASTING[how])}")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @transition(source="idle")
     async def blocks(self, ctx: Context) -> None:
         await ctx.step("block", block)
 
@@ -97,6 +112,98 @@ class Poison(Machine[None], initial="idle", partitions=1):
     async def blocks_elsewhere(self, ctx: Context) -> None:
         """In a pool of its own."""
         await ctx.step("block", block_elsewhere)
+
+
+def nap(seconds: float = 60) -> None:
+    time.sleep(seconds)
+
+
+def forked() -> int:
+    if (child := os.fork()) == 0:
+        nap()
+        os._exit(0)
+    return child
+
+
+async def forked_in_the_loop() -> int:
+    return forked()
+
+
+def multiprocessed() -> int:
+    child = multiprocessing.get_context("fork").Process(target=nap)
+    child.start()
+    return child.pid or 0
+
+
+def pooled() -> int:
+    pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
+    KEPT.append(pool)
+    return pool.submit(os.getpid).result()
+
+
+def executed() -> int:
+    """With all that it would inherit."""
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False).pid
+
+
+KEPT: list[object] = []
+LASTING = {f.__name__: f for f in (forked, forked_in_the_loop, multiprocessed, pooled, executed)}
+
+
+def terminated(method: str) -> str:
+    """At once, and when it has begun."""
+    codes = []
+    for after_s in (0.0, 0.3):
+        child = multiprocessing.get_context(method).Process(target=nap)
+        child.start()
+        time.sleep(after_s)
+        child.terminate()
+        child.join(20)
+        codes.append(child.exitcode)
+        child.kill()
+    return f"{codes}"
+
+
+def ended(method: str) -> str:
+    child = multiprocessing.get_context(method).Process(target=nap, args=(0,))
+    child.start()
+    child.join(20)
+    return f"{child.exitcode}"
+
+
+def came_back(how: str) -> str:
+    """The child's way leads back into the worker's code."""
+    child = os.fork()
+    if child == 0:
+        if how == "exits":
+            sys.exit(7)
+        if how == "raises":
+            raise ValueError("in the child")
+        return "child"
+    return f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}"
+
+
+async def came_back_in_the_loop(how: str) -> str:
+    return came_back(how)
+
+
+async def turns() -> str:
+    """The child goes on in the loop."""
+    child = os.fork()
+    if child == 0:
+        await asyncio.sleep(0.01)
+        note("the loop turned in a child")
+        os._exit(9)
+    return f"{os.waitstatus_to_exitcode(await asyncio.to_thread(lambda: os.waitpid(child, 0)[1]))}"
+
+
+CHILDREN: dict[str, Callable[[], Any]] = {
+    "turns": turns,
+    **{f"terminated {method}": functools.partial(terminated, method) for method in ("fork", "spawn", "forkserver")},
+    **{f"ended {method}": functools.partial(ended, method) for method in ("fork", "spawn", "forkserver")},
+    **{f"{how}": functools.partial(came_back, how) for how in ("returns", "exits", "raises")},
+    **{f"{how} in the loop": functools.partial(came_back_in_the_loop, how) for how in ("returns", "exits", "raises")},
+}
 
 
 def block() -> None:
