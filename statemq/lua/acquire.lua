@@ -1,12 +1,13 @@
 -- After it the caller owns the partition under a new token, if it named the token it believes dead (P4) and that one is:
--- released, past its deadline, or seen to fall silent and its channel without a subscriber now (P5). A repeat by the holder answers the same.
+-- released, past its deadline, or seen to be dead or silent, and its channel without a subscriber now (P5). A repeat by the holder answers the same.
 --
 -- KEYS lease commands timers
--- ARGV worker n believed_token lease_ms incarnation alive_channel reinit news_channel partition fell_silent
+-- ARGV worker n believed_token lease_ms incarnation alive_channel reinit news_channel partition seen(ended|silent|lives|) process
 -- RETURNS done token last_entry dead next_due paused [entry crashes …] | taken token owner | alive | wiped | foreign
 local lease, commands, timers = KEYS[1], KEYS[2], KEYS[3]
 local worker, n, believed, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local incarnation, alive_channel, reinit, news, partition, fell_silent = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local incarnation, alive_channel, reinit, news, partition, seen = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local process = ARGV[11] -- kept here, since a worker that is killed while it leaves is not in the registry any more
 
 local now = clock()
 local held = redis.call('HMGET', lease, 'token', 'owner', 'deadline', 'epoch', 'incarnation', 'paused', 'dead')
@@ -23,9 +24,10 @@ if not repeated then
   if token ~= believed then return { 'taken', token, owner } end
   if token ~= '' and owner ~= worker then
     local silent = alive_channel ~= '' and redis.call('PUBSUB', 'SHARDNUMSUB', alive_channel)[2] == 0
-    if not (silent and fell_silent == '1') and deadline > now then return { 'alive' } end
-    -- P14: an owner that still is subscribed lives (stopped, its loop stuck): that is no crash
-    if silent then dead = owner end
+    if not (silent and (seen == 'silent' or seen == 'ended')) and deadline > now then return { 'alive' } end
+    -- P14: an owner that still is subscribed lives (stopped, its loop stuck), and so does one whose process was seen: that is no crash.
+    -- A child of one that has ended may have its connections.
+    if seen == 'ended' or (silent and seen ~= 'lives') then dead = owner end
   end
 end
 local kind = redis.call('TYPE', commands).ok
@@ -36,7 +38,7 @@ if not repeated then
   local epoch = math.max(tonumber(held[4] or '0') + 1, now)
   token = text(epoch) .. tail
   redis.call('HSET', lease, 'token', token, 'owner', worker, 'epoch', text(epoch), 'call', '0',
-    'incarnation', incarnation, 'dead', dead)
+    'incarnation', incarnation, 'dead', dead, 'process', worker .. ' ' .. process)
   redis.call('PUBLISH', news, 'acquired ' .. partition .. ' ' .. token .. ' ' .. worker)
 end
 redis.call('HSET', lease, 'deadline', text(now + lease_ms))

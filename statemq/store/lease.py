@@ -27,6 +27,8 @@ class Held(msgspec.Struct, frozen=True):
     owner: str = ""
     deadline_ms: int = 0
     paused: bool = False
+    process: str = ""
+    """The owner's, by name; empty if it does not say."""
 
 
 class Acquired(msgspec.Struct, frozen=True):
@@ -64,17 +66,23 @@ async def acquire(
     lease_ms: int,
     incarnation: str,
     owner: str = "",
+    process: str = "",
     silent: str,
+    ended: bool = False,
+    lives: bool = False,
     reinit: bool,
 ) -> Acquired | NotAcquired:
     """The partition is this worker's, or who stands in the way (P4).
 
-    ``owner``: who is believed to hold it; ``silent``: the same, when it was seen alive and then not (P5).
+    ``process``: the caller's, by name. ``owner``: who is believed to hold it; ``silent``: the same, when its process has ended, or it was
+    seen alive and then not (P5).
+    ``ended``, ``lives``: what is known of its process; one that lives has not crashed, whatever becomes of its lease.
     """
+    seen = "ended" if ended else "lives" if lives else "silent" if silent else ""
     r = await router.run(
         "acquire", [keys.lease, keys.commands, keys.timers], worker, n, believed, lease_ms, incarnation,
         keys.alive_channel(silent or owner) if silent or owner else "", "1" if reinit else "",
-        names.news_channel(keys.namespace, keys.machine), keys.number, "1" if silent else "",
+        names.news_channel(keys.namespace, keys.machine), keys.number, seen, process,
     )  # fmt: skip
     word = r[0].decode()
     if word != "done":
@@ -120,30 +128,34 @@ async def beat(router: Router, namespace: str, machine: str, worker: str, about:
     return [w.decode(errors="replace") for w in live]
 
 
-async def processes(router: Router, namespace: str, machine: str, workers: Sequence[str]) -> dict[str, str]:
-    """For each worker the name of its process, as it says of itself; empty if it does not."""
+class About(msgspec.Struct, frozen=True):
+    """What a worker says of itself in the registry, as far as its peers need it; empty if it says nothing."""
+
+    process: str = ""
+    lag_ms: int = 0
+    """How late its life sign ran lately."""
+
+
+async def abouts(router: Router, namespace: str, machine: str, workers: Sequence[str]) -> dict[str, About]:
+    """What each of these workers says of itself."""
     key = names.workers_about(namespace, machine)
     try:
-        about = await router.call(key, "HMGET", key, *workers)
+        said = await router.call(key, "HMGET", key, *workers)
     except ReplyError:  # damaged by hand: the life thread complains of it
-        about = [None] * len(workers)
-    return {worker: _process(raw) for worker, raw in zip(workers, about, strict=True)}
+        said = [None] * len(workers)
+    return {worker: _about(raw) for worker, raw in zip(workers, said, strict=True)}
 
 
-class _About(msgspec.Struct):
-    process: str = ""
-
-
-def _process(raw: bytes | None) -> str:
+def _about(raw: bytes | None) -> About:
     try:
-        return msgspec.json.decode(raw or b"{}", type=_About).process
+        return msgspec.json.decode(raw or b"{}", type=About)
     except msgspec.MsgspecError:
-        return ""
+        return About()
 
 
 async def survey(router: Router, partitions: list[PartitionKeys]) -> list[Held]:
     """The leases of these partitions as they are now."""
-    asked = [router.call(k.lease, "HMGET", k.lease, "token", "owner", "deadline", "paused") for k in partitions]
+    asked = [router.call(k.lease, "HMGET", k.lease, "token", "owner", "deadline", "paused", "process") for k in partitions]
     if asked:
         await asyncio.wait(asked)
     return [_held(answer) for answer in asked]
@@ -153,9 +165,12 @@ def _held(answer: asyncio.Future[list[bytes | None]]) -> Held:
     """A lease that somebody damaged by hand counts as free: who tries to take it finds out and says so."""
     if isinstance(answer.exception(), ReplyError):
         return Held()
-    token, owner, deadline, paused = answer.result()
+    token, owner, deadline, paused, said = answer.result()
     try:
-        return Held((token or b"").decode(), (owner or b"").decode(), int(deadline or 0), paused == b"1")
+        worker, _, process = (said or b"").decode().partition(" ")
+        owns = (owner or b"").decode()
+        # a worker of a former version writes none, and leaves the one that stands there
+        return Held((token or b"").decode(), owns, int(deadline or 0), paused == b"1", process if worker == owns else "")
     except ValueError:
         return Held()
 

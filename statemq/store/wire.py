@@ -49,6 +49,13 @@ BACKOFF_FIRST_S, BACKOFF_CAP_S = 0.02, 2.0
 RESUBSCRIBE_S = 0.005
 """A subscription that was cut again and again is back after this, well within two looks of its peers."""
 
+PING_S = 3.0
+"""A subscription that was silent for so long asks for a sign: what stands between often cuts connections that carry nothing."""
+
+PONG_S = 15.0
+"""Then it counts as dead without an answer. Longer than any call may take: when a server stands still, who watches a life sign has lost
+sight of it before the one who gives it makes it anew (P5)."""
+
 
 _pack: Callable[[Any], bytes] = hiredis.pack_command
 """A tuple of bytes, texts and numbers as one RESP command."""
@@ -94,6 +101,7 @@ class Wire(asyncio.Protocol):
         self._heard_s = 0.0
         self._by = 0
         """Which of its name's addresses is tried first."""
+        self._pinged_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
     # -- for callers -------------------------------------------------------------------------------
@@ -327,8 +335,17 @@ class Wire(asyncio.Protocol):
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(min(1.0, self.timeout_s / 4))
-            if self.up and self._unanswered and self._loop.time() - self._heard_s > self.timeout_s:
+            if not self.up or self._transport is None:
+                continue
+            now_s = self._loop.time()
+            if self._unanswered and now_s - self._heard_s > self.timeout_s:
                 self.drop()  # a black hole: no FIN and no RST will tell
+            elif self._on_push is not None and now_s - self._heard_s > PING_S:
+                if self._pinged_s <= self._heard_s:
+                    self._pinged_s = now_s
+                    self._transport.write(_pack(("PING",)))  # nobody waits for its answer
+                elif now_s - self._pinged_s > PONG_S:
+                    self.drop()
 
     # -- the protocol ------------------------------------------------------------------------------
 

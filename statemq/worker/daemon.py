@@ -15,17 +15,15 @@ import time
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-import msgspec
-
 from statemq import events
-from statemq.codec import encode, short_id
+from statemq.codec import short_id
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, WorkerSettings, check_namespace
 from statemq.errors import RedisAway, StatemqError, UnknownMachine
 from statemq.keys import PartitionKeys
 from statemq.spec import MachineSpec
 from statemq.store import lease
 from statemq.store.damage import find_damage
-from statemq.store.declare import Config, declare, read_config
+from statemq.store.declare import declare, read_config
 from statemq.store.fence import Closed, Fenced, ScriptFailed, TenureOver
 from statemq.store.lease import Acquired, Held, NotAcquired
 from statemq.store.libraries import Libraries
@@ -39,7 +37,8 @@ from statemq.worker.leftover import END_S
 from statemq.worker.life import STOPS_WITHIN_S, Life
 from statemq.worker.pacing import Pacing
 from statemq.worker.partition import Partition
-from statemq.worker.process import has_ended, own_name
+from statemq.worker.peers import CONFIRM_S, Peers, Served
+from statemq.worker.process import Fate, own_name
 from statemq.worker.reading import Reading
 from statemq.worker.recover import serve_ready
 from statemq.worker.shop import CrashPlan, Shop
@@ -51,9 +50,6 @@ from statemq.worker.turn import Turn
 
 SURVEY_S = 3.0
 """How often the leases of others are read; news tells of changes at once."""
-
-CONFIRM_S = 0.025
-"""Between two looks at a silent owner (P5): enough for a living one to subscribe anew."""
 
 LATE_MS = 500
 """Whose lease was over for so long, after a survey had the time to see it renewed, gets no share."""
@@ -69,16 +65,6 @@ ENDS_S = LEAVE_S + BODIES_S + STOPS_WITHIN_S + END_S + 2.0
 
 TROUBLE_S = 5.0
 """How long a damaged or wiped partition is left alone before it is tried again."""
-
-
-class Served(msgspec.Struct):
-    """A machine as this worker serves it. ``view``: who holds each partition, as far as known."""
-
-    spec: MachineSpec
-    config: Config
-    keys: list[PartitionKeys]
-    live: list[str] = []
-    view: list[Held] = []
 
 
 class Worker:
@@ -100,10 +86,6 @@ class Worker:
         self._specs = [m.spec for m in machines]
         self._url, self._namespace, self._crash = url, check_namespace(namespace), crash
         self._served: dict[str, Served] = {}
-        self._silent: dict[PartitionKeys, str] = {}
-        self._mourned: set[tuple[str, str]] = set()
-        self._processes: dict[str, str] = {}
-        """Of owners: their processes' names, as they say them."""
         self._taking: set[PartitionKeys] = set()
         self._trouble_until: dict[PartitionKeys, float] = {}
         self._pacing: Pacing[PartitionKeys] = Pacing()
@@ -143,6 +125,7 @@ class Worker:
 
     async def _run(self) -> None:
         self._router = Router(self._url)
+        self._peers = Peers(self._router, self._namespace, self.settings, self._served, self._spawn, self._replan)
         try:
             await self._until_stopped(self._start())  # nothing is awaited beside it: a Redis that is away must not keep this worker
             if self._life is not None:
@@ -208,19 +191,17 @@ class Worker:
         if (served := self._served.get(spec.name)) is not None:
             served.config = config
         else:
-            self._served[spec.name] = Served(spec, config, partitions, [], [Held() for _ in partitions])
+            self._served[spec.name] = Served(spec, config, partitions, set(), [Held() for _ in partitions])
 
-    def _about(self) -> bytes:
-        return encode(
-            {
-                "pid": os.getpid(),
-                "host": socket.gethostname(),
-                "process": own_name(),
-                "started": self.now_ms(),
-                "concurrency": self.settings.concurrency,
-                "library": library().name,
-            }
-        )
+    def _about(self) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "process": own_name(),
+            "started": self.now_ms(),
+            "concurrency": self.settings.concurrency,
+            "library": library().name,
+        }
 
     def _turn(self, life: Life) -> None:
         """P6: shows the life thread that this loop turns."""
@@ -251,11 +232,14 @@ class Worker:
         self._fail(error)
 
     def heard_live(self, machine: str, live: list[str]) -> None:
-        served = self._served[machine]
-        live = [w for w in live if w not in self._silent.values()]  # the registry hears of a death later
+        self._lives(self._served[machine], {*live})
+
+    def _lives(self, served: Served, live: set[str]) -> None:
+        live.discard(self.id)
         if live != served.live:
             served.live = live
             self._replan()
+        self._peers.heard_live(served)
 
     def heard_news(self, machine: str, words: list[str]) -> None:
         served = self._served[machine]
@@ -265,22 +249,18 @@ class Worker:
             case ["acquired", p, token, owner]:
                 self._saw(served, int(p), Held(token, owner, self.now_ms() + self.settings.lease_ms))
             case ["joined", worker]:
-                self._mourned.discard((machine, worker))
-                served.live = sorted({*served.live, worker})
-                self._replan()
+                self._lives(served, served.live | {worker})
             case ["left", worker]:
-                served.live = [w for w in served.live if w != worker]
-                self._replan()
+                self._lives(served, served.live - {worker})
             case ["paused" | "resumed" as word]:
                 for keys in served.keys:
                     self.heard_paused(keys, word == "paused")
 
     def heard_silent(self, partition: PartitionKeys, owner: str) -> None:
-        served = self._served[partition.machine]
-        if served.view[partition.number].owner == owner:
-            self._silent[partition] = owner
-            served.live = [w for w in served.live if w != owner]
-            asyncio.get_running_loop().call_later(CONFIRM_S, self._replan)
+        self._peers.heard_silent(partition, owner)
+
+    def heard_again(self, partition: PartitionKeys, owner: str) -> None:
+        self._peers.heard_again(partition, owner)
 
     def heard_lost(self, partition: PartitionKeys, token: str, over: TenureOver) -> None:
         p = self.partitions.get(partition)
@@ -301,7 +281,6 @@ class Worker:
     def _saw(self, served: Served, number: int, held: Held) -> None:
         if 0 <= number < len(served.view):
             served.view[number] = held
-            self._silent.pop(served.keys[number], None)
             self._tell_life()
             self._replan()
 
@@ -325,31 +304,20 @@ class Worker:
     async def _survey(self) -> None:
         for served in self._served.values():
             others = [keys for keys in served.keys if keys not in self.partitions]  # of our own the renewals tell
+            before = list(served.view)
             for keys, held in zip(others, await lease.survey(self._router, others), strict=True):
-                if keys not in self.partitions:  # not taken meanwhile
+                if served.view[keys.number] is before[keys.number]:  # else there was news meanwhile, which may be younger
                     served.view[keys.number] = held
-            await self._look_for_ended(served)
+            served.surveyed = True
+            await self._peers.look(served)
         self._tell_life()
         self._replan()
-
-    async def _look_for_ended(self, served: Served) -> None:
-        """An owner that was a process of this host, and is none any more, is dead, though nobody saw it die: so who starts again alone need
-        not wait for its own former lease."""
-        owners = {held.owner for held in served.view if held.token} - {self.id, "unknown"}
-        if unknown := sorted(owners - self._processes.keys()):
-            self._processes |= await lease.processes(self._router, self._namespace, served.spec.name, unknown)
-        ended = {owner for owner in owners if has_ended(self._processes[owner])}
-        for keys, held in zip(served.keys, served.view, strict=True):
-            if held.token and held.owner in ended:
-                self.heard_silent(keys, held.owner)
-        if len(self._processes) > 1024:
-            self._processes.clear()
 
     def _tell_life(self) -> None:
         if self._life is None:
             return
         self._life.tenures = [p.fence for p in self.partitions.values()]
-        self._life.owners = {
+        self._life.looks.owners = {
             keys: served.view[keys.number].owner
             for served in self._served.values()
             for keys in served.keys
@@ -366,8 +334,10 @@ class Worker:
         if self._stopping.is_set():
             return
         for served in self._served.values():
+            if not served.surveyed:
+                continue
             late = {held.owner for held in served.view if held.token and held.deadline_ms + LATE_MS < self.now_ms()}
-            live = sorted({*served.live, self.id} - (late - {self.id}))
+            live = sorted(served.live - self._peers.gone(served) - late | {self.id})
             owners = [self.id if keys in self.partitions else served.view[keys.number].owner or None for keys in served.keys]
             for keys, wanted in zip(served.keys, plan(live, owners), strict=True):
                 mine = self.partitions.get(keys)
@@ -380,15 +350,15 @@ class Worker:
                     self._spawn(self._hand_over(mine))
 
     def _maybe_take(self, served: Served, keys: PartitionKeys) -> None:
-        """Only what is free, silent or overdue; a living owner hands over by itself."""
+        """Only what is free, a dead one's or overdue; a living owner hands over by itself."""
         held = served.view[keys.number]
-        silent = self._silent.get(keys, "")
+        dead = self._peers.is_dead(keys, held.owner)
         overdue = held.token and held.deadline_ms < self.now_ms()
         if keys in self._taking or self._trouble_until.get(keys, 0) > time.monotonic() or self._pacing.wait_s(keys, time.monotonic()):
             return
-        if not held.token or held.owner == self.id or silent == held.owner or overdue:
+        if not held.token or held.owner == self.id or dead or overdue:
             self._taking.add(keys)
-            self._spawn(self._take(served, keys, held, silent))
+            self._spawn(self._take(served, keys, held, dead))
         else:
             self._look_again(held.deadline_ms)
 
@@ -406,16 +376,18 @@ class Worker:
         self._alarm = None
         self._replan()
 
-    async def _take(self, served: Served, keys: PartitionKeys, held: Held, silent: str) -> None:
+    async def _take(self, served: Served, keys: PartitionKeys, held: Held, dead: bool) -> None:
+        fate = self._peers.fate(held.owner)
         try:
             self._n += 1
             asked = moment()
             got = await lease.acquire(
                 self._router, keys, worker=self.id, n=self._n, believed=held.token, lease_ms=self.settings.lease_ms,
-                incarnation=served.config.incarnation, owner=held.owner, silent=silent, reinit=False,
+                incarnation=served.config.incarnation, owner=held.owner, reinit=False,
+                process=own_name(), silent=held.owner if dead else "", ended=fate is Fate.ended, lives=fate is Fate.lives,
             )  # fmt: skip
             if isinstance(got, NotAcquired):
-                await self._not_acquired(served, keys, got)
+                await self._not_acquired(served, keys, held, got)
             elif self._stopping.is_set():
                 await lease.release(self._router, keys, got.token)
             else:
@@ -430,15 +402,14 @@ class Worker:
             self._taking.discard(keys)
 
     def _begin(self, served: Served, keys: PartitionKeys, held: Held, got: Acquired, asked: Moment) -> None:
-        self._silent.pop(keys, None)
         served.view[keys.number] = Held(got.token, self.id, self.now_ms() + self.settings.lease_ms, got.paused)
         p = Partition(self._shop, served.spec, keys, got, self._suspects.setdefault(keys, {}), asked)
         self.partitions[keys] = p
         self._tell_life()
-        if got.crashed and (served.spec.name, held.owner) not in self._mourned:
-            # else it would count in the shares until its last life sign is old, and be left partitions that it never takes
-            self._mourned.add((served.spec.name, held.owner))
-            self._spawn(self._tell_gone(served.spec.name, held.owner))
+        if got.crashed and got.dead not in served.owners:
+            # else it would count in the shares until its last life sign is old, and be left partitions that it never takes; not before
+            # its last partition is taken, since who starts on its host knows by its record that it has ended
+            self._spawn(self._tell_gone(served.spec.name, got.dead))
         if events.listeners:
             taken = held.owner if held.owner != self.id else ""
             events.emit(
@@ -465,13 +436,17 @@ class Worker:
         counts, (machine, owner, crashed) = self._taken.pop(whose), whose
         events.emit(events.TookOver(machine=machine, taken_from=owner, crashed=crashed, partitions=len(counts), reclaimed=sum(counts)))
 
-    async def _not_acquired(self, served: Served, keys: PartitionKeys, got: NotAcquired) -> None:
+    async def _not_acquired(self, served: Served, keys: PartitionKeys, held: Held, got: NotAcquired) -> None:
         name = f"{served.spec.name}:{keys.number}"
         if got.word == "taken":
             self._saw(served, keys.number, Held(got.token, got.owner, self.now_ms() + self.settings.lease_ms))
         elif got.word == "alive":
-            self._silent.pop(keys, None)
+            self._peers.heard_again(keys, held.owner)
             served.view[keys.number] = (await lease.survey(self._router, [keys]))[0]
+            if self._peers.is_dead(keys, held.owner):  # its server has not noticed yet, or a child of it has its connections
+                now_s = time.monotonic()
+                pause_s = max(CONFIRM_S, self._pacing.ended(keys, began_s=now_s, now_s=now_s))
+                asyncio.get_running_loop().call_later(pause_s, self._replan)
         elif got.word == "foreign" and await self._made_anew(served):
             self._replan()
         elif self.settings.on_wipe == "reinit":

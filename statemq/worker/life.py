@@ -1,9 +1,9 @@
 """The life sign, in a thread of its own (P5, P6): a handler that keeps the event loop busy does not cost the leases.
 
-The thread runs a small event loop with connections of its own: it is subscribed to this worker's channels (when the process
-dies, the kernel closes the connection and the subscriber count falls to 0), renews the leases, beats in the registry, listens to the
-machines' news, and looks ten times a second whether the owners of other partitions still live. It decides nothing: it tells the
-main loop. When the main loop has not turned for ``stuck_after_s``, it stops renewing and ends the process.
+The thread runs a small event loop with connections of its own: it is subscribed to this worker's channels, twice (when the process
+dies, the kernel closes both connections and the subscriber count falls to 0; one that is cut is no death), renews the leases, beats
+in the registry, listens to the machines' news, and looks ten times a second whether the owners of other partitions can be heard.
+It decides nothing: it tells the main loop. When the main loop has not turned for ``stuck_after_s``, it stops renewing and ends the process.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Protocol, Self
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from statemq import keys as names
+from statemq.codec import encode
 from statemq.config import LIMITS, WorkerSettings
 from statemq.errors import StatemqError
 from statemq.keys import PartitionKeys
@@ -29,11 +30,19 @@ from statemq.store.fence import Fence, ScriptFailed, TenureOver
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire
 from statemq.worker.clock import Moment, moment
+from statemq.worker.errands import Errands
+from statemq.worker.looks import Looks
 
 EXIT_STUCK = 70
 
 TICK_S = 0.25
 """How often the main loop is looked at."""
+
+SIGNS = 2
+"""Connections that give the same life sign: one may be cut while a thread that is short of processor time makes it anew."""
+
+CALMER = 0.9
+"""What is left of a former delay of this thread a tick later: a second's is a tenth of that after some five."""
 
 STOPS_WITHIN_S = 5.0
 """Who has not ended by then hangs in what cannot be cancelled, such as a look at names; it does nothing any more."""
@@ -52,36 +61,13 @@ class Hears(Protocol):
 
     def heard_silent(self, partition: PartitionKeys, owner: str) -> None: ...
 
+    def heard_again(self, partition: PartitionKeys, owner: str) -> None: ...
+
     def heard_lost(self, partition: PartitionKeys, token: str, over: TenureOver) -> None: ...
 
     def heard_renewed(self, partition: PartitionKeys, token: str, asked: Moment) -> None: ...
 
     def heard_paused(self, partition: PartitionKeys, paused: bool) -> None: ...
-
-
-class Errands:
-    """Calls that are made again and again, each by one task at a time: one that waits for its node (in a cluster) holds up no other.
-
-    Their errors are raised by the next ``begin``.
-    """
-
-    def __init__(self) -> None:
-        self._tasks: dict[Any, asyncio.Task[None]] = {}
-
-    def begin(self, name: Any, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """No effect while the last one of this name is under way."""
-        last = self._tasks.get(name)
-        if last is None or last.done():
-            if last is not None:
-                last.result()
-            self._tasks[name] = asyncio.ensure_future(work())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        for task in self._tasks.values():
-            task.cancel()
 
 
 class Still:
@@ -103,7 +89,7 @@ class Still:
 
 
 class Life:
-    """``tenures``: what the main loop owns; ``owners``: who it believes holds the rest. Both are replaced, never changed in place."""
+    """``tenures``: what the main loop owns; replaced, never changed in place. ``looks`` is told who holds the rest."""
 
     def __init__(
         self,
@@ -112,11 +98,10 @@ class Life:
         worker: str,
         partitions: dict[str, list[PartitionKeys]],
         settings: WorkerSettings,
-        about: bytes,
+        about: dict[str, Any],
         hears: Hears,
     ) -> None:
         self.tenures: list[Fence] = []
-        self.owners: dict[PartitionKeys, str] = {}
         self.leaving = False
         """From then on each life sign says that the worker is gone: what it still runs ends, and nobody leaves it a share."""
         self.turned_s = time.monotonic()
@@ -134,7 +119,12 @@ class Life:
         self._serving = False
         self._stop = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._seen_alive: dict[tuple[PartitionKeys, str], tuple[Wire, int]] = {}
+        self._signs: dict[str, list[Wire]] = {}
+        """Our own life signs: by slot in a cluster, else under an empty text."""
+        heard_silent, heard_again = (functools.partial(self._tell, hears.heard_silent), functools.partial(self._tell, hears.heard_again))
+        self.looks = Looks(worker, settings, heard_silent, heard_again, self._own_signs)
+        self._lag_s = 0.0
+        """How late this thread ran lately: what it needs to be heard again after a cut is a multiple of that."""
         self._unheard: set[str] = set()
         """Machines whose registry is damaged, so that it is said once."""
         self._all = [p for ps in partitions.values() for p in ps]
@@ -186,7 +176,8 @@ class Life:
     async def _serve(self) -> None:
         router = await Router(self._url).open()
         try:
-            wires = self._subscribe(router)
+            self._signs = self._subscribe(router)
+            wires = [wire for signs in self._signs.values() for wire in signs]
             for wire in wires:
                 await wire.connected(5.0)
             for machine in self._partitions:
@@ -194,33 +185,27 @@ class Life:
             self._serving = True
             self._tell(self._ready.set)
             await asyncio.gather(
-                self._beats(router), self._renewals(router), self._looks(router), self._watch(), *(wire.gives_up() for wire in wires)
+                self._beats(router), self._renewals(router), self.looks.go_on(router), self._watch(), *(wire.gives_up() for wire in wires)
             )
         finally:
             await router.close()
 
-    def _subscribe(self, router: Router) -> list[Wire]:
-        """One subscribed connection, in a cluster one a partition, so that it follows its slot: the sharded life-sign channels, and the
-        machines' news on the first."""
+    def _subscribe(self, router: Router) -> dict[str, list[Wire]]:
+        """Connections that are subscribed to the sharded life-sign channels, in a cluster some for each partition, so that they follow its
+        slot; and the very first to the machines' news."""
         together: dict[str, list[PartitionKeys]] = {}
         for p in self._all:
             together.setdefault(p.tag if router.cluster else "", []).append(p)
-        wires = []
-        for i, partitions in enumerate(together.values()):
-            channels = [p.alive_channel(self._worker) for p in partitions]
-            news = [names.news_channel(self._namespace, machine) for machine in self._partitions] if i == 0 else []
-
-            async def greet(wire: Wire, channels: list[str] = channels, news: list[str] = news) -> None:
-                commands: list[tuple[str, ...]] = [("SSUBSCRIBE", *channels)]
-                if news:
-                    commands.append(("SUBSCRIBE", *news))
-                for command in commands:
-                    (reply,) = await wire.hello(command)
-                    if isinstance(reply, BaseException):
-                        raise reply
-
-            wires.append(router.own_wire(partitions[0].lease, timeout_s=5.0, on_push=self._pushed, greet=greet))
-        return wires
+        news: tuple[str, ...] = tuple(names.news_channel(self._namespace, machine) for machine in self._partitions)
+        signs: dict[str, list[Wire]] = {}
+        for tag, partitions in together.items():
+            signs[tag] = []
+            for _ in range(SIGNS):
+                commands = [("SSUBSCRIBE", *(p.alive_channel(self._worker) for p in partitions)), *([("SUBSCRIBE", *news)] if news else [])]
+                greet = functools.partial(_greet, commands)
+                signs[tag].append(router.own_wire(partitions[0].lease, timeout_s=5.0, on_push=self._pushed, greet=greet))
+                news = ()
+        return signs
 
     def _pushed(self, message: list[Any]) -> None:
         if message[0] == b"message":
@@ -240,7 +225,8 @@ class Life:
 
     async def _beat(self, router: Router, machine: str) -> None:
         try:
-            live = await lease.beat(router, self._namespace, machine, self._worker, self._about, gone=self.leaving)
+            about = encode(self._about | {"lag_ms": int(self._lag_s * 1000)})
+            live = await lease.beat(router, self._namespace, machine, self._worker, about, gone=self.leaving)
         except ReplyError as error:
             if machine not in self._unheard:
                 self._unheard.add(machine)
@@ -281,49 +267,17 @@ class Life:
                 self._tell(self._hears.heard_renewed, p, token, asked)
                 self._tell(self._hears.heard_paused, p, answer)
 
-    async def _looks(self, router: Router) -> None:
-        with Errands() as errands:
-            while True:
-                await asyncio.sleep(self._settings.look_s)
-                by_node: dict[Wire, list[tuple[PartitionKeys, str]]] = {}
-                for p, owner in self.owners.items():
-                    if owner and owner != self._worker:
-                        by_node.setdefault(router.wire_for(p.lease), []).append((p, owner))
-                for wire, pairs in by_node.items():
-                    errands.begin(wire, functools.partial(self._look, router, wire, pairs))
-
-    async def _look(self, router: Router, wire: Wire, pairs: list[tuple[PartitionKeys, str]]) -> None:
-        """P5: silent is who was seen subscribed over this very connection, and is not any more."""
-        by_slot = {p.tag: [] for p, _ in pairs} if router.cluster else {"": []}  # type: dict[str, list[tuple[PartitionKeys, str]]]
-        for pair in pairs:
-            by_slot[pair[0].tag if router.cluster else ""].append(pair)
-        for group in by_slot.values():
-            generation, server = wire.generation, wire.address
-            try:
-                counts = await wire.call("PUBSUB", "SHARDNUMSUB", *(p.alive_channel(owner) for p, owner in group))
-            except ReplyError as error:
-                log.warning("PUBSUB SHARDNUMSUB is refused (%s): a dead worker is noticed by its lease only", error)
-                await asyncio.sleep(60)
-                return
-            if wire.generation != generation:
-                return
-            subscribed = dict(zip(group, counts[1::2], strict=True))
-            silent = [pair for pair, n in subscribed.items() if not n and self._seen_alive.get(pair) == (wire, generation)]
-            if silent and (not await router.is_current(server) or wire.generation != generation):
-                return  # they followed a failover before us
-            self._seen_alive |= {pair: (wire, generation) for pair, n in subscribed.items() if n}
-            for pair in silent:
-                self._seen_alive.pop(pair, None)
-                self._tell(self._hears.heard_silent, *pair)
-        if len(self._seen_alive) > 4 * len(self._all):
-            current = set(self.owners.items())
-            self._seen_alive = {pair: g for pair, g in self._seen_alive.items() if pair in current}
+    def _own_signs(self, slot: str) -> tuple[int, ...]:
+        """Which of our own life signs there are; a cut one is 0 until it is made anew."""
+        return tuple(wire.generation if wire.up else 0 for wire in self._signs.get(slot, ()))
 
     async def _watch(self) -> None:
         """P6: a loop that does not turn is no life, however well this thread lives."""
         warned_s, still = 0.0, Still(time.monotonic(), self.turned_s)
         while True:
+            due_s = time.monotonic() + TICK_S
             await asyncio.sleep(TICK_S)
+            self._lag_s = max(time.monotonic() - due_s, self._lag_s * CALMER)
             still_s = still.tick(time.monotonic(), self.turned_s)
             if still_s > self._settings.stuck_after_s:
                 sys.stderr.write(
@@ -341,3 +295,9 @@ class Life:
     def _stack(self) -> str:
         frame = sys._current_frames().get(self._main_thread)
         return "".join(traceback.format_stack(frame)[-4:]) if frame else ""
+
+
+async def _greet(commands: Sequence[tuple[str, ...]], wire: Wire) -> None:
+    for reply in await wire.hello(*commands):
+        if isinstance(reply, BaseException):
+            raise reply

@@ -230,7 +230,7 @@ class Slow(Machine[Log], initial="open", partitions=4):
 def seen_of_the_other(worker: Worker) -> set[tuple[PartitionKeys, str]]:
     """What the other one owns now and was seen alive with; a look also remembers what it owned before the two had shared alike."""
     life = worker._life
-    return {(p, owner) for p, owner in life.owners.items() if owner != worker.id} & life._seen_alive.keys()
+    return {(p, owner) for p, owner in life.looks.owners.items() if owner != worker.id} & life.looks.seen_alive.keys()
 
 
 @pytest.mark.timeout(120)

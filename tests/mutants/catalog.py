@@ -86,8 +86,33 @@ MUTANTS = {
     ),
     "silence-is-death": Mutant(
         "P5", "a peer counts as dead though nobody saw it subscribed before",
-        "lua/acquire.lua", "(silent and fell_silent == '1')", "silent",
+        "lua/acquire.lua", "(silent and (seen == 'silent' or seen == 'ended'))", "silent",
         _races("test_p04_acquire.py::test_silence_counts_only_for_who_was_seen_to_fall_silent"),
+    ),
+    "one-life-sign": Mutant(
+        "P5", "a worker gives its life sign over one connection only",
+        "worker/life.py", "SIGNS = 2", "SIGNS = 1",
+        _races("test_p04_acquire.py::test_one_cut_connection_is_no_silence"),
+    ),
+    "cut-is-death": Mutant(
+        "P5", "who cannot be heard is dead, though its process is seen to live",
+        "worker/peers.py", "if fate is Fate.unknown and for_long == silent:", "if for_long == silent:",
+        "tests/unit/test_peers.py::test_the_silence_of_who_lives_means_nothing_until_it_ends",
+    ),
+    "slow-is-dead": Mutant(
+        "P5", "who says that it is slow is not waited for",
+        "worker/peers.py", "max(CONFIRM_S, LAGS * about.lag_ms / 1000)", "CONFIRM_S",
+        "tests/unit/test_peers.py::test_who_says_that_it_is_slow_is_waited_for",
+    ),
+    "silent-for-ever": Mutant(
+        "P5", "who was silent for a moment gets no share any more",
+        "worker/peers.py", "self._dead.discard((partition, owner))", "pass",
+        "tests/unit/test_peers.py::test_who_was_silent_for_a_moment_is_back_as_soon_as_it_is_heard",
+    ),
+    "living-have-crashed": Mutant(
+        "P14", "an owner whose process lives counts as crashed when its lease has passed and its connections are cut",
+        "lua/acquire.lua", "(silent and seen ~= 'lives')", "silent",
+        _races("test_p04_acquire.py::test_who_is_seen_to_live_has_not_crashed"),
     ),
     "retry-behind-the-others": Mutant(
         "P8", "a command that is tried again goes behind those that came after it",
@@ -158,7 +183,7 @@ MUTANTS = {
     ),
     "stopped-is-crashed": Mutant(
         "P14", "an owner that is still subscribed when its lease has passed counts as crashed",
-        "lua/acquire.lua", "if silent then dead = owner end", "dead = owner",
+        "lua/acquire.lua", "if seen == 'ended' or (silent and seen ~= 'lives') then dead = owner end", "dead = owner",
         _races("test_p04_acquire.py::test_a_stopped_owner_has_not_crashed"),
     ),
     "suspects-in-company": Mutant(

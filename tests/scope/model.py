@@ -203,7 +203,7 @@ def _acquire(w: Worker, believed: str, owner: str) -> None:
     w.acquires += 1
     args = (
         w.name, w.acquires, believed, LEASE_MS, INCARNATION, KEYS.alive_channel(owner) if owner else "", "",
-        "news", KEYS.number, "",
+        "news", KEYS.number, "", "",
     )  # fmt: skip
     w.sent += (Call("acquire", (KEYS.lease, KEYS.commands, KEYS.timers), args, ("acquire",)),)
 

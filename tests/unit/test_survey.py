@@ -6,7 +6,8 @@ import pytest
 
 from statemq.store.declare import Config
 from statemq.store.lease import Held
-from statemq.worker.daemon import LATE_MS, SURVEY_S, Served, Worker
+from statemq.worker.daemon import LATE_MS, SURVEY_S, Worker
+from statemq.worker.peers import Served
 from tests.chaos.ledger import Ledger
 
 NOW_MS = 1_000_000

@@ -40,7 +40,7 @@ class Node:
 
 def life(hears: Hears) -> Life:
     settings = WorkerSettings(lease_ms=150, look_s=0.01)
-    return Life("redis://nowhere", "n", "w1", {"m": [HERE, THERE]}, settings, b"", hears)  # type: ignore[arg-type]
+    return Life("redis://nowhere", "n", "w1", {"m": [HERE, THERE]}, settings, {}, hears)  # type: ignore[arg-type]
 
 
 @contextlib.asynccontextmanager
@@ -79,11 +79,11 @@ async def test_an_owner_whose_slot_moved_is_not_dead(monkeypatch: pytest.MonkeyP
     one = life(hears)
     old, new = Node(1), Node(0)
     for node in (old, new, new):
-        await one._look(_Single(), node, [(HERE, "w2")])  # type: ignore[arg-type]
+        await one.looks.look(_Single(), node, [(HERE, "w2")])  # type: ignore[arg-type]
     await asyncio.sleep(0.01)
     assert hears.told == []
     old.subscribers = 0
-    await one._look(_Single(), old, [(HERE, "w2")])  # type: ignore[arg-type]
+    await one.looks.look(_Single(), old, [(HERE, "w2")])  # type: ignore[arg-type]
     await asyncio.sleep(0.01)
     assert hears.told == [] or hears.told == [("heard_silent", HERE, "w2")]
 
@@ -102,8 +102,8 @@ async def test_a_node_that_is_away_does_not_stop_the_looks_at_the_others() -> No
             return away if key == HERE.lease else there
 
     one = life(Hears())
-    one.owners = {HERE: "w2", THERE: "w2"}
-    async with running(one._looks(Nodes())):  # type: ignore[arg-type]
+    one.looks.owners = {HERE: "w2", THERE: "w2"}
+    async with running(one.looks.go_on(Nodes())):  # type: ignore[arg-type]
         await asyncio.sleep(0.3)
     assert there.asked >= 5
     assert away.asked == 1

@@ -12,6 +12,8 @@ import pytest
 from statemq.server import EmbeddedServer
 from statemq.store import address
 from statemq.store.wire import Wire
+from tests.faulty import FaultyProxy
+from tests.waiting import wait_until
 
 
 @pytest.mark.parametrize("says_more", [False, True])
@@ -80,3 +82,24 @@ async def test_a_move_in_the_turns_in_which_a_connection_comes_about_counts(url:
                 stuck.append(turns)
             await wire.close()
     assert not stuck
+
+
+async def test_a_subscription_that_hears_nothing_says_something(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands between cuts connections that carry nothing for a while; and one that is dead and says so to nobody is made anew."""
+    monkeypatch.setattr("statemq.store.wire.PING_S", 0.05)
+    monkeypatch.setattr("statemq.store.wire.PONG_S", 0.3)
+
+    async def greet(wire: Wire) -> None:
+        await wire.hello(("SUBSCRIBE", "news"))
+
+    wire = Wire(address.parse(proxy.url), timeout_s=0.4, greet=greet, on_push=lambda message: None).open()
+    try:
+        await wire.connected(5)
+        await wait_until(lambda: proxy.seen["PING"] > 5)
+        assert wire.generation == 1
+        proxy.black_hole = True
+        await wait_until(lambda: not wire.up)
+        proxy.black_hole = False
+        await wait_until(lambda: wire.generation == 2)
+    finally:
+        await wire.close()

@@ -97,9 +97,9 @@ async def test_nobody_dies_of_a_cut_subscription(play: Stage) -> None:
     the owner is back; the partition stays where it is."""
     async with play.worker(look_s=0.01) as owner, play.worker(wait=False, look_s=0.01) as watcher:
         await wait_until(lambda: watcher.partitions or any(w == watcher.id for w in owner._served["probe"].live))
-        await wait_until(lambda: owner.id in {o for _, o in watcher._life._seen_alive})
+        await wait_until(lambda: owner.id in {o for _, o in watcher._life.looks.seen_alive})
         token = play.token
-        looks = watcher._life._seen_alive
+        looks = watcher._life.looks.seen_alive
         play.redis.client_kill_filter(_type="pubsub")
         looks.clear()
         await wait_until(lambda: owner.id in {o for _, o in looks})  # seen anew: so it has looked in between
@@ -127,3 +127,53 @@ async def test_release_leaves_the_next_owner_what_was_in_progress(play: Stage) -
     assert isinstance(got, Acquired)
     assert not got.crashed
     assert got.pending == {c.entry: 1}
+
+
+async def test_who_is_seen_to_live_has_not_crashed(play: Stage) -> None:
+    """P5, P14: nobody is subscribed as w1, whose connections were cut while it had no time; its lease has passed. Its process is there."""
+    owner = await play.own("w1")
+    assert await play.acquire("w2", 1, owner.token, owner="w1", lives=True) == NotAcquired("alive")
+    play.abandon()
+    got = await play.acquire("w2", 2, owner.token, owner="w1", lives=True)
+    assert isinstance(got, Acquired)
+    assert not got.crashed
+
+
+async def test_a_child_does_not_live_for_its_parent(play: Stage) -> None:
+    """P14: w1's process has ended, but a child of it has its connections and is subscribed as w1: the lease decides, and it is a crash."""
+    owner = await play.own("w1")
+    with play.redis.pubsub() as child:
+        child.ssubscribe(play.part.alive_channel("w1"))
+        child.get_message(timeout=1)
+        assert await play.acquire("w2", 1, owner.token, silent="w1", ended=True) == NotAcquired("alive")
+        play.abandon()
+        got = await play.acquire("w2", 2, owner.token, silent="w1", ended=True)
+    assert isinstance(got, Acquired)
+    assert got.crashed
+
+
+async def test_a_lease_says_which_process_has_it(play: Stage) -> None:
+    """P5: who starts on its host finds out by that whether it has ended. A worker of a former version says nothing, and leaves what stood
+    there before."""
+    await play.own("w1", process="here boot pid:[1] 7 1")
+    [held] = await lease.survey(play.router, [play.part])
+    assert (held.owner, held.process) == ("w1", "here boot pid:[1] 7 1")
+    play.redis.hset(play.part.lease, mapping={"owner": "w0", "token": "1.w0.1"})
+    [held] = await lease.survey(play.router, [play.part])
+    assert (held.owner, held.process) == ("w0", "")
+
+
+async def test_one_cut_connection_is_no_silence(play: Stage) -> None:
+    """P5: the life sign goes over two connections. While the one is made anew, the other is heard."""
+    channel = play.part.alive_channel
+    async with play.worker(look_s=0.01) as owner, play.worker(wait=False, look_s=0.01) as watcher:
+        await wait_until(lambda: watcher._life is not None and owner.id in {o for _, o in watcher._life.looks.seen_alive})
+        assert owner._life is not None
+        one, other = owner._life._signs[""]
+        for wire in (one, other):
+            generation = wire.generation
+            wire.drop()
+            assert play.redis.pubsub_shardnumsub(channel(owner.id))[0][1] >= 1
+            await wait_until(lambda wire=wire, before=generation: wire.generation > before)  # type: ignore[misc]
+            await wait_until(lambda: play.redis.pubsub_shardnumsub(channel(owner.id))[0][1] == 2)
+        assert not watcher._peers._silent
