@@ -9,10 +9,11 @@ from collections.abc import Generator, Iterator
 
 import pytest
 import redis as redis_py
+from xdist.remote import Producer
 
 from statemq.server import EmbeddedServer
 from tests.leaks import leaks, wipe
-from tests.spread import is_quick, measured, processes
+from tests.spread import TOGETHER, Spread, is_quick, measured, processes
 
 PASSED = pytest.StashKey[bool]()
 
@@ -28,7 +29,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return processes(config)
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Spread:
+    return Spread(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes: what is not spread comes first
+        items.sort(key=lambda item: not item.nodeid.startswith(TOGETHER))
     if config.getoption("quick"):
         left_out = [item for item in items if not is_quick(item)]
         items[:] = [item for item in items if is_quick(item)]

@@ -6,12 +6,18 @@ import os
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScheduling
+from xdist.workermanage import WorkerController
 
 PROCESSES_A_CORE = 3
 """Tests mostly wait."""
 
 QUICK = ("unit", "house", "tour", "integration/races")
 """Folders whose tests take a moment each."""
+
+TOGETHER = ("tests/security/",)
+"""Folders of which a file runs in one process: its tests share a serving process, which takes longer to start than they do."""
 
 MEASURED = "measured"
 """The property of a test that holds a line for the end of the run."""
@@ -29,6 +35,32 @@ def processes(config: pytest.Config) -> int:
 def cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Spread(LoadScheduling):
+    """Gives each process the next test and the one behind it, so that none is left with a queue at the end; of a file that stays together,
+    all that follows."""
+
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        super().__init__(config, log)
+        self.maxschedchunk = 1
+
+    def check_schedule(self, node: WorkerController, duration: float = 0) -> None:
+        if node.shutting_down:
+            return
+        if not self.pending:
+            node.shutdown()
+        elif len(self.node2pending[node]) < 2:
+            self._send_tests(node, 1)
+
+    def _send_tests(self, node: WorkerController, num: int) -> None:
+        while 0 < num < len(self.pending) and (file := self._file(num - 1)).startswith(TOGETHER) and file == self._file(num):
+            num += 1
+        super()._send_tests(node, num)
+
+    def _file(self, place: int) -> str:
+        assert self.collection is not None
+        return self.collection[self.pending[place]].partition("::")[0]
 
 
 def is_quick(item: pytest.Item) -> bool:
