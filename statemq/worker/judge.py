@@ -176,5 +176,8 @@ def text_of(error: BaseException) -> str:
 
 def trace_of(error: BaseException) -> str:
     """The traceback's text from the user's first frame on, cut to what a dead letter keeps."""
-    lines: Sequence[str] = traceback.format_exception(error)
+    try:
+        lines: Sequence[str] = traceback.format_exception(error)
+    except RecursionError:  # groups in groups in groups
+        lines = [describe(error)]
     return unicode("".join(lines))[-LIMITS.buried_field :]

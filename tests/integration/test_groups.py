@@ -50,6 +50,13 @@ class Groups(Machine[None], initial="idle", retry=Retry(attempts=2, first=0.001)
         raise RAISED[what]
 
     @transition(source="idle")
+    def deep(self, fails: bool) -> None:
+        group: Exception = Fail(STOLEN, "card") if fails else ValueError("odd")
+        for _ in range(5000):
+            group = ExceptionGroup("g", [group])
+        raise group
+
+    @transition(source="idle")
     async def branches(self, what: str) -> None:
         async def branch() -> None:
             log.append("body")
@@ -155,6 +162,14 @@ async def client(url: str, namespace: str) -> AsyncIterator[Client]:
 )
 def test_which_of_several_decides(errors: list[BaseException], decides: type[BaseException]) -> None:
     assert isinstance(deciding(BaseExceptionGroup("g", errors)), decides)
+
+
+async def test_a_group_in_thousands_of_groups(client: Client, url: str, namespace: str) -> None:
+    async with working(url, namespace, Groups):
+        with pytest.raises(Failed, match=f"^{STOLEN}$"):
+            await client.call(Groups.deep("a", fails=True), timeout=20)
+        with pytest.raises(Failed, match="ValueError: odd"):
+            await client.call(Groups.deep("a", fails=False), timeout=20)
 
 
 @pytest.mark.parametrize("command", ["raises", "branches", "purely"])
