@@ -176,8 +176,5 @@ def text_of(error: BaseException) -> str:
 
 def trace_of(error: BaseException) -> str:
     """The traceback's text from the user's first frame on, cut to what a dead letter keeps."""
-    try:
-        lines: Sequence[str] = traceback.format_exception(error)
-    except RecursionError:  # groups in groups in groups
-        lines = [describe(error)]
+    lines: Sequence[str] = traceback.format_exception(error)
     return unicode("".join(lines))[-LIMITS.buried_field :]
