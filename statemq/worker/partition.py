@@ -12,7 +12,6 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from statemq import keys
-from statemq.config import LIMITS
 from statemq.keys import PartitionKeys, forwarded_from
 from statemq.spec import MachineSpec
 from statemq.store import lease
@@ -26,14 +25,16 @@ from statemq.worker.bury import bury_garbage
 from statemq.worker.clock import Moment, moment, passed_s
 from statemq.worker.lane import Lane
 from statemq.worker.shop import Shop
+from statemq.worker.window import Window
 
 
-class Partition:
+class Partition(Window):
     def __init__(
         self, shop: Shop, spec: MachineSpec, partition_keys: PartitionKeys, acquired: Acquired, suspects: dict[str, str], asked: Moment
     ) -> None:
+        super().__init__(shop.settings, spec.partitions)
         self.shop, self.spec, self.keys = shop, spec, partition_keys
-        self.settings, self.slots, self.threads, self.now_ms, self.crash = shop.settings, shop.slots, shop.threads, shop.now_ms, shop.crash
+        self.slots, self.threads, self.now_ms, self.crash = shop.slots, shop.threads, shop.now_ms, shop.crash
         self.fresh = shop.context.copy
         """A context for one call of the user's code."""
         self.router = shop.router
@@ -47,21 +48,12 @@ class Partition:
         self.position = "0-0"
         self.caught_up = False
         self.paused = acquired.paused
-        self.draining = self.closed = False
         self.in_read = False
         """A blocking read has it."""
         self.tidying: asyncio.Task[None] | None = None
         """Sweeps now and then, which nobody waits for at the end."""
         self.on_caught_up: Callable[[], None] = lambda: None
-        self._roomy = asyncio.Event()
-        self._roomy.set()
-        self._worth = max(1, min(LIMITS.batch, self.settings.window // 4))
-        """So much room a read is worth."""
         self._unread = asyncio.Event()
-        self.held = self.held_bytes = 0
-        self.mean_bytes = max(1, self.settings.window_bytes // LIMITS.batch)
-        """Of a command, as what was read lets expect."""
-        self.lanes: dict[str, Lane] = {}
         self.next_due_ms = acquired.next_due_ms
         self.on_due: Callable[[], None] = lambda: None
         self.pure = frozenset(name for name, t in spec.transitions.items() if all(case.pure for case in t.cases))
@@ -69,9 +61,6 @@ class Partition:
         and if the process dies meanwhile, all such commands that were there count as in progress once (P3, P14)."""
         self._channel_prefix = keys.reply_channel(partition_keys.namespace, "")
         self._last_entry = entry_order(acquired.last_entry or "0-0")
-        self._cache = max(1, self.settings.cache // spec.partitions)
-        self._cached_bytes, self._trim_in = 0, 0
-        """Of the data of all lanes' instances; and the looks until it is tried again to have less of it."""
         self._past = False
         """Everything that was there before this tenure has been read."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -94,35 +83,6 @@ class Partition:
     def busy(self) -> bool:
         """Something runs or is on its way to the store."""
         return self.batches.busy or any(lane.task and not lane.backing_off for lane in self.lanes.values())
-
-    def room(self) -> int:
-        """Commands that may be read now; none while it would be few, so that a deep backlog is not read by handfuls."""
-        free = self.settings.window - self.held
-        if self.closed or self.draining or free < self._worth:
-            return 0
-        left = self.settings.window_bytes - self.held_bytes
-        few = left * 2 < self.settings.window_bytes and left < self._worth * self.mean_bytes
-        return 0 if left <= 0 or few else min(free, self.affords)
-
-    @property
-    def affords(self) -> int:
-        """So many commands of the size that is to be expected find room, one at least."""
-        return max(1, (self.settings.window_bytes - self.held_bytes) // self.mean_bytes)
-
-    def expect(self, size: int, n: int) -> None:
-        """``n`` commands that were read had this size: a sudden growth counts at once, what is gone is forgotten by halves."""
-        self.mean_bytes = max(1, self.mean_bytes // 2, size // n)
-
-    @property
-    def crowded(self) -> bool:
-        """Most of the window is taken: busy keys keep nothing waiting in it, so that a few cannot hold up all others (I2)."""
-        return self.held * 4 >= self.settings.window * 3 or self.held_bytes * 4 >= self.settings.window_bytes * 3
-
-    async def roomy(self) -> None:
-        """Returns when something has left the window."""
-        self._roomy.clear()
-        if not self.closed:
-            await self._roomy.wait()
 
     async def unread(self) -> None:
         """Returns when no blocking read has this partition, or it is over."""
@@ -202,39 +162,7 @@ class Partition:
         (self.lanes.get(c.key) or self.lane(c.key)).arrived(c)
 
     def lane(self, key: str) -> Lane:
-        lane = self.lanes.get(key)
-        if lane is None:
-            if len(self.lanes) >= self._cache:
-                self._evict()
-            lane = self.lanes[key] = Lane(self, key)
-        return lane
-
-    def _evict(self) -> None:
-        """Forgets the longest known of the idle instances."""
-        for key in [k for k, lane in self.lanes.items() if lane.idle][: max(1, self._cache // 10)]:
-            self._forget(key)
-
-    def _forget(self, key: str) -> None:
-        self._cached_bytes -= self.lanes.pop(key).weight
-
-    def weighed(self, lane: Lane) -> None:
-        """The lane has another state in memory."""
-        self._cached_bytes += len(lane.snap.data) - lane.weight
-        lane.weight = len(lane.snap.data)
-        if self._cached_bytes * self.spec.partitions > self.settings.cache_bytes:
-            self._trim_in -= 1
-            if self._trim_in <= 0:
-                self.trim()
-
-    def trim(self) -> None:
-        """Data of idle instances, the longest known first, leaves when there is too much of it; where all are busy, at a later look."""
-        share = self.settings.cache_bytes // self.spec.partitions
-        if self._cached_bytes > share:
-            for key in [k for k, lane in self.lanes.items() if lane.weight and lane.idle]:
-                if self._cached_bytes <= share * 0.9:
-                    break
-                self._forget(key)
-        self._trim_in = len(self.lanes) // 8 if self._cached_bytes > share else 0
+        return self.lanes.get(key) or self.add(Lane(self, key))
 
     def _look(self, key: str) -> None:
         if key:
@@ -242,21 +170,6 @@ class Partition:
         else:
             self.next_due_ms = 0
             self.on_due()
-
-    def hold(self, c: Queued | Garbage) -> None:
-        self.held += 1
-        self.held_bytes += c.size
-
-    def let_go(self, c: Queued | Garbage) -> None:
-        """The command is not in memory any more."""
-        self.held -= 1
-        self.reserve(-c.size)
-
-    def reserve(self, size: int) -> None:
-        """Bytes of the window that what comes, or has ended and is not committed, takes; or less of them."""
-        self.held_bytes += size
-        if size < 0 and not self._roomy.is_set() and self.room():
-            self._roomy.set()
 
     # -- single calls ------------------------------------------------------------------------------
 
