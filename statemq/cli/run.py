@@ -219,12 +219,13 @@ async def _work(machines: list[type[Any]], place: Place, settings: WorkerSetting
     from statemq.worker.daemon import Worker
     from statemq.worker.leftover import Threads
     from statemq.worker.signals import heeded
+    from statemq.worker.supervise import say_serving
 
     listen(transitions=log_transitions)
     # a command leaves no cycles behind: what was imported need not be walked again, and the young not at every 700th object
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-    worker = Worker(machines, place.url, namespace=place.namespace, settings=settings, crash=crash_from(os.environ))
+    worker = Worker(machines, place.url, namespace=place.namespace, settings=settings, crash=crash_from(os.environ), serving=say_serving)
     log.info("worker %s runs %s at %s", worker.id, ", ".join(cls.spec.name for cls in machines), shown(place.url))
     received: list[signal.Signals] = []
 

@@ -21,7 +21,7 @@ from statemq.http.listen import GRACE_S, listen
 from statemq.target import load_target
 from statemq.worker.fork import clean_children
 from statemq.worker.signals import heeded
-from statemq.worker.supervise import Child, supervise
+from statemq.worker.supervise import Child, say_serving, supervise
 
 SERVING_ENV = "STATEMQ_SERVING"
 
@@ -122,11 +122,15 @@ def run_process(
             received.append(number)
             stop.set()
 
+        def started() -> None:
+            say_serving()
+            say(f"answering on {address.url}")
+
         for number in heeded():
             loop.add_signal_handler(number, note, number)
         service, access = create_service(machines, url, namespace), Access(Tokens.parse(tokens), hosts)
         with clean_children():
-            await listen(service, access, address, stop=stop, started=lambda: say(f"answering on {address.url}"))
+            await listen(service, access, address, stop=stop, started=started)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(until_signal())

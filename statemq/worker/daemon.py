@@ -12,7 +12,7 @@ import contextvars
 import os
 import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from statemq import events
@@ -68,7 +68,8 @@ TROUBLE_S = 5.0
 
 
 class Worker:
-    """Runs the transitions of ``machines`` until ``stop``. ``id`` is new for each process start."""
+    """Runs the transitions of ``machines`` until ``stop``. ``id`` is new for each process start; ``serving`` is told when it has begun,
+    before anything runs."""
 
     def __init__(
         self,
@@ -78,13 +79,14 @@ class Worker:
         namespace: str = DEFAULT_NAMESPACE,
         settings: WorkerSettings | None = None,
         crash: CrashPlan | None = None,
+        serving: Callable[[], None] = lambda: None,
     ) -> None:
         self.id = short_id()
         self.settings = settings or WorkerSettings()
         self._threads = StepThreads(min(MOST, self.settings.concurrency))
         self.partitions: dict[PartitionKeys, Partition] = {}
         self._specs = [m.spec for m in machines]
-        self._url, self._namespace, self._crash = url, check_namespace(namespace), crash
+        self._url, self._namespace, self._crash, self._tell_serving = url, check_namespace(namespace), crash, serving
         self._served: dict[str, Served] = {}
         self._taking: set[PartitionKeys] = set()
         self._trouble_until: dict[PartitionKeys, float] = {}
@@ -162,6 +164,7 @@ class Worker:
         self._life.running = self._running
         self._turn(self._life)
         await self._life.start()
+        self._tell_serving()
         self._spawn(self._survey_often())
         self._spawn(Libraries(self._router, self._namespace).watch())
 

@@ -28,7 +28,13 @@ SETTLED_S = 10.0
 """A child that has lived so long died of something new: the waiting begins anew."""
 
 HOPELESS = frozenset({2})
-"""Exit codes that the next start would only repeat: wrong usage."""
+"""Exit codes that the next start would only repeat, if no process has served by this command line: wrong usage."""
+
+SERVES_FD = "STATEMQ_SERVES_FD"
+"""Environment of a child: where it says that it serves."""
+
+LOOK_S = 0.5
+"""How often it is looked whether one serves, while another waits for that."""
 
 PR_SET_PDEATHSIG = 1
 
@@ -59,16 +65,54 @@ class Child:
         """When it starts (again); None when it shall not."""
         self.kill_at_s: float | None = None
         """Set once it was asked to end."""
+        self.hopeless: int | None = None
+        """The exit code that it would have again, as far as known."""
+        self.served = False
+        """It, or a process before it, has served by this command line."""
+        self._says: int | None = None
 
     @property
     def pid(self) -> int | None:
         return self.process.pid if self.process else None
 
+    def start(self) -> None:
+        """Raises OSError."""
+        self.listen_no_more()
+        self._says, write = os.pipe()
+        os.set_blocking(self._says, False)
+        try:
+            self.process = subprocess.Popen(
+                self.argv,
+                env={**(os.environ if self.env is None else self.env), SERVES_FD: str(write)},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(write,),
+                preexec_fn=_end_with_parent(self.on_parent_death),
+            )
+        except OSError:
+            self.listen_no_more()
+            raise
+        finally:
+            os.close(write)
+
+    def listen(self) -> None:
+        """Hears whether it has said that it serves."""
+        if self._says is not None:
+            with contextlib.suppress(BlockingIOError):
+                self.served = os.read(self._says, 1) == b"1" or self.served
+                self.listen_no_more()
+
+    def listen_no_more(self) -> None:
+        if self._says is not None:
+            os.close(self._says)
+            self._says = None
+
 
 class Supervisor:
     """Starts the children and keeps them running; call ``tick`` when a child may have ended or a time has come.
 
-    ``gave_up`` is the exit code of a child that is not started again until ``restart``, since it would end the same way.
+    ``gave_up`` is the exit code of children that are not started again until ``restart``, since they would end the same way: none has
+    served by their command line, and none is about to.
     """
 
     def __init__(self, children: Sequence[Child], *, say: Say, grace_s: float = GRACE_S, hopeless: frozenset[int] = HOPELESS) -> None:
@@ -91,12 +135,16 @@ class Supervisor:
             if child.process and child.process.poll() is None and _due(child.kill_at_s):
                 self.say(f"{_named(child)} did not end within {self.grace_s:g} s; killing it")
                 self._kill(child)
-            if child.process and (code := child.process.poll()) is not None:
-                self._ended(child, code)
+            ended = child.process.poll() if child.process else None
+            child.listen()  # what it said before it ended, too
+            if ended is not None:
+                self._ended(child, ended)
             if not child.process and _due(child.start_at_s):
                 self._start(child)
+        self._weigh()
         now_s = time.monotonic()
-        due = [at_s for child in self.children if (at_s := child.kill_at_s if child.process else child.start_at_s) is not None]
+        due = [now_s + LOOK_S] if any(child.hopeless is not None for child in self.children) else []
+        due += [at_s for child in self.children if (at_s := child.kill_at_s if child.process else child.start_at_s) is not None]
         return max(0.0, min(due) - now_s) if due else None
 
     def restart(self) -> None:
@@ -105,7 +153,7 @@ class Supervisor:
         self._ask_to_end()
         for child in self.children:
             child.start_at_s = time.monotonic()
-            child.deaths = 0
+            child.deaths, child.hopeless, child.served = 0, None, False
 
     def stop(self) -> None:
         """Every child has been asked to end, and none starts again."""
@@ -120,6 +168,7 @@ class Supervisor:
             if child.process:
                 self._kill(child)
                 child.process = child.kill_at_s = None
+            child.listen_no_more()
 
     def end(self, signals: Signals) -> None:
         """No child is left: they had the grace period to end by themselves, or until a second signal came."""
@@ -139,13 +188,7 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         child.started_s, child.start_at_s, child.kill_at_s = time.monotonic(), None, None
         try:
-            child.process = subprocess.Popen(
-                child.argv,
-                env=child.env,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=_end_with_parent(child.on_parent_death),
-            )
+            child.start()
         except OSError as error:
             self._back_off(child, f"{child.name} cannot be started ({error.strerror})")
 
@@ -157,13 +200,30 @@ class Supervisor:
             return
         lived_s = time.monotonic() - child.started_s
         ended = f"{named} ended with {ending(code)} after {lived_s:.1f} s"
-        if code in self.hopeless:
-            self.gave_up = code
+        if code in self.hopeless and not any(peer.served for peer in self._peers(child)):
+            child.hopeless = code
             self.say(f"{ended}; starting it again would not help")
             return
         if lived_s >= SETTLED_S:
             child.deaths = 0
         self._back_off(child, ended)
+
+    def _peers(self, child: Child) -> list[Child]:
+        """Those with its command line, it included."""
+        return [peer for peer in self.children if peer.argv == child.argv]
+
+    def _weigh(self) -> None:
+        """A child that would only end again is given up when none of its peers could show that the fault was another: a source that was
+        half written, say."""
+        for child in self.children:
+            if child.hopeless is None:
+                continue
+            peers = self._peers(child)
+            if any(peer.served for peer in peers):
+                child.hopeless = None
+                self._back_off(child, f"{child.name} may be able to serve as its peers do")
+            elif all(peer.hopeless is not None for peer in peers):
+                self.gave_up = child.hopeless
 
     def _back_off(self, child: Child, what: str) -> None:
         child.deaths += 1
@@ -198,6 +258,14 @@ def supervise(children: Sequence[Child], *, say: Say, grace_s: float = GRACE_S) 
     if supervisor.gave_up is not None:
         return supervisor.gave_up
     return signals.exit_code or int(supervisor.killed)
+
+
+def say_serving() -> None:
+    """A supervisor, if there is one, knows that this process serves: however it ends, it could be started."""
+    if fd := os.environ.pop(SERVES_FD, ""):
+        with contextlib.suppress(OSError, ValueError):  # the variable came from elsewhere, or the supervisor is gone
+            os.write(int(fd), b"1")
+            os.close(int(fd))
 
 
 def backoff_s(deaths: int, dice: float) -> float:

@@ -43,9 +43,9 @@ class Poison(Machine[None], initial="idle", partitions=1):
         return n
 
     @transition(source="idle")
-    async def ends_the_process(self) -> None:
+    async def ends_the_process(self, code: int = 9) -> None:
         note("poison")
-        os._exit(9)
+        os._exit(code)
 
     @transition(source="idle")
     async def never_returns(self) -> None:

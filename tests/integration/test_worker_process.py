@@ -80,9 +80,11 @@ async def client(url: str, namespace: str, processes: Processes) -> AsyncIterato
         yield opened
 
 
-async def test_poison_is_buried_and_its_neighbours_succeed(client: Client, processes: Processes) -> None:
+@pytest.mark.parametrize("code", [9, 2])
+async def test_poison_is_buried_and_its_neighbours_succeed(client: Client, processes: Processes, code: int) -> None:
+    """Also when it ends its process as wrong usage does: that alone is no reason to start no worker any more."""
     before = await client.send_many([Poison.good(f"key {n}", n=n) for n in range(GOOD)])
-    poison = await client.send(Poison.ends_the_process("poison"))
+    poison = await client.send(Poison.ends_the_process("poison", code=code))
     after = await client.send_many([Poison.good(f"key {n}", n=n) for n in range(GOOD)])
     processes.cli("--processes", "3")
     with pytest.raises(Failed, match="its worker's process died") as failed:

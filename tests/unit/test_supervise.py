@@ -96,6 +96,66 @@ def test_wrong_usage_is_not_repeated_until_a_restart(watch: type[Watched]) -> No
     watched.until(lambda: len(watched.said) == 2)
 
 
+SERVES = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from statemq.worker.supervise import say_serving; say_serving(); "
+"""What a process says once it serves."""
+
+
+def test_who_has_served_is_started_again_however_it_ended(watch: type[Watched]) -> None:
+    """A command can end its process with any code."""
+    child = Child("worker", python(SERVES + "raise SystemExit(2)"))
+    watched = watch(child)
+    watched.supervisor.start()
+    watched.until(lambda: len(watched.said) == 2)
+    assert watched.supervisor.gave_up is None
+    assert all("ended with exit code 2" in line and "starting it again in " in line for line in watched.said)
+
+
+STUMBLES = "import pathlib, signal\nif pathlib.Path(sys.argv[1]).exists(): raise SystemExit(2)\n"
+"""Its source is half written as long as that file is there."""
+
+
+def test_who_stumbles_is_tried_again_since_its_peers_serve(watch: type[Watched], tmp_path: Path) -> None:
+    """Both have served; one dies, and its source is half written. It is tried again with growing pauses, and the other runs on."""
+    half = tmp_path / "half"
+    code = python("import sys\n" + STUMBLES + SERVES + "\nsignal.pause()", half)
+    one, other = Child("worker 1", code), Child("worker 2", code)
+    watched = watch(one, other)
+    watched.supervisor.start()
+    watched.until(lambda: one.served and other.served)
+    half.touch()
+    runs_on, first = other.pid, one.pid
+    assert first
+    os.kill(first, signal.SIGKILL)
+    watched.until(lambda: sum("exit code 2" in line for line in watched.said) >= 2)
+    assert watched.supervisor.gave_up is None
+    half.unlink()
+    watched.until(lambda: one.process is not None and one.process.poll() is None and one.start_at_s is None and one.deaths >= 2)
+    assert other.pid == runs_on
+
+
+def test_who_stumbles_at_the_start_waits_for_its_peers_verdict(watch: type[Watched], tmp_path: Path) -> None:
+    """Whether it is wrong usage is known when none of them serves."""
+    half, go = tmp_path / "half", tmp_path / "go"
+    waits = f"import pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.01)\n"
+    code = "import sys, os, pathlib\nfirst = pathlib.Path(sys.argv[1] + '.first')\ntry: os.close(os.open(first, os.O_CREAT | os.O_EXCL))\n"
+    code += "except FileExistsError:\n" + "".join(f"    {line}\n" for line in waits.splitlines()) + "else: raise SystemExit(2)\n"
+    one, other = (Child(f"worker {n}", python(code + SERVES + "\nimport signal; signal.pause()", half)) for n in (1, 2))
+    watched = watch(one, other)
+    watched.supervisor.start()
+    watched.until(lambda: any(child.hopeless == 2 for child in (one, other)))
+    assert watched.supervisor.gave_up is None
+    go.touch()
+    watched.until(lambda: one.hopeless is None and other.hopeless is None and one.pid and other.pid)
+    assert watched.supervisor.gave_up is None
+
+
+def test_all_of_them_hopeless_are_given_up(watch: type[Watched]) -> None:
+    watched = watch(*(Child(f"worker {n}", python("raise SystemExit(2)")) for n in range(3)))
+    watched.supervisor.start()
+    watched.until(lambda: watched.supervisor.gave_up == 2)
+    assert len(watched.said) == 3
+
+
 def test_a_restart_ends_in_good_order_and_is_no_death(watch: type[Watched]) -> None:
     child = Child("worker", python(SLEEPER))
     watched = watch(child)
