@@ -102,7 +102,7 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     concurrency: int = 128
     """Transitions whose code runs at one time in a process."""
     suspend_after_s: float = 5.0
-    """A wait longer than this leaves memory; the journal brings it back."""
+    """A body that only waits leaves memory after this, if its wait lasts at least so long again; the journal brings it back."""
     read_ahead: int = 128
     """Commands of one busy key kept in memory; the ones behind are parked in its inbox."""
     window: int = 1024

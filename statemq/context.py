@@ -9,6 +9,7 @@ import logging
 import random
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar, TypeVarTuple, overload
 
@@ -29,11 +30,15 @@ class Engine(Protocol):
         self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, returns: Any
     ) -> Awaitable[Any]: ...
 
-    def sleep(self, ms: int) -> Awaitable[None]: ...
+    def sleep(self, ms: int, name: str = "") -> Awaitable[None]: ...
+
+    def timeout(self, ms: int, name: str = "") -> AbstractAsyncContextManager[None]: ...
 
     def now_ms(self) -> int: ...
 
-    def uuid(self) -> uuid.UUID: ...
+    def uuid(self, name: str = "") -> uuid.UUID: ...
+
+    def random(self) -> random.Random: ...
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]: ...
@@ -45,12 +50,11 @@ class Context:
     ``key`` the instance's key; ``command_id`` the command; ``attempt`` 1 for the first.
     """
 
-    __slots__ = ("_engine", "_random", "attempt", "command_id", "key")
+    __slots__ = ("_engine", "attempt", "command_id", "key")
 
     def __init__(self, engine: Engine, key: str, command_id: str, attempt: int) -> None:
         self._engine = engine
         self.key, self.command_id, self.attempt = key, command_id, attempt
-        self._random: random.Random | None = None
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]:
@@ -59,10 +63,8 @@ class Context:
 
     @property
     def random(self) -> random.Random:
-        """Gives the same numbers at each attempt."""
-        if self._random is None:
-            self._random = random.Random(self.command_id)  # noqa: S311 - stable under replay, not secret
-        return self._random
+        """Gives the same numbers at each attempt; each branch has its own."""
+        return self._engine.random()
 
     @overload
     def step(
@@ -110,14 +112,29 @@ class Context:
         """``<command id>/<name>``: pass it to the outside world as the idempotency key of a step's call."""
         return f"{self.command_id}/{name}"
 
-    def sleep(self, duration: Duration) -> Awaitable[None]:
-        """Once awaited, this much time has passed since it was first reached, crashes and restarts included."""
-        return self._engine.sleep(duration_ms(duration))
+    def sleep(self, duration: Duration, *, name: str = "") -> Awaitable[None]:
+        """Once awaited, this much time has passed since it was first reached, crashes and restarts included.
+
+        The next attempt finds it again by its branch and its number there; or by ``name``, which other sleeps of the branch do not change.
+        """
+        return self._engine.sleep(duration_ms(duration), *_named(name))
+
+    def timeout(self, duration: Duration, *, name: str = "") -> AbstractAsyncContextManager[None]:
+        """``async with ctx.timeout("30m"): …`` ends the block with TimeoutError if it lasts longer, as ``asyncio.timeout`` does.
+
+        Durable like a sleep: the deadline is recorded when the block is first reached, so crashes and restarts do not move it; a block
+        that ended in time did so at each attempt, and one that did not, did not.
+        """
+        return self._engine.timeout(duration_ms(duration), *_named(name))
 
     def now(self) -> datetime:
         """The time (UTC) of the latest thing recorded: the same at each attempt, so it may decide what is done."""
         return datetime.fromtimestamp(self._engine.now_ms() / 1000, UTC)
 
-    def uuid(self) -> uuid.UUID:
-        """A UUID that is new at each call and the same at each attempt."""
-        return self._engine.uuid()
+    def uuid(self, *, name: str = "") -> uuid.UUID:
+        """A UUID that is new at each call and the same at each attempt, in each branch; ``name`` as for ``sleep``."""
+        return self._engine.uuid(*_named(name))
+
+
+def _named(name: str) -> tuple[str, ...]:
+    return (name,) if name else ()

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from statemq.records import CommandStatus, Step
 
 ENDED = frozenset({"completed", "rejected", "failed", "cancelled"})
-SLEEP = "sleep@"
-"""How the journal names sleeps; no step can be called so."""
+SLEEP, TIMEOUT = "sleep@", "timeout@"
+"""How the journal names sleeps and time-outs; no step can be called so."""
 
 
 def headline(status: CommandStatus) -> str:
@@ -29,11 +29,12 @@ def headline(status: CommandStatus) -> str:
 
 def progress(status: CommandStatus, now_ms: int) -> list[str]:
     """The steps that are recorded, the last error, and what is waited for; a line each."""
-    wide = max((len(step.name) for step in status.steps if not step.name.startswith(SLEEP)), default=0)
-    lines = [_step(step, wide) for step in status.steps]
+    steps = [step for step in status.steps if not step.name.startswith(TIMEOUT)]
+    wide = max((len(step.name) for step in steps if not step.name.startswith(SLEEP)), default=0)
+    lines = [_step(step, wide) for step in steps]
     if status.status in ENDED:
         return lines
-    if status.steps and status.steps[-1].name.startswith(SLEEP):  # recorded when it begins
+    if steps and steps[-1].name.startswith(SLEEP):  # recorded when it begins
         lines[-1] = "… sleep"
     if status.error:
         lines.append(f"↻ attempt {status.attempts} failed: {clean(status.error)}" if status.attempts else f"↻ {clean(status.error)}")

@@ -167,7 +167,7 @@ async def show(router: Router, namespace: str, id: str) -> CommandStatus:
         due=number(due),
         worker=worker,
         cancel_asked="@cancel" in j,
-        steps=[_step(field, raw) for field, raw in j.items() if not field.startswith("@")],
+        steps=[_step(field, raw) for field, raw in j.items() if not field.startswith(("@", "now@"))],
     )
 
 

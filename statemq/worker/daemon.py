@@ -31,6 +31,7 @@ from statemq.store.router import Router
 from statemq.store.scripts import library
 from statemq.store.wire import ReplyError
 from statemq.worker.assign import plan
+from statemq.worker.branches import notice_branches
 from statemq.worker.clock import Moment, earlier, moment
 from statemq.worker.fork import clean_children
 from statemq.worker.leftover import END_S
@@ -157,6 +158,7 @@ class Worker:
             await self._declare(spec)
         slots, turn = Slots(self.settings.concurrency), Turn(self._router)
         base = contextvars.copy_context()
+        notice_branches(asyncio.get_running_loop())
         self._shop = Shop(self._router, self.id, self.settings, slots, self._threads, self.now_ms, self._over, turn, base, self._crash)
         self._reading = Reading(self._router, self._fail)
         all_keys = {name: s.keys for name, s in self._served.items()}

@@ -1,54 +1,51 @@
 """One attempt of one command: the body runs, its steps are recorded before it goes on (I4).
 
 In order: the body is called, when its start was answered (P3); each ``ctx.step`` answers from the journal or, when all earlier
-commits are answered (P13), runs and is recorded; ``ctx.sleep`` waits here or, when it is long, the body is closed and the command
-leaves memory until then. How the attempt ended is the lane's to carry out.
+commits are answered (P13), runs and is recorded; ``ctx.sleep`` waits here or, when nothing else happens, the body is closed and the command
+leaves memory until then. A body may have branches (``branches``), which hear of all that in one order (``order``). How the attempt ended is
+the lane's to carry out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
+import types
+from collections.abc import Awaitable, Coroutine
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import msgspec
 
 from statemq.config import LIMITS
 from statemq.context import Context
-from statemq.errors import Fail, StepConflict, StepFailed, TooLarge, deciding
-from statemq.retry import Retry, next_ms
+from statemq.errors import Fail, StepConflict, StepFailed, TooLarge
 from statemq.store.commands import Queued
 from statemq.worker import tell
-from statemq.worker.judge import Run, describe, text_of
+from statemq.worker.branches import STANDING, Branches, drop, left_behind
+from statemq.worker.engine import NOW, Engine
+from statemq.worker.judge import Run
 from statemq.worker.limit import TimeLimit
-from statemq.worker.pure import Logger, Pure, uuid_of
-from statemq.worker.returned import encode_result, read_result
+from statemq.worker.order import Order
+from statemq.worker.pure import Pure
+from statemq.worker.returned import read_result
+from statemq.worker.slot import Slot
 from statemq.worker.step import (
-    NULL,
     Step,
-    StepError,
     StepRecord,
     args_digest,
-    asked,
-    bounded,
     decode_record,
     encode_record,
-    in_loop,
-    in_thread,
-    last_error,
-    unfit,
+    numbers,
 )
 from statemq.worker.suspects import went_on
+from statemq.worker.tries import tried
+from statemq.worker.waits import Waits
 
 if TYPE_CHECKING:
     from statemq.worker.lane import Lane
-    from statemq.worker.threads import Place
 
-__all__ = ["Attempt", "Closing", "Gone", "Pure"]
+__all__ = ["Attempt", "Pure"]
 
 R = TypeVar("R")
 
@@ -56,7 +53,7 @@ INSIST_S = 5.0
 """How long a body that was cancelled may take to end, until it is cancelled again."""
 
 
-class Closing(BaseException):
+class Closing(asyncio.CancelledError):
     """The attempt is over; its body must not do anything durable any more."""
 
 
@@ -80,73 +77,90 @@ class Attempt:
         self.due_ms = 0
         self.ran: list[tuple[str, int]] = []
         """Steps that ran in this attempt, with ms."""
-        self._clock_ms = self.began_ms = self.partition.now_ms()
-        self._unread: set[str] = set()
+        self.clock_ms = self.began_ms = self.partition.now_ms()
+        self.unread: set[str] = set()
         """Recorded steps that this attempt has not come to yet."""
         if journal := command.journal:
-            self._unread.update(f for f in journal if not f.startswith("@"))
-            self._clock_ms = int(journal.get("@started", self.began_ms))
-        self.recorded = len(self._unread)
-        self._records, self._bytes = self.recorded, sum(map(len, command.journal.values())) if command.journal else 0
-        self._names: dict[str, int] = {}
-        self._uuids = 0
-        self._causes: dict[str, Exception] = {}
+            self.unread.update(f for f in journal if not f.startswith(("@", NOW)))
+            self.clock_ms = int(journal.get("@started", self.began_ms))
+        self.recorded = len(self.unread)
+        self._records = sum(not f.startswith("@") for f in command.journal)
+        self._bytes = sum(map(len, command.journal.values()))
+        self.called: dict[str, Coroutine[Any, Any, Any]] = {}
+        """Operations that were called and have not begun."""
+        self._n = -1
+        """Records there are, by their numbers."""
+        self.causes: dict[str, Exception] = {}
         """What steps raised that failed in this attempt, for the traceback."""
         self._failures: dict[str, asyncio.Task[Any]] = {}
-        self._running: set[str] = set()
+        self.running: set[str] = set()
         """Steps that run now."""
-        self._branches: set[asyncio.Task[Any]] = set()
-        """Tasks that are in a step or sleep: the body's own, or those it has made."""
+        self.in_step: dict[str, asyncio.Task[Any]] = {}
+        """Steps that have begun and not ended, in a body with branches; what is recorded may still wait for its turn."""
+        self.branches = Branches(self)
+        self.order: Order | None = None
+        """Set once the body has branches, or a time-out."""
+        self.former = False
+        """A former version began it: it has no places and no order in its journal, and goes on without."""
+        self.waits = Waits(self)
         self.late_in: list[str] = []
         """Those that ran when its time was up."""
-        self._quiet: asyncio.Future[None] | None = None
-        """Set when none does any more, for who waits for that."""
-        self._sleeping: dict[str, int] = {}
-        self._pausing: dict[str, int] = {}
+        self.pausing: dict[str, int] = {}
         """Steps that wait for their next try, and until when."""
-        self._has_slot = True
+        self.noted: asyncio.Future[bytes | None] | None = None
+        """A time that was told and whose record is not answered: what is done from then on may depend on it."""
+        self.slot = Slot(self)
         self._ended = False
-        self._regaining: asyncio.Lock | None = None
         self._body: asyncio.Task[Any] | None = None
         self._again: asyncio.TimerHandle | None = None
         self._limit = None if run.case.timeout_ms is None else TimeLimit(run.case.timeout_ms, self._late)
-        self.context = Context(self, command.key, command.id, command.attempts + 1)
+        self.context = Context(Engine(self), command.key, command.id, command.attempts + 1)
+
+    @property
+    def is_open(self) -> bool:
+        """The body may do something durable."""
+        return self.stopped is None and not self._ended
 
     @property
     def replaying(self) -> bool:
-        return bool(self._unread)
-
-    @property
-    def logger(self) -> Logger:
-        return Logger(self.partition.spec.name, self.command.key, self)
+        return bool(self.unread)
 
     async def body(self) -> Any:
         """What the body returns or raises. Must run in a task of its own, which ``stop`` cancels."""
         if self.stopped is not None:  # before it began
             raise Closing
-        self._body = asyncio.current_task()
+        self._body = task = _this_task()
         case = self.run.case
         ctx = (self.context,) if case.has_ctx else ()
         if self._limit is not None:
             self._limit.begin()
+        self.branches.tasks[task] = self.branches.main
+        STANDING.set(self.branches.main)
         try:
             result = case.fn(self.run.instance, *ctx, **self.run.arguments)
-            return await result if inspect.isawaitable(result) else result  # a decorator may have awaited it already
+            if inspect.isawaitable(result):  # else a decorator may have awaited it already
+                result = await result
+            if (self.called or self.order is not None) and self.is_open and (left := await left_behind(self)):
+                raise Fail(left, "left_behind")
+            return result
         except asyncio.CancelledError:
             if self.stopped is None:
                 raise RuntimeError("the body raised CancelledError by itself") from None
             raise
         finally:
+            STANDING.set(None)
             self._body, self._ended = None, True
             if self._limit is not None:
                 self._limit.end()
             if self._again is not None:
                 self._again.cancel()
-            for task in self._branches:  # gather leaves the others when one raises; they must not go on beside the next attempt
-                task.cancel()
-            if not self._has_slot:
-                self.partition.slots.free -= 1  # the lane gives it back
-                self._has_slot = True
+            self.branches.tasks.pop(task)
+            self.branches.cancel()  # gather leaves the others when one raises; they must not go on beside the next attempt
+            self.waits.close()
+            if self.order is not None:
+                self.order.close()
+            drop(self.called, self.branches)
+            self.slot.end()
 
     def stop(self, reason: str, due_ms: int = 0) -> None:
         """Closes the body; its ``finally`` blocks run, what it calls on ``ctx`` then raises. No effect once the body has ended."""
@@ -165,42 +179,49 @@ class Attempt:
             self._again = asyncio.get_running_loop().call_later(INSIST_S, self._insist, times + 1)
 
     def _late(self) -> None:
-        self.late_in = sorted(self._running)
+        self.late_in = sorted(self.running)
         self.stop("late")
 
     def drain(self) -> None:
-        """The worker is leaving: a command that only sleeps, or pauses before a step's next try, leaves memory now, so that the next owner
-        need not wait for it."""
-        waits = [*self._sleeping.values(), *self._pausing.values()]
-        if waits and self._running <= self._pausing.keys() and self.stopped is None:
-            self.stop("suspend", min(waits))
+        """The worker is leaving: what only sleeps, or pauses before a step's next try, leaves memory now; the next owner need not wait."""
+        self.waits.look()
 
-    # -- Context's engine --------------------------------------------------------------------------
+    # -- its branches ------------------------------------------------------------------------------
 
-    def now_ms(self) -> int:
-        return self._clock_ms
+    OPERATIONS: ClassVar[frozenset[types.CodeType]]
+    """Code of what ``step`` and ``sleep`` give."""
 
-    def uuid(self) -> uuid.UUID:
-        self._uuids += 1
-        return uuid_of(self.command, self._uuids)
+    def branch_out(self) -> None:
+        """From now on the body hears of what ends in one order, since it can do more than one thing at a time."""
+        if self.order is None:
+            self.former = self.began_before()
+            self.order = Order(self)
 
-    def step(
-        self, name: str, fn: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, returns: Any
-    ) -> Coroutine[Any, Any, Any]:
-        self._check_open()
-        if not name or len(name.encode()) > LIMITS.step_name or "@" in name:
-            raise ValueError(f'"{name[:80]}" cannot name a step: 1 to {LIMITS.step_name} bytes, without "@"')
-        # counted when called, not when awaited: branches made in one order count in that order at each attempt
-        n = self._names[name] = self._names.get(name, 0) + 1
-        field = name if n == 1 else f"{name}#{n}"
-        return self._step(asked(field, fn, args, retry, timeout_ms, returns))
+    def moved(self) -> None:
+        """A branch has ended."""
+        self.waits.moved()
+        if self.order is not None:
+            self.order.kick()
 
-    def sleep(self, ms: int) -> Coroutine[Any, Any, None]:
-        self._check_open()
-        n = self._names["sleep@"] = self._names.get("sleep@", 0) + 1
-        return self._sleep(f"sleep@{n}", ms)
+    def goes_on(self) -> None:
+        """It has a slot again."""
+        if self.order is not None:
+            self.order.kick()
+        if self.order is None or self.order.live:
+            self.waits.due()
 
-    def _check_open(self) -> None:
+    @property
+    def is_still(self) -> bool:
+        """Nothing runs, or is about to be heard. A step that pauses runs, but for a worker that is leaving."""
+        runs = self.running - self.pausing.keys() if self.partition.draining else self.running
+        return not runs and (self.order is None or self.order.idle)
+
+    # -- its operations ----------------------------------------------------------------------------
+
+    def began_before(self) -> bool:
+        return not all(numbers(self.command.journal))
+
+    def check_open(self) -> None:
         if self.stopped is not None or self._ended:
             raise Closing("this attempt is over; put undo into the transition's next attempt, not into finally")
 
@@ -218,104 +239,70 @@ class Attempt:
             main = task is self._body  # what its branches raised it has heard of
             self._failures = {field: of for field, of in self._failures.items() if of is not task and not (main and of.done())}
 
-    def _check_room(self) -> None:
-        records = self._records + len(self._running)
+    def check_room(self) -> None:
+        records = self._records + len(self.running)
         if records >= LIMITS.steps:
             raise TooLarge(f"the journal of {self.command.transition}", records + 1, LIMITS.steps, "records")
 
-    async def _step(self, step: Step) -> Any:
-        self._check_open()
+    async def step(self, step: Step) -> Any:
+        self.called.pop(step.field, None)
+        self.check_open()
         self._goes_on()
+        if self.order is None:
+            return await self._outcome(step)
+        self.in_step[step.field] = _this_task()
+        try:
+            return await self._outcome(step)
+        finally:
+            self.in_step.pop(step.field, None)
+
+    async def _outcome(self, step: Step) -> Any:
         step.mark = args_digest(step.args) if step.args else ""
         raw = self.command.journal.get(step.field)
         if raw is None:
             record = await self._run_and_record(step)
         else:
-            self._unread.discard(step.field)
+            self.unread.discard(step.field)
             record = decode_record(raw)
+            if self.order is not None:
+                await self._untimed(self.order.recorded(step.field))
         if record.args != step.mark:
             raise StepConflict(step.field)
-        self._clock_ms = max(self._clock_ms, record.at)
+        self.clock_ms = max(self.clock_ms, record.at)
         if record.error is not None:
             error, self._failures[step.field] = record.error, _this_task()
-            raise StepFailed(step.field, error.type, error.reason, error.code) from self._causes.pop(step.field, None)
+            raise StepFailed(step.field, error.type, error.reason, error.code) from self.causes.pop(step.field, None)
         # the first run decodes what it recorded, so it sees what a replay sees
         return read_result(step.field, step.returns, record.result)
 
     async def _run_and_record(self, step: Step) -> StepRecord:
         """The record that stands: the one made here, or one made before."""
         partition, limit, field = self.partition, self._limit, step.field
-        self._check_room()
-        self._running.add(field)
-        self._branches.add(task := _this_task())
+        if self.order is not None:
+            await self._untimed(self.order.until_live())
+        self.check_room()
+        self.running.add(field)
+        standing = STANDING.get()
         try:
             if not self._is_clear():
                 await self._untimed(self._clear())
+            STANDING.set(step)  # what its function makes is no branch
             began_s = time.monotonic()
-            work = self._try(step)
+            work = tried(self, step)
             result, error = await (work if limit is None else limit.working(work))
             took_ms = round((time.monotonic() - began_s) * 1000)
-            record = StepRecord(result, error, step.mark, partition.now_ms(), took_ms)
-            value = encode_record(record)
-            raw = await self._record(field, value)
+            STANDING.set(standing)
+            if error is not None:
+                self._failures[field] = _this_task()  # from now on it stands, also if the body ends before it hears of it
+            record = await self._keep(field, StepRecord(result, error, step.mark, partition.now_ms(), took_ms, n=self.count()))
             self.ran.append((field, took_ms))
             tell.recorded(partition, self.command, field, took_ms)
-            return record if raw is value else decode_record(raw)
+            return record
         finally:
-            self._running.discard(field)
-            self._branches.discard(task)
-            if self._quiet is not None and not self._running and not self._quiet.done():
-                self._quiet.set_result(None)
+            self.running.discard(field)
+            STANDING.set(standing)
 
-    async def _try(self, step: Step) -> tuple[msgspec.Raw, StepError | None]:
-        """The step's result, or its last error; without a retry policy an error is the attempt's."""
-        tries = 0
-        while True:
-            tries += 1
-            place = None if step.is_async else await self._beside(self.partition.threads.take(self._said(step)))
-            try:
-                if not self.partition.is_confirmed:  # this process may have stood still while it paused, or waited for a thread
-                    await self._beside(self.partition.confirm())
-                    self._check_open()
-                return encode_result(step.field, step.returns, await self._call(step, place)), None
-            except (Exception, BaseExceptionGroup) as raised:
-                error, end = raised if isinstance(raised, Exception) else unfit(raised), deciding(raised)
-                if isinstance(end, Fail):
-                    self._causes[step.field] = error
-                    return NULL, last_error(end)
-                if step.retry is None or isinstance(end, TooLarge) or self.stopped is not None:
-                    if error is raised:
-                        raise
-                    raise error from raised
-                wait_ms = next_ms(step.retry, tries, random.random())  # noqa: S311 - jitter
-                if wait_ms is None:
-                    self._causes[step.field] = error
-                    return NULL, StepError(type(error).__name__, text_of(error)[:2000])
-                tell.step_retried(self.partition, self.command, step.field, tries, describe(error), wait_ms)
-            finally:
-                if place is not None:
-                    place.give()
-            self._pausing[step.field] = self.partition.now_ms() + wait_ms
-            try:
-                if self.partition.draining:
-                    self.drain()
-                await asyncio.sleep(wait_ms / 1000)
-            finally:
-                del self._pausing[step.field]
-
-    def _said(self, step: Step) -> str:
-        return f"{self.partition.spec.name}/{self.command.key} {self.command.transition}: {step.field}"
-
-    def _call(self, step: Step, place: Place | None) -> Awaitable[Any]:
-        """What the step's function gives; its time-out begins when it does."""
-        if place is None:
-            work, begun = in_loop(step.fn, step.args), None
-        else:
-            begun = None if step.timeout_ms is None else asyncio.get_running_loop().create_future()
-            work = in_thread(place, step.fn, step.args, begun)
-        return work if step.timeout_ms is None else bounded(step.field, work, step.timeout_ms, begun)
-
-    def _beside(self, work: Awaitable[R]) -> Awaitable[R]:
+    def beside(self, work: Awaitable[R]) -> Awaitable[R]:
         """``work`` is for a step that works, and not the body's: neither its time limit nor the step's runs meanwhile."""
         return work if self._limit is None else self._limit.beside(work, step=True)
 
@@ -325,84 +312,93 @@ class Attempt:
 
     def _is_clear(self) -> bool:
         """``_clear`` has nothing to wait for."""
-        return self.lane.is_settled and self.partition.is_confirmed and self.stopped is None
+        return self.lane.is_settled and self.partition.is_confirmed and self.stopped is None and self.slot.held and self.noted is None
 
     async def _clear(self) -> None:
         """Returns when outside effects are allowed: nothing this stands on can be undone (P13), and the lease has not run out."""
+        await self.slot.taken()
         await self.lane.settled()
+        while (noted := self.noted) is not None:
+            if await asyncio.shield(noted) is None:
+                self.stop("gone")
+                raise Gone
+            if self.noted is noted:
+                self.noted = None
         await self.partition.confirm()
-        self._check_open()
+        self.check_open()
 
-    async def _record(self, field: str, value: bytes) -> bytes:
-        """The record that stands: this one, or one made before (P15)."""
+    def count(self) -> int:
+        """The number of the record that is made now."""
+        if self._n < 0:
+            self._n = max(numbers(self.command.journal), default=0)
+        self._n += 1
+        return self._n
+
+    async def _keep(self, field: str, record: StepRecord) -> StepRecord:
+        """The record that stands: this one, or one made before; in a body with branches when it is its turn to be heard."""
+        order = self.order
+        if order is None:
+            value = encode_record(record)
+            raw = await self._record(field, value)
+            return record if raw is value else decode_record(raw)
+        record = msgspec.structs.replace(record, ended=order.take_ended())
+        news = order.place(field)
+        try:
+            value = encode_record(record)
+            raw = await self._record(field, value)
+            await self._untimed(order.heard(news))
+            return record if raw is value else decode_record(raw)
+        finally:
+            order.withdraw(news)
+
+    def send(self, field: str, value: bytes) -> asyncio.Future[bytes | None]:
+        """Answered with the record that stands: this one, or one made before (P15)."""
         command, started = self.command, b""
         if self._bytes + len(value) > LIMITS.journal:
             raise TooLarge(f"the journal of {command.transition}", self._bytes + len(value), LIMITS.journal)
         self._records, self._bytes = self._records + 1, self._bytes + len(value)
         if "@started" not in command.journal:
-            started = command.journal["@started"] = b"%d" % self._clock_ms
+            started = command.journal["@started"] = b"%d" % self.clock_ms
         command.journalled = True
-        stands = await self._untimed(self.partition.batches.record(command, field, value, started))
+        return self.partition.batches.record(command, field, value, started)
+
+    async def _record(self, field: str, value: bytes) -> bytes:
+        """The record that stands: this one, or one made before (P15)."""
+        stands = await self._untimed(self.send(field, value))
         if stands is None:
             self.stop("gone")
             raise Gone
+        command = self.command
         command.journal[field] = stands
         if command.crashes and stands is value:
             went_on(self.lane, command)
         return stands
 
-    async def _sleep(self, field: str, ms: int) -> None:
-        self._check_open()
+    async def begin_wait(self, field: str, ms: int) -> int:
+        """When the sleep or time-out is over: recorded when it was first reached."""
+        self.check_open()
         self._goes_on()
-        partition = self.partition
-        raw = self.command.journal.get(field)
-        if raw is None:
-            self._check_room()
-            await self._untimed(self._clear())
-            now = partition.now_ms()
-            raw = await self._record(field, encode_record(StepRecord(due=now + ms, at=now)))
-        self._unread.discard(field)
-        due_ms = decode_record(raw).due
-        self._clock_ms = max(self._clock_ms, due_ms)
-        self._sleeping[field] = due_ms
-        self._branches.add(task := _this_task())
-        try:
-            await self._wait_until(due_ms)
-        finally:
-            self._branches.discard(task)
-            del self._sleeping[field]
+        if field.startswith("timeout@"):
+            self.branch_out()  # it may end while something else is waited for
+        order = self.order
+        if (raw := self.command.journal.get(field)) is not None:
+            self.unread.discard(field)
+            if order is not None:
+                await self._untimed(order.recorded(field))
+            return decode_record(raw).due
+        if order is not None:
+            await self._untimed(order.until_live())
+        self.check_room()
+        await self._untimed(self._clear())
+        now = self.partition.now_ms()
+        return (await self._keep(field, StepRecord(due=now + ms, at=now, n=self.count()))).due
 
-    async def _quiet_now(self) -> None:
-        """Returns when no step runs."""
-        while self._running:  # a branch may have gone from one step to the next
-            if self._quiet is None or self._quiet.done():
-                self._quiet = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._quiet)
+    async def sleep(self, field: str, ms: int) -> None:
+        self.called.pop(field, None)
+        due_ms = await self.begin_wait(field, ms)
+        if self.order is not None or due_ms > self.partition.now_ms():
+            await self._untimed(self.waits.until(field, due_ms))
+        self.clock_ms = max(self.clock_ms, due_ms)
 
-    async def _wait_until(self, due_ms: int) -> None:
-        partition = self.partition
-        while (left_ms := due_ms - partition.now_ms()) > 0:
-            self._check_open()
-            if left_ms > partition.settings.suspend_after_s * 1000 or partition.draining:
-                await self._quiet_now()  # steps of other branches end and are recorded first
-                self.stop("suspend", min(self._sleeping.values()))
-                await asyncio.sleep(0)
-                continue
-            if partition.crash is not None:
-                partition.crash.passed(self.command.id)
-            tell.waits(partition, self.command, due_ms, left=False)
-            if self._has_slot and not self._running:
-                self._has_slot = False
-                partition.slots.end(self.lane)
-            await self._untimed(asyncio.sleep(left_ms / 1000))
-        if self._has_slot:
-            return
-        if self._regaining is None:
-            self._regaining = asyncio.Lock()
-        async with self._regaining:  # two branches that wake at one time need one slot
-            if not self._has_slot:
-                await self._untimed(partition.slots.take())
-                if self._ended:  # nobody gives it back
-                    partition.slots.give()
-                    self._check_open()
-                self._has_slot = True
+
+Attempt.OPERATIONS = frozenset({Attempt.step.__code__, Attempt.sleep.__code__})

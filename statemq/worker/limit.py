@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -18,10 +19,11 @@ class TimeLimit:
     Its time runs while a step works, and while no branch of the body waits for what does not count.
     """
 
-    __slots__ = ("_alarm", "_beside", "_ended", "_left_s", "_loop", "_over", "_since_s", "_still", "_working")
+    __slots__ = ("_alarm", "_beside", "_context", "_ended", "_left_s", "_loop", "_over", "_since_s", "_still", "_working")
 
     def __init__(self, ms: int, over: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()  # its alarm is no timer of the body's
         self._left_s, self._over = ms / 1000, over
         self._since_s = 0.0
         self._alarm: asyncio.TimerHandle | None = None
@@ -62,7 +64,7 @@ class TimeLimit:
         runs = not self._ended and (self._working > 0 or not self._beside)
         if runs and self._alarm is None:
             self._since_s = self._loop.time()
-            self._alarm = self._loop.call_later(self._left_s, self._ring)
+            self._alarm = self._loop.call_later(self._left_s, self._ring, context=self._context)
         elif not runs and self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ class Slots:
         self._returning: deque[asyncio.Future[None]] = deque()
         self._suspects = Suspects(self._wake)
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        """Not that of whose code happens to run when something is to be done for all."""
         self._due = False
 
     @property
@@ -61,10 +64,16 @@ class Slots:
         forget(lane)
         self._suspects.leave(lane)
 
-    async def take(self) -> None:
-        """Waits for a slot: code that had one and gave it back comes before new commands."""
+    def take_now(self) -> bool:
+        """Takes a slot for code that had one and gave it back, if one is free and nobody came before."""
         if self.free > 0 and not self._returning and self._suspects.alone is None:
             self.free -= 1
+            return True
+        return False
+
+    async def take(self) -> None:
+        """Waits for a slot: code that had one and gave it back comes before new commands."""
+        if self.take_now():
             return
         turn = self._loop.create_future()
         self._returning.append(turn)
@@ -79,7 +88,7 @@ class Slots:
     def _wake(self) -> None:
         if not self._due:
             self._due = True
-            self._loop.call_soon(self._pump)
+            self._loop.call_soon(self._pump, context=self._context)
 
     def _pump(self) -> None:
         self._due = False

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -42,10 +42,24 @@ class StepRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     took_ms: int = 0
     due: int = 0
     """A sleep's end, by Redis time in ms."""
+    n: int = 0
+    """Its place among the records of its command, from 1; 0 if a former version wrote it."""
+    ended: tuple[str, ...] = ()
+    """In a body with branches: the sleeps and time-outs whose end it has heard since the record before."""
 
 
 encode_record = msgspec.json.Encoder().encode
 decode_record = msgspec.json.Decoder(StepRecord).decode
+
+
+def numbers(journal: dict[str, bytes]) -> Iterator[int]:
+    """Of its records; 0 where a former version, or somebody's hand, wrote one."""
+    for field, raw in journal.items():
+        if not field.startswith("@"):
+            try:
+                yield decode_record(raw).n
+            except msgspec.MsgspecError:
+                yield 0
 
 
 async def in_loop(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -127,6 +141,8 @@ class Step(msgspec.Struct):
     """The type of its result: as the caller says, as its function says, or Unknown."""
     is_async: bool
     mark: str = ""
+    branch: Any = None
+    """What its function draws of uuids and chance is counted here."""
 
 
 def asked(field: str, fn: Any, args: tuple[Any, ...], retry: Retry | None, timeout_ms: int | None, returns: Any) -> Step:

@@ -6,6 +6,7 @@ So what one turn brings goes in one call of each kind and partition, and in one 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,13 +22,14 @@ class Turn:
         self._touched: dict[Batches, None] = {}
         self._due = False
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()  # not that of the body that happens to touch first
 
     def touch(self, batches: Batches) -> None:
         """They have something to send."""
         self._touched[batches] = None
         if not self._due:
             self._due = True
-            self._loop.call_soon(self.end)
+            self._loop.call_soon(self.end, context=self._context)
 
     def end(self) -> None:
         """Sends now what would go at the end of this turn."""

@@ -55,6 +55,12 @@ class Window:
         """Most of the window is taken: busy keys keep nothing waiting in it, so that a few cannot hold up all others (I2)."""
         return self.held * 4 >= self.settings.window * 3 or self.held_bytes * 4 >= self.settings.window_bytes * 3
 
+    @property
+    def patience_s(self) -> float:
+        """How long a body that only waits stays in memory; the shorter the fuller the window is, so that those which wait leave room."""
+        taken = max(self.held / self.settings.window, self.held_bytes / self.settings.window_bytes)
+        return self.settings.suspend_after_s * max(0.0, 1 - 2 * taken)
+
     async def roomy(self) -> None:
         """Returns when something has left the window."""
         self._roomy.clear()

@@ -27,7 +27,7 @@ from statemq.store.address import parse
 from statemq.store.commands import Queued
 from statemq.store.router import Router
 from statemq.sync import Client
-from statemq.worker.execute import Pure
+from statemq.worker.pure import Pure
 from tests.security.machines import Echo
 from tests.serving import ROOT, Edge
 from tests.waiting import block_until

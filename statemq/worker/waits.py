@@ -1,0 +1,198 @@
+"""What an attempt waits for durably: sleeps and time-outs. They end in memory at their own time, whatever stands beside them.
+
+When all branches wait for such things and nothing else, and have for a while, the body leaves memory until the earliest of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from statemq.codec import duration_text
+from statemq.worker import tell
+from statemq.worker.order import News, end_of
+from statemq.worker.order import tell as done
+
+if TYPE_CHECKING:
+    from statemq.worker.execute import Attempt
+
+LOOK_S = 0.05
+"""How soon it is looked again whether a body may leave, where that is urgent."""
+
+
+class Wait:
+    __slots__ = ("due_ms", "end", "news")
+
+    def __init__(self, due_ms: int, end: Callable[[], None]) -> None:
+        self.due_ms, self.end = due_ms, end
+        self.news: News | None = None
+        """It is over and will be told when it is its turn."""
+
+
+class Waits:
+    """Those of one attempt."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt, self._partition = attempt, attempt.partition
+        self._loop = asyncio.get_running_loop()
+        self._context = attempt.partition.shop.context
+        self._waits: dict[str, Wait] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ms = 0
+        self._look: asyncio.TimerHandle | None = None
+        self._moved_s = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._waits)
+
+    async def until(self, field: str, due_ms: int) -> None:
+        """Returns when it is due, and this branch's turn to hear of it."""
+        over = self._loop.create_future()
+        held = self._attempt.branches.held
+        self.begin(field, due_ms, lambda: done(over))
+        held.add(over)
+        self._attempt.slot.rest()
+        try:
+            await over
+        finally:
+            held.discard(over)
+            self.end(field)
+
+    async def pause(self, field: str, ms: int) -> None:
+        """Returns when the step may be tried again."""
+        attempt, over = self._attempt, self._loop.create_future()
+        attempt.pausing[field] = self._partition.now_ms() + ms
+        attempt.branches.held.add(over)
+        timer = self._loop.call_later(ms / 1000, done, over, context=self._context)
+        if self._partition.draining:
+            self._look_in(0)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            attempt.branches.held.discard(over)
+            del attempt.pausing[field]
+
+    def begin(self, field: str, due_ms: int, end: Callable[[], None]) -> None:
+        """``end`` is called when it is due."""
+        attempt, partition = self._attempt, self._partition
+        self._waits[field] = Wait(due_ms, end)
+        if attempt.order is not None:
+            attempt.order.expect(end_of(field), end)
+        if partition.crash is not None:
+            partition.crash.passed(attempt.command.id)
+        tell.waits(partition, attempt.command, due_ms, left=False)
+        self.moved()
+        self._arm()
+        if self._look is None or partition.draining:
+            self._look_in(0 if partition.draining else partition.patience_s)
+
+    def end(self, field: str) -> None:
+        wait, order = self._waits.pop(field), self._attempt.order
+        if order is not None:
+            order.forget(end_of(field))
+            if wait.news is not None:
+                order.withdraw(wait.news)
+        self.moved()
+
+    def moved(self) -> None:
+        """A branch has gone on."""
+        self._moved_s = self._loop.time()
+
+    def close(self) -> None:
+        for timer in (self._timer, self._look):
+            if timer is not None:
+                timer.cancel()
+
+    # -- their ends --------------------------------------------------------------------------------
+
+    def due(self) -> None:
+        """Those that are over by now end, the earliest first; in a body with branches each when it is its turn."""
+        attempt, now_ms = self._attempt, self._partition.now_ms()
+        for field, wait in sorted(self._waits.items(), key=lambda item: item[1].due_ms):
+            if wait.due_ms <= now_ms and wait.news is None:
+                if attempt.order is not None:
+                    wait.news = attempt.order.over(field, wait.end)
+                elif attempt.slot.regained():  # else it is asked again when there is one
+                    wait.end()
+
+    def _arm(self) -> None:
+        due_ms = min((wait.due_ms for wait in self._waits.values() if wait.news is None), default=0)
+        if due_ms and (self._timer is None or due_ms < self._timer_ms):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_ms = due_ms
+            wait_s = max(0.0, (due_ms - self._partition.now_ms()) / 1000)
+            self._timer = self._loop.call_later(wait_s, self._ring, context=self._context)
+
+    def _ring(self) -> None:
+        self._timer = None
+        order = self._attempt.order
+        if self._attempt.is_open:
+            if order is None or order.live:  # else the order asks when all that was recorded is heard
+                self.due()
+            now_ms = self._partition.now_ms()
+            if any(wait.due_ms > now_ms for wait in self._waits.values()):
+                self._arm_later(now_ms)
+
+    def _arm_later(self, now_ms: int) -> None:
+        self._timer_ms = min(wait.due_ms for wait in self._waits.values() if wait.due_ms > now_ms)
+        self._timer = self._loop.call_later((self._timer_ms - now_ms) / 1000, self._ring, context=self._context)
+
+    # -- leaving memory ----------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Whether the body may leave memory now."""
+        self._look = None
+        attempt, partition = self._attempt, self._partition
+        dues = [*(wait.due_ms for wait in self._waits.values()), *attempt.pausing.values()]
+        if not attempt.is_open or not dues:
+            return
+        patience_s, due_ms = partition.patience_s, min(dues)
+        far = partition.draining or due_ms - partition.now_ms() > partition.settings.suspend_after_s * 1000
+        waited = partition.draining or self._loop.time() - self._moved_s >= patience_s * 0.9
+        still = attempt.is_still and attempt.branches.held_all
+        if far and waited and still:
+            attempt.stop("suspend", due_ms)
+            return
+        if still:
+            attempt.slot.rest()
+        self._look_in(LOOK_S if partition.draining else max(patience_s, LOOK_S))
+
+    def _look_in(self, seconds: float) -> None:
+        if self._look is not None:
+            self._look.cancel()
+        self._look = self._loop.call_later(seconds, self.look, context=self._context)
+
+
+class Timeout:
+    """``async with ctx.timeout(…)``: the block ends with TimeoutError when its deadline, which was recorded, has passed."""
+
+    __slots__ = ("_attempt", "_cancelling", "_field", "_ms", "_over", "_task")
+
+    def __init__(self, attempt: Attempt, field: str, ms: int) -> None:
+        self._attempt, self._field, self._ms = attempt, field, ms
+        self._over = False
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+
+    async def __aenter__(self) -> None:
+        if self._task is not None:
+            raise RuntimeError("ctx.timeout(…) is for one block; call it anew for each")
+        self._task = asyncio.current_task()
+        assert self._task is not None
+        due_ms = await self._attempt.begin_wait(self._field, self._ms)
+        self._cancelling = self._task.cancelling()
+        self._attempt.waits.begin(self._field, due_ms, self._ring)
+
+    def _ring(self) -> None:
+        assert self._task is not None
+        self._over = True
+        self._task.cancel()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._attempt.waits.end(self._field)
+        if self._over and self._task is not None and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError(f"the block did not end within {duration_text(self._ms)}") from error
