@@ -52,6 +52,9 @@ from statemq.worker.turn import Turn
 SURVEY_S = 3.0
 """How often the leases of others are read; news tells of changes at once."""
 
+LOOK_S = 0.1
+"""How often a partition that should go and may not stop is looked at: it goes when nothing of it runs."""
+
 LATE_MS = 500
 """Whose lease was over for so long, after a survey had the time to see it renewed, gets no share."""
 
@@ -348,11 +351,13 @@ class Worker:
                 mine = self.partitions.get(keys)
                 if mine is None and wanted == self.id:
                     self._maybe_take(served, keys)
-                elif mine is not None and wanted == self.id and mine.draining:
-                    mine.undrain()
-                elif mine is not None and wanted != self.id and not mine.draining:
-                    mine.drain()
-                    self._spawn(self._hand_over(mine))
+                elif mine is not None and wanted == self.id and mine.leaving:
+                    mine.leaving = False
+                elif mine is not None and wanted != self.id:
+                    mine.leaving = True
+                    if not mine.handing_over:
+                        mine.handing_over = True
+                        self._spawn(self._hand_over(mine))
 
     def _maybe_take(self, served: Served, keys: PartitionKeys) -> None:
         """Only what is free, a dead one's or overdue; a living owner hands over by itself."""
@@ -411,6 +416,7 @@ class Worker:
         p = Partition(self._shop, served.spec, keys, got, self._suspects.setdefault(keys, {}), asked)
         self.partitions[keys] = p
         self._tell_life()
+        self._replan()  # others may have joined since it was asked for, and the news of it may have come before its answer
         if got.crashed and got.dead not in served.owners:
             # else it would count in the shares until its last life sign is old, and be left partitions that it never takes; not before
             # its last partition is taken, since who starts on its host knows by its record that it has ended
@@ -539,15 +545,25 @@ class Worker:
     # -- letting go ----------------------------------------------------------------------------------
 
     async def _hand_over(self, p: Partition) -> None:
-        """P7: waits for what runs, starts nothing meanwhile; given up when the share changed or it takes long."""
-        give_up = time.monotonic() + self.settings.grace_s
-        while p.busy and p.draining and not p.closed and not self._stopping.is_set():
-            if time.monotonic() > give_up:
+        """P7: it goes as soon as nothing of it runs. It stops for that, starting nothing, only as far as others of its keys lose little
+        time; given up when the share changed."""
+        until_s = 0.0
+        while not p.closed and not self._stopping.is_set():
+            now_s = time.monotonic()
+            p.patience.look(p.under_way(), now_s)
+            if p.draining and (not p.leaving or (p.busy and now_s > until_s)):
+                p.patience.has_stopped(now_s)
                 p.undrain()
-                return
-            await asyncio.sleep(0.005)
-        if p.draining and not p.closed and not self._stopping.is_set():
-            await self._release(p)
+            if not p.leaving:
+                break
+            if not p.busy:
+                p.drain()
+                await self._release(p)
+            elif not p.draining and (for_s := p.patience.may_stop_s(now_s)):
+                until_s = now_s + for_s
+                p.drain()
+            await asyncio.sleep(0.005 if p.draining else LOOK_S)
+        p.handing_over = False
 
     async def _release(self, p: Partition) -> None:
         if self.partitions.pop(p.keys, None) is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
 from typing import Any
 
 from statemq import keys
@@ -24,6 +24,7 @@ from statemq.worker.batches import Batches
 from statemq.worker.bury import bury_garbage
 from statemq.worker.clock import Moment, moment, passed_s
 from statemq.worker.lane import Lane
+from statemq.worker.patience import Patience
 from statemq.worker.shop import Shop
 from statemq.worker.window import Window
 
@@ -48,6 +49,9 @@ class Partition(Window):
         self.position = "0-0"
         self.caught_up = False
         self.paused = acquired.paused
+        self.leaving = self.handing_over = False
+        """Another worker should have it; somebody waits for the moment to let go."""
+        self.patience = Patience(self.settings.grace_s)
         self.in_read = False
         """A blocking read has it."""
         self.tidying: asyncio.Task[None] | None = None
@@ -83,6 +87,11 @@ class Partition(Window):
     def busy(self) -> bool:
         """Something runs or is on its way to the store."""
         return self.batches.busy or any(lane.task and not lane.backing_off for lane in self.lanes.values())
+
+    def under_way(self) -> list[Hashable]:
+        """What runs, each with the steps that it is in."""
+        running = [lane for lane in self.lanes.values() if lane.task is not None and not lane.backing_off]
+        return [(lane.key, lane.attempt and (lane.attempt.command.id, frozenset(lane.attempt.running))) for lane in running]
 
     async def unread(self) -> None:
         """Returns when no blocking read has this partition, or it is over."""
