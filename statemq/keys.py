@@ -72,7 +72,6 @@ class PartitionKeys:
         "tag",
         "timers",
         "timers_data",
-        "touched",
     )
 
     def __init__(self, namespace: str, machine: str, number: int) -> None:
@@ -84,7 +83,6 @@ class PartitionKeys:
         self.ready = f"{tag}:ready"
         self.timers = f"{tag}:timers"
         self.timers_data = f"{tag}:timers:data"
-        self.touched = f"{tag}:touched"
         self.outbox = f"{tag}:outbox"
         self.received = f"{tag}:received"
         self.history = f"{tag}:history"
@@ -114,6 +112,10 @@ class PartitionKeys:
     def once(self, key: str, idempotency_key: str) -> str:
         """Two texts in one name: the first one's length keeps ("a:b", "c") and ("a", "b:c") apart."""
         return f"{self.once_}{len(key)}:{key}:{idempotency_key}"
+
+    def touched(self) -> str:
+        """Written by a client right before it waits for disk or replicas."""
+        return f"{self.tag}:touched"
 
     def alive_channel(self, worker: str) -> str:
         """The worker is subscribed to it while it lives; sharded, so it lies where the partition lies (P5)."""

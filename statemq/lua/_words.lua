@@ -6,14 +6,28 @@ local function clock()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
+-- The partition's own time in ms, which never goes back, and Redis time. A server's clock may be set back (by hand, or a failover to a host
+-- that is behind): from then on the partition's time goes on from where it was, so that outcomes are found where they were put and what
+-- waits waits no longer. mark: the lease's field 'clock', '<highest time> <how far it is ahead of Redis>'; the third answer is its next value.
+local function own_time(mark, wall)
+  wall = wall or clock()
+  local last, ahead = string.match(mark or '', '^(%d+) (%d+)$')
+  last, ahead = tonumber(last or 0), tonumber(ahead or 0)
+  if ahead <= 5000 and wall >= last then ahead = 0 end -- small corrections must not add up
+  local now = wall + ahead
+  if now < last then now, ahead = last, last - wall end
+  return now, wall, string.format('%.0f %.0f', now, ahead)
+end
+
 -- P1, P2: nil when the call may be applied; else 'fenced' (another token), 'seen' (a resend) or 'rewound' (a call before it is missing).
+-- And the lease's mark of the partition's time.
 local function fence(lease, token, number)
-  local held = redis.call('HMGET', lease, 'token', 'call')
+  local held = redis.call('HMGET', lease, 'token', 'call', 'clock')
   if held[1] ~= token then return 'fenced' end
   local last, mine = tonumber(held[2]), tonumber(number)
-  if mine <= last then return 'seen' end
+  if mine <= last then return 'seen', held[3] end
   if mine > last + 1 then return 'rewound' end
-  return nil
+  return nil, held[3]
 end
 
 local PERIOD_MS = 60000
@@ -165,12 +179,12 @@ end
 -- The end of one command that no commit ends (I3): its outcome is kept, written to the history, told to its client and to who repeats its
 -- request, and nothing else of it is left but its place in the stream or an inbox, which is its caller's. The caller has checked the keys.
 -- k: accepted outcomes history timers timers_data steps, and once or false; entry: what the history says of it.
-local function end_command(k, now, id, json, reply, history_cap, entry)
+local function end_command(k, now, wall, id, json, reply, history_cap, entry)
   redis.call('HDEL', k.accepted, id)
   redis.call('ZREM', k.timers, id)
   redis.call('HDEL', k.timers_data, id)
   redis.call('UNLINK', k.steps)
-  local outcome = stamp(json, now)
+  local outcome = stamp(json, wall)
   keep_outcomes(k.outcomes, now, { id, outcome })
   redis.call('XADD', k.history, 'MAXLEN', '~', history_cap, '*', 'id', id, unpack(entry))
   -- its own record may be what it ends for: a damaged one is left as it is

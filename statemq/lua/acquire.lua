@@ -3,15 +3,18 @@
 --
 -- KEYS lease commands timers
 -- ARGV worker n believed_token lease_ms incarnation alive_channel reinit news_channel partition seen(ended|silent|lives|) process
--- RETURNS done token last_entry dead next_due paused [entry crashes …] | taken token owner | alive | wiped | foreign
+--      passed(a deadline that has passed by the caller's clock, wherever Redis' stands now)
+-- RETURNS done token last_entry dead next_due paused [entry crashes …] [by how much the partition's time is ahead of Redis] | taken token owner | alive | wiped | foreign
 local lease, commands, timers = KEYS[1], KEYS[2], KEYS[3]
 local worker, n, believed, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local incarnation, alive_channel, reinit, news, partition, seen = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local process = ARGV[11] -- kept here, since a worker that is killed while it leaves is not in the registry any more
+local passed = ARGV[12]
 
-local now = clock()
-local held = redis.call('HMGET', lease, 'token', 'owner', 'deadline', 'epoch', 'incarnation', 'paused', 'dead')
+local held = redis.call('HMGET', lease, 'token', 'owner', 'deadline', 'epoch', 'incarnation', 'paused', 'dead', 'clock')
+local own, now, marked = own_time(held[8])
 local token, owner, deadline = held[1] or '', held[2] or '', tonumber(held[3] or '0')
+if held[3] and held[3] == passed then deadline = 0 end
 local tail = '.' .. worker .. '.' .. n
 local repeated = token ~= '' and string.sub(token, -#tail) == tail
 
@@ -41,7 +44,7 @@ if not repeated then
     'incarnation', incarnation, 'dead', dead, 'process', worker .. ' ' .. process)
   redis.call('PUBLISH', news, 'acquired ' .. partition .. ' ' .. token .. ' ' .. worker)
 end
-redis.call('HSET', lease, 'deadline', text(now + lease_ms))
+redis.call('HSET', lease, 'deadline', text(now + lease_ms), 'clock', marked)
 redis.pcall('XGROUP', 'CREATE', commands, 'workers', '0', 'MKSTREAM') -- BUSYGROUP: it is there
 
 local answer = { 'done', token, '', dead, '', held[6] or '' }
@@ -56,4 +59,5 @@ for _, pending in ipairs(redis.call('XPENDING', commands, 'workers', '-', '+', '
   -- counted for what the dead one had in its hands, not for what another owner left before it
   answer[#answer + 1] = text(pending[4] + (dead ~= '' and pending[2] == dead and 1 or 0))
 end
+if own > now then answer[#answer + 1] = text(own - now) end
 return answer

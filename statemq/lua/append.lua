@@ -5,7 +5,7 @@
 -- ARGV incarnation backlog resend_within_ms max_key max_arguments reply n, n ids, n times: key transition args,
 --      then for each command that is not plain: its place in the list, delay_ms digest[ meaning] extras [field value …]
 -- RETURNS 'lost', 'accepted' if all are, or a list of one text a command:
---      accepted | delayed <due ms> | known | ended <outcome> | late | full | exhausted | large <what> <size>
+--      accepted | delayed <due ms> | known | ended <outcome> | late (or with the partition's time, if that is not Redis time) | full | exhausted | large <what> <size>
 --      | attached <id> | conflict <id> | unfit <what>
 local commands, accepted, lease, outcomes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local timers, timers_data = KEYS[5], KEYS[6]
@@ -13,11 +13,12 @@ local incarnation, backlog, resend_within = ARGV[1], tonumber(ARGV[2]), tonumber
 local reply, n = ARGV[6], tonumber(ARGV[7])
 -- The library refuses all these itself; this is for who skips it. The numbers are those of config.py (a house test compares them).
 local MAX_KEY, MAX_NAME, MAX_ID, MAX_ARGUMENTS = 512, 64, 256, 131072
+local AHEAD_MS = 10000 -- an id made so much later than now cannot be dated: what it allows for would be forgotten before it is late
 local MAX_FIELD, MAX_DELAY_MS, MAX_BATCH = 2048, 315360000000, 128
 local max_key, max_arguments = math.min(tonumber(ARGV[4]), MAX_KEY), math.min(tonumber(ARGV[5]), MAX_ARGUMENTS)
 if n > MAX_BATCH or #reply > MAX_FIELD then return redis.error_reply('ERR a batch has at most ' .. MAX_BATCH .. ' commands and a short reply') end
 
-local now
+local now, wall
 
 -- What is wrong with a command's delay, digest or further fields; nil if nothing is.
 local function misfit(delay, digest, from, to)
@@ -41,14 +42,15 @@ end
 -- The outcome for a repeated request whose command has gone without ending its record: its entry was removed by hand, with what named the record.
 local function gone(once, id, key, transition)
   local outcome = outcome_of(outcomes, now, id) or cjson.encode({ id = id, outcome = 'failed', key = key, transition = transition,
-    reason = 'the command of this idempotency key was removed by hand, or ended by a former version', code = 'removed', attempts = 0, at = now })
+    reason = 'the command of this idempotency key was removed by hand, or ended by a former version', code = 'removed', attempts = 0, at = wall })
   redis.call('HSET', once, 'outcome', outcome)
   return outcome
 end
 
-if redis.call('HGET', lease, 'incarnation') ~= incarnation then return 'lost' end
+local held = redis.call('HMGET', lease, 'incarnation', 'clock')
+if held[1] ~= incarnation then return 'lost' end
 
-now = clock()
+now, wall = own_time(held[2])
 local waiting = redis.call('HLEN', accepted)
 local specials, refused = {}, {} -- by place: where the rest of a command that is not plain begins, and what is wrong with it
 local i = 8 + 4 * n
@@ -72,6 +74,13 @@ end
 local known = redis.call('HMGET', accepted, unpack(ARGV, 8, 7 + n))
 local ended = redis.call('HMGET', period_key(outcomes, now), unpack(ARGV, 8, 7 + n))
 local ended_before = redis.call('HMGET', period_key(outcomes, now - PERIOD_MS), unpack(ARGV, 8, 7 + n))
+if now ~= wall then -- a former version's worker puts outcomes where Redis time says
+  for back = 0, PERIOD_MS, PERIOD_MS do
+    for c, outcome in ipairs(redis.call('HMGET', period_key(outcomes, wall - back), unpack(ARGV, 8, 7 + n))) do
+      ended[c] = ended[c] or outcome
+    end
+  end
+end
 local here = {} -- ids of this very call, so that a batch which names one twice queues it once
 local answers, plain, next_once = {}, 0, 7
 local fresh, f = {}, 0 -- accepted fields of this call: id, entry, id, entry …
@@ -110,7 +119,9 @@ for c = 1, n do
   if not answer then
     -- P26: 'machine.partition.<uuid7>', whose first 12 hex digits are ms
     local made = string.byte(id, -33) == 46 and string.byte(id, -20) == 55 and tonumber(string.sub(id, -32, -21), 16)
-    if made and now - made > resend_within then answer = 'late' end
+    if made and (now - made > resend_within or made - now > AHEAD_MS) then
+      answer = now - wall < PERIOD_MS and 'late' or 'late ' .. text(now)
+    end
   end
   if not answer and once then
     -- the same request has the same bytes or the same meaning; a former version's client sent and kept the bytes' digest only

@@ -11,10 +11,10 @@ local token, number, worker, history_cap, failed_cap = ARGV[1], ARGV[2], ARGV[3]
 local from, entry, id, key, transition = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local json, attempts, reply, has_once = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 local state, version, fields = ARGV[15], ARGV[16], tonumber(ARGV[17])
-local fault = fence(lease, token, number)
+local fault, mark = fence(lease, token, number)
 if fault then return fault end
 
-local now = clock()
+local now, wall, marked = own_time(mark)
 local where = id ~= '' and redis.call('HGET', accepted, id) or false
 local owned = where and where == (from == 'i' and '@' .. entry .. ' ' .. key or entry)
 local there = from == 'i' or #redis.call('XRANGE', commands, entry, entry) > 0
@@ -26,25 +26,25 @@ redis.call('HLEN', timers_data)
 redis.call('HLEN', period_key(outcomes, now))
 redis.call('ZCARD', ready)
 
-redis.call('HSET', lease, 'call', number)
+redis.call('HSET', lease, 'call', number, 'clock', marked)
 if not owned and not there then return 'gone' end
 local letter, reason = {}, ''
 for f = 18, 17 + 2 * fields do
   letter[#letter + 1] = ARGV[f]
   if ARGV[f] == 'reason' and f % 2 == 0 then reason = ARGV[f + 1] end
 end
-local dropped = keep_letter(failed, failed_cap, tonumber(ARGV[18 + 2 * fields]), 'at', text(now), unpack(letter))
+local dropped = keep_letter(failed, failed_cap, tonumber(ARGV[18 + 2 * fields]), 'at', text(wall), unpack(letter))
 if from == 's' then
   redis.pcall('XACK', commands, 'workers', entry)
   redis.call('XDEL', commands, entry)
 end
 if not owned then return dropped > 0 and { 'garbage', dropped } or 'garbage' end
 end_command({ accepted = accepted, outcomes = outcomes, history = history, timers = timers, timers_data = timers_data, steps = steps,
-  once = has_once == '1' and once }, now, id, json, reply, history_cap, { 'key', key, 'transition', transition, 'from', state,
+  once = has_once == '1' and once }, now, wall, id, json, reply, history_cap, { 'key', key, 'transition', transition, 'from', state,
   'to', state, 'version', version, 'outcome', 'failed', 'attempts', attempts, 'worker', worker, 'reason', reason })
 -- its inbox may be what it is buried for: a damaged one is left as it is
 if from == 'i' and type(redis.pcall('LLEN', inbox)) == 'number' then
   live_head(inbox, accepted)
-  settle_ready(ready, inbox, key, now)
+  settle_ready(ready, inbox, key, wall)
 end
 return dropped > 0 and { 'buried', dropped } or 'buried'

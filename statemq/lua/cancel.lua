@@ -1,11 +1,11 @@
 -- After it a command that waits in a queue or for its time has ended as cancelled; one that has begun is asked to, and its owner hears of it (P28).
 --
--- KEYS commands accepted outcomes(stem) history timers timers:data steps ready inbox
+-- KEYS commands accepted outcomes(stem) history timers timers:data steps ready inbox lease
 -- ARGV id outcome_json history_cap reply_prefix once_prefix
 -- RETURNS cancelled | asked | unknown (not accepted here: ended, or never was)
 local commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local timers, timers_data, steps, ready, inbox = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9]
-local id, json, history_cap, reply_prefix, once_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local timers, timers_data, steps, ready, inbox, lease = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
+local id, json, history_cap, reply_prefix, once_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4] or '', ARGV[5] or ''
 
 local NEAR = 10000
 
@@ -28,7 +28,7 @@ end
 
 local where = redis.call('HGET', accepted, id)
 if not where then return 'unknown' end
-local now = clock()
+local now, wall = own_time(lease and redis.call('HGET', lease, 'clock'))
 local parked_entry, key = string.match(where, '^@(%S+) (.*)$')
 local place, text_there
 local of = { key = '', transition = '', reply = '', once = '' }
@@ -54,8 +54,8 @@ if not begun and not parked_entry and where ~= 'timer' then
   begun = not claim.err and #claim > 0
 end
 if begun then
-  redis.call('HSET', steps, '@cancel', text(now))
-  if parked_entry then redis.call('ZADD', ready, 'NX', now, key) end
+  redis.call('HSET', steps, '@cancel', text(wall))
+  if parked_entry then redis.call('ZADD', ready, 'NX', wall, key) end
   look(commands, accepted, key)
   return 'asked'
 end
@@ -75,13 +75,13 @@ if place then
   elseif redis.call('LLEN', inbox) - place <= NEAR then
     redis.call('LREM', inbox, -1, mark)
   end
-  if place == 0 then settle_ready(ready, inbox, key, now) end
+  if place == 0 then settle_ready(ready, inbox, key, wall) end
 elseif not parked_entry and where ~= 'timer' then
   redis.pcall('XACK', commands, 'workers', where)
   redis.call('XDEL', commands, where)
 end
 end_command({ accepted = accepted, outcomes = outcomes, history = history, timers = timers, timers_data = timers_data, steps = steps, once = once },
-  now, id, json, of.reply, history_cap, { 'key', key, 'transition', of.transition, 'from', '', 'to', '', 'version', '',
+  now, wall, id, json, of.reply, history_cap, { 'key', key, 'transition', of.transition, 'from', '', 'to', '', 'version', '',
   'outcome', 'cancelled', 'attempts', '0', 'worker', '' })
 -- the owner may be running it, or hold it as the next of its key
 look(commands, accepted, key)

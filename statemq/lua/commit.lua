@@ -13,15 +13,15 @@
 local lease, commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ready, timers, timers_data = KEYS[6], KEYS[7], KEYS[8]
 local token, number, worker, history_cap, once_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local fault = fence(lease, token, number)
+local fault, mark = fence(lease, token, number)
 if fault == 'fenced' or fault == 'rewound' then return { fault } end
 
 local states = tonumber(ARGV[6])
 local n = tonumber(ARGV[7 + states])
 local ids, width = 7 + states, 12
 local base = ids + n
-local now = clock()
-local at = text(now)
+local now, wall, marked = own_time(mark)
+local at = text(wall)
 local where = redis.call('HMGET', accepted, unpack(ARGV, ids + 1, ids + n))
 
 if fault == 'seen' then
@@ -226,14 +226,14 @@ for c = 1, n do
   end
   o = o + width
 end
-redis.call('HSET', lease, 'call', number)
+redis.call('HSET', lease, 'call', number, 'clock', marked)
 for state, list in pairs(leaves) do redis.call('ZREM', index_of[state], unpack(list)) end
 for state, list in pairs(enters) do redis.call('ZADD', index_of[state], unpack(list)) end
 for key, queue in pairs(inbox_of) do
   if queue.at > 0 then
     redis.call('LTRIM', queue.inbox, queue.at, -1)
     live_head(queue.inbox, accepted)
-    settle_ready(ready, queue.inbox, key, now)
+    settle_ready(ready, queue.inbox, key, wall)
   end
 end
 for _, head in ipairs(dead) do forget_once(head, accepted) end

@@ -4,10 +4,11 @@
 -- KEYS [lease …] (one for each tenure)
 -- ARGV lease_ms, then for each: token, number of the last call known to be answered
 -- RETURNS for each: held | paused | fenced | rewound | what is wrong with the key
-local deadline = text(clock() + tonumber(ARGV[1]))
+local now = clock()
+local deadline = text(now + tonumber(ARGV[1]))
 local answers = {}
 for i = 1, #KEYS do
-  local held = redis.pcall('HMGET', KEYS[i], 'token', 'paused', 'call') -- a damaged lease must not cost its neighbours theirs
+  local held = redis.pcall('HMGET', KEYS[i], 'token', 'paused', 'call', 'clock') -- a damaged lease must not cost its neighbours theirs
   if held.err then
     answers[i] = held.err
   elseif held[1] ~= ARGV[2 * i] then
@@ -15,7 +16,8 @@ for i = 1, #KEYS do
   elseif (tonumber(held[3]) or 0) < tonumber(ARGV[2 * i + 1]) then
     answers[i] = 'rewound'
   else
-    redis.call('HSET', KEYS[i], 'deadline', deadline)
+    local _, _, marked = own_time(held[4], now)
+    redis.call('HSET', KEYS[i], 'deadline', deadline, 'clock', marked)
     answers[i] = held[2] == '1' and 'paused' or 'held'
   end
 end

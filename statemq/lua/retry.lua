@@ -8,7 +8,7 @@ local lease, commands, accepted, failed, outcomes, once = KEYS[1], KEYS[2], KEYS
 local incarnation, backlog, entry, id, reply, has_once = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 
 if redis.call('HGET', lease, 'incarnation') ~= incarnation then return 'lost' end
-local now = clock()
+local now = own_time(redis.call('HGET', lease, 'clock'))
 local found = redis.call('XRANGE', failed, entry, entry)[1]
 if not found then
   -- a resend finds what its first try did

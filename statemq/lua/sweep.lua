@@ -7,7 +7,7 @@ local lease, commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], 
 local timers, timers_data = KEYS[6], KEYS[7]
 local token, number, worker, history_cap, reply_prefix, once_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local n = tonumber(ARGV[7])
-local fault = fence(lease, token, number)
+local fault, mark = fence(lease, token, number)
 if fault then return { fault } end
 
 local lost = {}
@@ -25,13 +25,13 @@ for c = 1, n do
   end
   if not there then lost[#lost + 1] = c end
 end
-local now = clock()
+local now, wall, marked = own_time(mark)
 check_log(history)
 redis.call('HLEN', period_key(outcomes, now))
 redis.call('ZCARD', timers)
 redis.call('HLEN', timers_data)
 
-redis.call('HSET', lease, 'call', number)
+redis.call('HSET', lease, 'call', number, 'clock', marked)
 local answer = { 'done' }
 for _, c in ipairs(lost) do
   local id, where = ARGV[5 * c + 3], ARGV[5 * c + 4]
@@ -43,7 +43,7 @@ for _, c in ipairs(lost) do
     if where == 'timer' then of = delayed(timers_data, id, reply_prefix, once_prefix) end
     redis.pcall('XACK', commands, 'workers', where)
     end_command({ accepted = accepted, outcomes = outcomes, history = history, timers = timers, timers_data = timers_data,
-      steps = KEYS[6 + 2 * c], once = of.once ~= '' and of.once }, now, id, ARGV[5 * c + 5], of.reply, history_cap,
+      steps = KEYS[6 + 2 * c], once = of.once ~= '' and of.once }, now, wall, id, ARGV[5 * c + 5], of.reply, history_cap,
       { 'key', of.key, 'transition', of.transition, 'from', '', 'to', '', 'version', '', 'outcome', 'failed', 'attempts', '0',
         'worker', worker, 'reason', 'removed by hand' })
   end

@@ -6,14 +6,14 @@
 -- RETURNS done, then for each timer: ready | queued | early | gone; or fenced | rewound | seen
 local lease, commands, accepted, ready, timers, timers_data = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, number, n = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local fault = fence(lease, token, number)
+local fault, mark = fence(lease, token, number)
 if fault then return { fault } end
 
 -- a damaged key of the partition raises here, where nothing has been written (P20)
 redis.call('XLEN', commands)
 redis.call('ZCARD', ready)
 redis.call('HLEN', timers_data)
-local now = clock()
+local now, wall, marked = own_time(mark)
 local plans, at = {}, 4
 for t = 1, n do
   local kind, id, key, fields = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
@@ -34,12 +34,12 @@ for t = 1, n do
   at = at + 4 + 2 * fields
 end
 
-redis.call('HSET', lease, 'call', number)
+redis.call('HSET', lease, 'call', number, 'clock', marked)
 local answer = { 'done' }
 for t, p in ipairs(plans) do
   local plan, id = p[1], p[2]
   if plan == 'ready' then
-    redis.call('ZADD', ready, 'NX', now, p[3])
+    redis.call('ZADD', ready, 'NX', wall, p[3])
   elseif plan == 'queued' then
     local entry = redis.pcall('XADD', commands, '*', unpack(ARGV, p[4], p[5]))
     if type(entry) == 'string' then

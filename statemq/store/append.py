@@ -32,11 +32,13 @@ Sent = tuple[Draft, Answer]
 class _Line:
     """The commands of one partition that are not accepted yet, in their order, and who sends them."""
 
-    __slots__ = ("_bytes", "_tidy_at", "keys", "task", "waiting")
+    __slots__ = ("_bytes", "_tidy_at", "keys", "offset_ms", "task", "waiting")
 
     def __init__(self, keys: PartitionKeys) -> None:
         self.keys = keys
         self.waiting: deque[Sent] = deque()
+        self.offset_ms: float | None = None
+        """Of the partition's own time from this host's, where that is not Redis time, whose clock was set back."""
         self._bytes, self._tidy_at = 0, ABANDONED_BYTES
         self.task: asyncio.Task[None] | None = None
 
@@ -154,7 +156,7 @@ class Appender:
 
     async def _send(self, wire: Wire, line: _Line, batch: list[Sent]) -> None:
         generation = wire.generation
-        now_ms = int(time.time() * 1000 + self._clocks[wire][1])
+        now_ms = int(time.time() * 1000 + (self._clocks[wire][1] if line.offset_ms is None else line.offset_ms))
         if not _fits(batch, self._catalog.kept(line.keys.machine).config.partitions):
             _fail_all(batch, _lost(line.keys))
             return
@@ -166,15 +168,19 @@ class Appender:
             _fail_all(batch, said(error, line.keys))
             return
         late: list[Sent] = []
+        text_of_late = b""
         for (draft, answer), text in zip(batch, answers, strict=True):
-            if text == b"late" and not draft.retimed and wire.generation == generation:
+            if text.startswith(b"late") and not draft.retimed and wire.generation == generation:
                 late.append((draft, answer))
+                text_of_late = text
             else:
                 try:
                     settle(draft, answer, text)
                 except (StatemqError, ValueError) as error:  # an outcome or id that was damaged by hand
                     fail(answer, ServerError(f"append answered what cannot be read: {error}"))
         if late:
+            _, _, there_ms = text_of_late.partition(b" ")
+            line.offset_ms = int(there_ms) - time.time() * 1000 if there_ms else None
             # sent once and refused for its age, so it is nowhere: a clock was changed, and a new id is safe
             for draft, _ in late:
                 draft.id, draft.retimed = "", True

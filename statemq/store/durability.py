@@ -63,7 +63,7 @@ async def settled(router: Router, part: PartitionKeys, wanted: Durability, since
     """
     if stand(router, part) != since:
         return False
-    written, waited = router.run("touch", [part.touched], TOUCHED_MS), since.wire.call(*wanted.wait)
+    written, waited = router.run("touch", [part.touched()], TOUCHED_MS), since.wire.call(*wanted.wait)
     swallow([written, waited])
     try:
         await written

@@ -21,7 +21,8 @@ FORGET_MS = 3_600_000
 
 
 class Held(msgspec.Struct, frozen=True):
-    """A lease as read: empty token, free. ``deadline_ms`` is Redis time."""
+    """A lease as read: empty token, free. ``deadline_ms`` is Redis time; ``said_ms`` the same as it stands in Redis, whatever becomes of
+    its clock; 0 if it was not read there."""
 
     token: str = ""
     owner: str = ""
@@ -29,6 +30,7 @@ class Held(msgspec.Struct, frozen=True):
     paused: bool = False
     process: str = ""
     """The owner's, by name; empty if it does not say."""
+    said_ms: int = 0
 
 
 class Acquired(msgspec.Struct, frozen=True):
@@ -40,6 +42,8 @@ class Acquired(msgspec.Struct, frozen=True):
     """The former owner, if it died while it held the partition (P14); else empty."""
     next_due_ms: int | None
     paused: bool
+    ahead_ms: int
+    """By how much the partition's time is ahead of Redis time, whose clock was set back."""
     pending: dict[str, int]
     """Entries that were in progress → how often an owner has died of them."""
 
@@ -71,18 +75,21 @@ async def acquire(
     ended: bool = False,
     lives: bool = False,
     reinit: bool,
+    passed_ms: int = 0,
 ) -> Acquired | NotAcquired:
     """The partition is this worker's, or who stands in the way (P4).
 
     ``process``: the caller's, by name. ``owner``: who is believed to hold it; ``silent``: the same, when its process has ended, or it was
     seen alive and then not (P5).
     ``ended``, ``lives``: what is known of its process; one that lives has not crashed, whatever becomes of its lease.
+    ``passed_ms``: its deadline as it stands there, when it has passed by this worker's clock, wherever Redis' was set meanwhile.
     """
     seen = "ended" if ended else "lives" if lives else "silent" if silent else ""
     r = await router.run(
         "acquire", [keys.lease, keys.commands, keys.timers], worker, n, believed, lease_ms, incarnation,
         keys.alive_channel(silent or owner) if silent or owner else "", "1" if reinit else "",
         names.news_channel(keys.namespace, keys.machine), keys.number, seen, process,
+        passed_ms or "",
     )  # fmt: skip
     word = r[0].decode()
     if word != "done":
@@ -93,6 +100,7 @@ async def acquire(
         dead=r[3].decode(),
         next_due_ms=int(float(r[4])) if r[4] else None,
         paused=r[5] == b"1",
+        ahead_ms=int(r.pop()) if len(r) % 2 else 0,
         pending={r[i].decode(): int(r[i + 1]) for i in range(6, len(r), 2)},
     )
 
@@ -170,7 +178,8 @@ def _held(answer: asyncio.Future[list[bytes | None]]) -> Held:
         worker, _, process = (said or b"").decode().partition(" ")
         owns = (owner or b"").decode()
         # a worker of a former version writes none, and leaves the one that stands there
-        return Held((token or b"").decode(), owns, int(deadline or 0), paused == b"1", process if worker == owns else "")
+        ends_ms = int(deadline or 0)
+        return Held((token or b"").decode(), owns, ends_ms, paused == b"1", process if worker == owns else "", ends_ms)
     except ValueError:
         return Held()
 

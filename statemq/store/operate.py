@@ -33,7 +33,7 @@ async def cancel(router: Router, namespace: str, id: str, by: str) -> str:
     await note(router, namespace, machine, "cancel", [id], by)
     outcome = Outcome(id, "cancelled", before.key, before.transition, reason="cancelled on request", code="cancelled", attempts=0)
     keys = [part.commands, part.accepted, part.outcomes_, part.history, part.timers, part.timers_data, part.steps(id), part.ready]
-    keys.append(part.inbox(before.key))
+    keys += (part.inbox(before.key), part.lease)
     reply_prefix = names.reply_channel(namespace, "")
     word = text(await permitted("cancel", router.run("cancel", keys, id, _encode(outcome), HISTORY_CAP, reply_prefix, part.once_)))
     if word != "unknown":

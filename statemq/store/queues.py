@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 from statemq.codec import parse_command_id
-from statemq.config import OUTCOME_PERIOD_MS
 from statemq.errors import Unknown
 from statemq.keys import PartitionKeys
 from statemq.records import CommandStatus, Outcome, Queued, Step
 from statemq.store.catalog import Known
 from statemq.store.commands import entry_order, from_element
 from statemq.store.inspect import PAGE, fields, in_progress, number, paused_why, plain, text
+from statemq.store.periods import outcome_names
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
 
@@ -123,9 +123,8 @@ def _timer_fields(raw: bytes) -> dict[str, bytes]:
 
 async def find_outcome(router: Router, part: PartitionKeys, id: str) -> Outcome | None:
     """How the command ended, if that is still kept."""
-    seconds, _ = await router.call(part.lease, "TIME")
-    period = int(seconds) * 1000 // OUTCOME_PERIOD_MS
-    rows = await asyncio.gather(*(router.call(part.lease, "HGET", part.outcomes(p), id) for p in (period + 1, period, period - 1)))
+    names, _ = await outcome_names(router, part)
+    rows = await asyncio.gather(*(router.call(part.lease, "HGET", name, id) for name in names))
     raw = next((row for row in rows if row is not None), None)
     return None if raw is None else _outcome(raw)
 

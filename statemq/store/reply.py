@@ -15,10 +15,11 @@ import msgspec
 
 from statemq import keys
 from statemq.codec import parse_command_id
-from statemq.config import EARLY_BYTES, OUTCOME_PERIOD_MS
+from statemq.config import EARLY_BYTES
 from statemq.errors import RedisAway, ServerError, StatemqError
 from statemq.records import Outcome
 from statemq.store.durability import Durability, settled, stand
+from statemq.store.periods import outcome_names
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire, swallow
 
@@ -281,10 +282,7 @@ class Replies:
     async def _look_at(self, part: keys.PartitionKeys, due: dict[str, _Wait]) -> None:
         """One look for each: its outcome, or whether it is accepted. Two looks that find neither: it is unknown."""
         since = stand(self._router, part)
-        seconds, _ = await self._router.call(part.lease, "TIME")
-        now_ms = int(seconds) * 1000
-        period = now_ms // OUTCOME_PERIOD_MS
-        names = [part.outcomes(p) for p in (period + 1, period, period - 1)]
+        names, now_ms = await outcome_names(self._router, part)
         # accepted first: a command that ends between the two questions is then in the outcomes
         asked = [self._router.call(part.lease, "HMGET", name, *due) for name in (part.accepted, *names)]
         accepted, *found = await asyncio.gather(*asked, return_exceptions=True)

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from msgspec.structs import replace
+
 from statemq import events
 from statemq.codec import short_id
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, WorkerSettings, check_namespace
@@ -57,6 +59,12 @@ LOOK_S = 0.1
 
 LATE_MS = 500
 """Whose lease was over for so long, after a survey had the time to see it renewed, gets no share."""
+
+CLOCK_SET_MS = 1000
+"""Redis time that moved so much against this process's clock was set; less is the network."""
+
+FAR_MS = 120_000
+"""A lease that ends so much later than usual was written before Redis' clock was set back; its owner, if it lives, renews it sooner."""
 
 LEAVE_S, KILLED_S = 5.0, 1.0
 """How long Redis may take for the next part of handing over, once nothing runs any more; and when it is to end at once."""
@@ -230,9 +238,16 @@ class Worker:
         after = time.monotonic()
         offset_ms = redis_ms - (before + after) * 500
         stood_still_s = max(0.0, offset_ms - self._clock_offset_ms) / 1000
+        self._clock_was_set(offset_ms - self._clock_offset_ms)
         self._clock_offset_ms = offset_ms
         for p in self.partitions.values():  # a paused guest has no clock that says so, but Redis has
             p.confirmed = earlier(p.confirmed, stood_still_s)
+
+    def _clock_was_set(self, by_ms: float) -> None:
+        """When Redis' clock is set, or this host stood still, leases end as much later or earlier by it as was still left of them."""
+        if abs(by_ms) > CLOCK_SET_MS:
+            for served in self._served.values():
+                served.view = [replace(h, deadline_ms=h.deadline_ms + round(by_ms)) if h.token else h for h in served.view]
 
     # -- what others do (called in this loop by the life thread) --------------------------------------
 
@@ -315,11 +330,19 @@ class Worker:
             before = list(served.view)
             for keys, held in zip(others, await lease.survey(self._router, others), strict=True):
                 if served.view[keys.number] is before[keys.number]:  # else there was news meanwhile, which may be younger
-                    served.view[keys.number] = held
+                    served.view[keys.number] = self._dated(held, served.view[keys.number])
             served.surveyed = True
             await self._peers.look(served)
         self._tell_life()
         self._replan()
+
+    def _dated(self, held: Held, before: Held) -> Held:
+        """The lease as read, its end by this worker's clock: an owner that renews puts it off, and a clock that was set does not."""
+        same = held.token == before.token
+        if same and held.said_ms == before.said_ms:
+            return replace(held, deadline_ms=before.deadline_ms)
+        ends_ms = min(held.deadline_ms, self.now_ms() + self.settings.lease_ms + FAR_MS)
+        return replace(held, deadline_ms=max(ends_ms, before.deadline_ms) if same else ends_ms)
 
     def _tell_life(self) -> None:
         if self._life is None:
@@ -395,6 +418,7 @@ class Worker:
                 self._router, keys, worker=self.id, n=self._n, believed=held.token, lease_ms=self.settings.lease_ms,
                 incarnation=served.config.incarnation, owner=held.owner, reinit=False,
                 process=own_name(), silent=held.owner if dead else "", ended=fate is Fate.ended, lives=fate is Fate.lives,
+                passed_ms=held.said_ms if held.deadline_ms < self.now_ms() else 0,
             )  # fmt: skip
             if isinstance(got, NotAcquired):
                 await self._not_acquired(served, keys, held, got)
@@ -453,7 +477,8 @@ class Worker:
             self._saw(served, keys.number, Held(got.token, got.owner, self.now_ms() + self.settings.lease_ms))
         elif got.word == "alive":
             self._peers.heard_again(keys, held.owner)
-            served.view[keys.number] = (await lease.survey(self._router, [keys]))[0]
+            (read,) = await lease.survey(self._router, [keys])
+            served.view[keys.number] = self._dated(read, served.view[keys.number])
             if self._peers.is_dead(keys, held.owner):  # its server has not noticed yet, or a child of it has its connections
                 now_s = time.monotonic()
                 pause_s = max(CONFIRM_S, self._pacing.ended(keys, began_s=now_s, now_s=now_s))

@@ -28,6 +28,9 @@ from statemq.worker.patience import Patience
 from statemq.worker.shop import Shop
 from statemq.worker.window import Window
 
+SET_BACK_MS = 1000
+"""Less than this is no clock that was set, but two looks at it that took differently long."""
+
 
 class Partition(Window):
     def __init__(
@@ -35,7 +38,7 @@ class Partition(Window):
     ) -> None:
         super().__init__(shop.settings, spec.partitions)
         self.shop, self.spec, self.keys = shop, spec, partition_keys
-        self.slots, self.threads, self.now_ms, self.crash = shop.slots, shop.threads, shop.now_ms, shop.crash
+        self.slots, self.threads, self.crash, self._redis_ms = shop.slots, shop.threads, shop.crash, shop.now_ms
         self.fresh = shop.context.copy
         """A context for one call of the user's code."""
         self.router = shop.router
@@ -44,6 +47,7 @@ class Partition(Window):
         self.confirmed = asked
         """The last moment at which this tenure is known to have been the partition's: when that was asked, not when it was answered."""
         self.began_s = asked.monotonic_s
+        self.ahead_ms, self._clock_ms = acquired.ahead_ms, 0
         self.suspects = suspects
         """Commands of a batch whose commit raised (P20): each is committed alone; one that raised alone has the error, and is buried."""
         self.position = "0-0"
@@ -74,6 +78,16 @@ class Partition(Window):
         """What of other versions of the code was told of (``versions``)."""
         self.batches = Batches(self, shop.turn)
         self._loop = asyncio.get_running_loop()
+
+    def now_ms(self) -> int:
+        """The partition's own time, by which what waits is due: like Redis time, but it does not go back when the server's clock does. The
+        scripts keep it too (``own_time``); what they say about a timer that we hold to be due corrects ours."""
+        now_ms = self._redis_ms() + self.ahead_ms
+        if now_ms < self._clock_ms - SET_BACK_MS:
+            self.ahead_ms += self._clock_ms - now_ms
+            now_ms = self._clock_ms
+        self._clock_ms = now_ms
+        return now_ms
 
     def __str__(self) -> str:
         return f"{self.spec.name}:{self.keys.number}"

@@ -115,16 +115,20 @@ def _careful(pair: Pair) -> Client:
 async def test_a_result_that_is_heard_is_told_when_a_replica_has_it(pair: Pair) -> None:
     async with working(pair.url, NS, Account), _careful(pair) as client:
         assert await client.call(Account.add("a", n=1), timeout=60) == 1
+        awaited = await client.send(Account.add("a", n=3), delay=0.2)
+        waiting = asyncio.ensure_future(awaited.result(timeout=120))
         handle = await client.send(Account.add("a", n=2), delay=0.2)
         pair.away()
         await wait_until(lambda: handle.id in client._replies._early, timeout_s=30)
+        await wait_until(lambda: pair.primary.xlen(PartitionKeys(NS, "account", 0).history) == 3, timeout_s=30)
         with pytest.raises(Pending):
             await handle.result(timeout=3)
         for asked in (handle.status, handle.cancel):
             with pytest.raises(Pending, match="not yet as safe"):
                 await asked()
+        assert not waiting.done()
         await pair.back()
-        assert await handle.result(timeout=60) == 2
+        assert (await waiting, await handle.result(timeout=60)) == (3, 2)
         outcome = (await handle.status()).outcome
         assert outcome is not None and outcome.outcome == "completed"
         assert await handle.cancel() == "ended"

@@ -271,6 +271,31 @@ MUTANTS = {
         "store/reply.py", "safe = await settled(self._router, part, self._durability, since)", "safe = True",
         "tests/integration/test_client_reply.py::test_an_outcome_that_is_not_safe_is_not_told",
     ),
+    "what-is-heard-is-told": Mutant(
+        "P23", "a client with durability believes what it hears on its channel",
+        "store/reply.py", "if self._durability is None:\n                    wait.tell", "if True:\n                    wait.tell",
+        "tests/integration/test_durability.py::test_a_result_that_is_heard_is_told_when_a_replica_has_it",
+    ),
+    "wait-of-another-connection": Mutant(
+        "P23", "a WAIT counts though the connection that was told is lost",
+        "store/durability.py", "return Stand(wire, wire.generation)", "return Stand(wire, 0)",
+        "tests/integration/test_durability.py::test_what_another_connection_was_told_is_not_settled_by_this_one",
+    ),
+    "time-goes-back": Mutant(
+        "P26, P31", "the partition's time goes back with the server's clock",
+        "lua/_words.lua", "if now < last then now, ahead = last, last - wall end", "",
+        _races("test_h_server_clock.py::test_a_resend_over_the_step_is_recognised"),
+    ),
+    "id-of-the-future": Mutant(
+        "P26", "an id that was made later than now is accepted",
+        "lua/append.lua", " or made - now > AHEAD_MS", "",
+        _races("test_h_server_clock.py::test_new_commands_are_accepted_after_the_step"),
+    ),
+    "dead-until-the-clock-has-caught-up": Mutant(
+        "P5", "a dead owner's lease lasts until the server's clock, which was set back, has caught up",
+        "lua/acquire.lua", "if held[3] and held[3] == passed then deadline = 0 end", "",
+        _races("test_h_server_clock.py::test_a_dead_owner_s_lease_does_not_last_an_hour"),
+    ),
     "failed-command-is-not-kept": Mutant(
         "P25", "a command that failed with policy pause does not pause its instance",
         "lua/postpone.lua", "if paused ~= '' then", "if false then",
@@ -278,7 +303,7 @@ MUTANTS = {
     ),
     "late-resend-runs-again": Mutant(
         "P26", "an unknown id older than the retention is accepted",
-        "lua/append.lua", "if made and now - made > resend_within then", "if false then",
+        "lua/append.lua", "if made and (now - made > resend_within or made - now > AHEAD_MS) then", "if false then",
         _races("test_p10_appends.py::test_an_unknown_id_older_than_the_retention_is_too_late"),
     ),
     "outcomes-of-the-last-minute-only": Mutant(

@@ -1,0 +1,178 @@
+"""The server's clock is set back by an hour: nothing runs twice, what has ended is found, what waits does not wait an hour.
+
+In these tests it was an hour ahead before: what was written then is moved there, which is how it looks after the step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from statemq import Client
+from statemq.codec import command_id
+from statemq.config import LIMITS, OUTCOME_PERIOD_MS, RESEND_WITHIN_MS, WorkerSettings
+from statemq.store.lease import Acquired, Held, NotAcquired, redis_now_ms
+from statemq.worker.daemon import FAR_MS, Worker
+from statemq.worker.partition import Partition
+from tests.integration.races.probe import Probe
+from tests.integration.races.stage import Stage
+
+HOUR_MS = 3_600_000
+
+
+def set_back(play: Stage, by_ms: int = HOUR_MS) -> None:
+    """All that was written until now was written by a clock so far ahead."""
+    redis, part = play.redis, play.part
+    mark = redis.hget(part.lease, "clock")
+    if mark is not None:
+        redis.hset(part.lease, "clock", f"{int(mark.split()[0]) + by_ms} {mark.split()[1]}")
+    redis.hset(part.lease, "deadline", int(redis.hget(part.lease, "deadline") or 0) + by_ms)
+    for name in redis.keys(f"{part.outcomes_}*"):
+        redis.rename(name, part.outcomes(int(name.rpartition(":")[2]) + by_ms // OUTCOME_PERIOD_MS))
+    for id, due in redis.zrange(part.timers, 0, -1, withscores=True):
+        redis.zadd(part.timers, {id: due + by_ms})
+
+
+async def append(play: Stage, id: str) -> str:
+    """The script's answer to a resend."""
+    k = play.part
+    names = [k.commands, k.accepted, k.lease, k.outcomes_, k.timers, k.timers_data]
+    args = [play.config.incarnation, LIMITS.backlog, RESEND_WITHIN_MS, LIMITS.key, LIMITS.arguments, "", 1, id, "a", "note", "{}"]
+    answer = await play.router.run("append", names, *args)
+    return (answer if isinstance(answer, bytes) else answer[0]).decode()
+
+
+@pytest.mark.parametrize("by_ms", [130_000, HOUR_MS])
+async def test_a_resend_over_the_step_is_recognised(play: Stage, by_ms: int) -> None:
+    """P26, P31: its command has ended; its outcome lies in a period that Redis time has not reached again."""
+    owner = await play.own()
+    id = command_id("probe", 0, await redis_now_ms(play.router) + by_ms)
+    play.redis.hset(play.part.lease, "clock", f"{await redis_now_ms(play.router) + by_ms} 0")
+    assert await append(play, id) == "accepted"
+    [c] = play.queued()
+    assert await play.committed(owner, play.ended(c, 0, log=[1])) == ["applied"]
+    assert (await append(play, id)).startswith("ended ")
+    other = await play.take_over("w2")  # also a next owner's
+    assert (await append(play, id)).startswith("ended ")
+    assert await play.outcome(id) == "completed"
+    assert (await play.client.show(id)).status == "completed"
+    assert await play.committed(other, play.ended(c, 1, log=[1, 1])) == ["gone"]
+    assert play.log("a") == [1]
+
+
+async def test_what_ended_before_the_step_is_found_after_it(play: Stage) -> None:
+    owner = await play.own()
+    [id] = await play.send("a", 1)
+    [c] = play.queued()
+    assert await play.committed(owner, play.ended(c, 0, log=[1])) == ["applied"]
+    set_back(play)
+    async with Client(play.url, namespace=play.namespace, machines=[Probe]) as other:
+        assert (await other.handle(id).outcome(timeout=10)).outcome == "completed"
+    assert (await append(play, id)).split()[0] in ("ended", "late")
+    assert play.queued() == []
+
+
+async def test_new_commands_are_accepted_after_the_step(play: Stage) -> None:
+    """Ids of Redis time are an hour old by the partition's: their client is told its time, once."""
+    await play.own()
+    set_back(play)
+    ids = [*await play.send("a", 1), *await play.send("a", 2, 3)]
+    assert [c.id for c in play.queued()] == ids
+    assert await append(play, command_id("probe", 0, await redis_now_ms(play.router))) != "accepted"
+    assert await append(play, command_id("probe", 0, await redis_now_ms(play.router) + 2 * HOUR_MS)) != "accepted"
+    play.redis.delete(play.part.commands, play.part.accepted)
+
+
+async def test_the_partition_s_time_goes_on_at_its_speed(play: Stage) -> None:
+    fence = await play.own()
+    play.redis.hset(play.part.lease, "clock", f"{await redis_now_ms(play.router) + HOUR_MS} 0")
+    marks: list[tuple[int, int]] = []
+    for _ in range(3):
+        await fence.answer(fence.wake([]))
+        last, ahead = play.redis.hget(play.part.lease, "clock").split()
+        marks.append((int(last), int(ahead)))
+        await asyncio.sleep(0.02)
+    times, aheads = zip(*marks, strict=True)
+    assert list(times) == sorted(times) and times[2] >= times[0] + 20
+    assert aheads[0] == aheads[1] == aheads[2] and abs(aheads[0] - HOUR_MS) < 10_000
+    # small corrections do not add up
+    play.redis.hset(play.part.lease, "clock", f"{await redis_now_ms(play.router) - 10} 100")
+    await fence.answer(fence.wake([]))
+    assert play.redis.hget(play.part.lease, "clock").split()[1] == "0"
+
+
+async def test_a_delayed_command_and_a_sleep_do_not_wait_an_hour(play: Stage) -> None:
+    """By a worker that begins after the step, and by one that saw it."""
+    await play.own()
+    id = (await play.client.send(Probe.note("a", n=1), delay=0.5)).id
+    set_back(play)
+    play.redis.hset(play.part.lease, mapping={"deadline": 0})
+    async with play.worker() as worker:
+        assert await play.outcome(id) == "completed"
+        [p] = worker.partitions.values()
+        assert abs(p.now_ms() - worker.now_ms() - HOUR_MS) < 60_000
+        # the clock goes back once more
+        later = (await play.client.send(Probe.note("a", n=2), delay=1)).id
+        worker._clock_offset_ms -= HOUR_MS
+        assert await play.outcome(later) == "completed"
+    assert play.log("a") == [1, 2]
+
+
+def test_a_partition_s_clock_does_not_go_back() -> None:
+    now = [5_000_000_000]
+    p = cast(Any, SimpleNamespace(_redis_ms=lambda: now[0], ahead_ms=0, _clock_ms=0))
+    assert Partition.now_ms(p) == now[0]
+    now[0] -= HOUR_MS
+    assert Partition.now_ms(p) == 5_000_000_000
+    now[0] += 250
+    assert (Partition.now_ms(p), p.ahead_ms) == (5_000_000_250, HOUR_MS)
+
+
+async def test_a_dead_owner_s_lease_does_not_last_an_hour(play: Stage) -> None:
+    """P5: its deadline is far ahead, and the same as when it was seen to pass; one that is renewed lives."""
+    owner = await play.own("w1")
+    set_back(play)
+    deadline = int(play.redis.hget(play.part.lease, "deadline"))
+    for passed in (0, deadline - 1):
+        got = await play.acquire("w2", 1, owner.token, passed_ms=passed)
+        assert isinstance(got, NotAcquired) and got.word == "alive"
+    assert isinstance(await play.acquire("w2", 1, owner.token, passed_ms=deadline), Acquired)
+
+
+def test_a_lease_ends_by_its_watcher_s_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker([Probe], settings=WorkerSettings(lease_ms=10_000))
+    worker._clock_offset_ms = 0
+    monkeypatch.setattr(time, "monotonic", lambda: 7_200.0)
+    now = worker.now_ms()
+
+    def read(deadline_ms: int, before: Held | None = None, token: str = "t") -> Held:
+        return worker._dated(Held(token, "w9", deadline_ms, said_ms=deadline_ms), before or Held())
+
+    seen = read(now + 8_000)
+    assert seen.deadline_ms == now + 8_000
+    worker._served["probe"] = cast(Any, msgspec.defstruct("S", [("view", list)])([seen, Held()]))
+    for by_ms in (-HOUR_MS, 2 * HOUR_MS):  # back, and forth
+        worker._clock_was_set(by_ms)
+        worker._clock_offset_ms += by_ms
+        again = read(now + 8_000, worker._served["probe"].view[0])
+        assert again.deadline_ms - worker.now_ms() == 8_000
+    now = worker.now_ms()
+    assert read(now + HOUR_MS).deadline_ms == now + 10_000 + FAR_MS
+    assert read(now - HOUR_MS, msgspec.structs.replace(seen, deadline_ms=now + 3_000)).deadline_ms == now + 3_000
+    assert read(now - 1, seen, token="other").deadline_ms == now - 1
+
+
+async def test_an_id_that_cannot_be_dated_is_made_anew(play: Stage) -> None:
+    await play.own()
+    client = play.client
+    await play.send("a", 1)
+    [line] = client._appender._lines.values()
+    line.offset_ms = 10.0 * HOUR_MS
+    await play.send("a", 2)
+    assert len(play.queued()) == 2
+    play.redis.delete(play.part.commands, play.part.accepted)
