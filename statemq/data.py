@@ -8,19 +8,23 @@ it removes is removed.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Union
 
 import msgspec
 from msgspec import inspect
 
-from statemq.codec import decode, encode, encode_sorted
+from statemq.codec import encode, encode_sorted
 
 Members = dict[str, Any]
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+FEW = 16
+"""A member that more elements of a list have in common does not tell which of them one is."""
 
 _EXACT = (
     inspect.BoolType | inspect.BytesType | inspect.DateTimeType | inspect.DateType | inspect.EnumType | inspect.IntType
@@ -85,8 +89,8 @@ def _fields(value: Any) -> Members | None:
     kind: Any = type(value)
     if isinstance(value, msgspec.Struct):
         return {field.encode_name: getattr(value, field.name) for field in msgspec.structs.fields(kind)}
-    if hasattr(kind, "__dataclass_fields__"):
-        return {name: getattr(value, name) for name in kind.__dataclass_fields__}
+    if dataclasses.is_dataclass(kind):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
     if hasattr(kind, "__attrs_attrs__"):
         return {field.name: getattr(value, field.name) for field in kind.__attrs_attrs__}
     return None
@@ -130,7 +134,7 @@ def _known(value: Any, members: Mapping[str, Any]) -> Members | None:
 
 def _carried_elements(old: Any, before: list[bytes], new: Any, after: list[bytes]) -> list[bytes]:
     if isinstance(old, set | frozenset):
-        return [next((text for text in before if _covers(text, one)), one) for one in after]
+        return _carried_set(old, before, new) or after
     if isinstance(old, list | tuple):
         return _carried_items(list(old), before, list(new), after) if len(old) == len(before) else after
     known, now = _fields(old), _fields(new)
@@ -143,6 +147,18 @@ def _carried_elements(old: Any, before: list[bytes], new: Any, after: list[bytes
     return found + after[len(found) :] + before[max(len(values), len(after)) :]
 
 
+def _carried_set(old: Any, before: list[bytes], new: Any) -> list[bytes]:
+    """A set has no places: who is in it still is who is equal. Empty where its members are of no class that can be read alone."""
+    if not any(text[:1] in (b"{", b"[") for text in before):
+        return []
+    try:
+        read = msgspec.json.Decoder(Union[tuple(set(map(type, old)))]).decode  # noqa: UP007 - they are known only now
+        stands = {_canonical(read(text)): text for text in before}
+    except (TypeError, ValueError):  # tuples of several kinds, or of what a plain decoder does not make
+        return []
+    return [stands.get(_canonical(item)) or encode(item) for item in new]
+
+
 def _carried_items(old: list[Any], before: list[bytes], new: list[Any], after: list[bytes]) -> list[bytes]:
     if not any(text[:1] in (b"{", b"[") for text in before):
         return after
@@ -153,8 +169,8 @@ def _carried_items(old: list[Any], before: list[bytes], new: list[Any], after: l
 
 
 def _aligned(before: list[bytes], after: list[bytes]) -> list[int | None]:
-    """For each of ``after`` which of ``before`` it is: an equal one; else a changed one between the same neighbours: in their order if
-    there are as many as before, and otherwise the one with which it shares most members."""
+    """For each of ``after`` which of ``before`` it is: an equal one; else a changed one between the same neighbours: the one with which
+    it shares most members, or, if there are as many as before, the one in the same place."""
     where: dict[bytes, deque[int]] = defaultdict(deque)
     for i, text in enumerate(before):
         where[text].append(i)
@@ -171,39 +187,36 @@ def _aligned(before: list[bytes], after: list[bytes]) -> list[int | None]:
             assert first is not None
             assert last is not None
             gap = [i for i in range(first + 1, last) if i not in taken]
-            found[j:until] = _paired([before[i] for i in gap], after[j:until], gap)
+            pairs = _paired([before[i] for i in gap], after[j:until])
+            found[j:until] = [None if i is None else gap[i] for i in pairs]
         j = until + 1
     return found
 
 
-def _paired(before: Sequence[bytes], after: Sequence[bytes], places: Sequence[int]) -> list[int | None]:
-    if len(before) == len(after):
-        return list(places)
-    left = dict(zip(places, map(decode, before), strict=True))
-    found: list[int | None] = []
-    for one in map(decode, after):
-        best = max(left, key=lambda i: _shared(left[i], one), default=-1)
-        if best >= 0 and _shared(left[best], one) > 0:
-            del left[best]
-            found.append(best)
-        else:
-            found.append(None)
+def _paired(before: Sequence[bytes], after: Sequence[bytes]) -> list[int | None]:
+    """For each of ``after`` its place in ``before``, if it has one."""
+    holders: dict[tuple[Any, bytes], list[int]] = defaultdict(list)
+    for i, text in enumerate(before):
+        for member in _parts(text):
+            holders[member].append(i)
+    votes = {(j, j): 0 for j in range(len(after))} if len(before) == len(after) else {}
+    for j, text in enumerate(after):
+        for member in _parts(text):
+            held = holders.get(member, [])
+            # what many have tells nothing of one of them, and to compare all with all would hold up the other keys
+            for i in held if len(held) <= FEW else [j] if j < len(before) and member in _parts(before[j]) else []:
+                votes[i, j] = votes.get((i, j), 0) + 1
+    found: list[int | None] = [None] * len(after)
+    taken: set[int] = set()
+    for i, j in sorted(votes, key=lambda pair: (-votes[pair], abs(pair[0] - pair[1]), pair)):
+        if found[j] is None and i not in taken:
+            found[j] = i
+            taken.add(i)
     return found
 
 
-def _shared(one: Any, other: Any) -> int:
-    if isinstance(one, dict) and isinstance(other, dict):
-        return sum(name in other and other[name] == value for name, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return sum(a == b for a, b in zip(one, other, strict=False))
-    return 0
-
-
-def _covers(stored: bytes, known: bytes) -> bool:
-    """An element of a set as it is stored is this one, as far as the class knows it."""
-    one, other = decode(stored), decode(known)
-    if isinstance(one, dict) and isinstance(other, dict):
-        return all(name in one and one[name] == value for name, value in other.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return one[: len(other)] == other
-    return bool(one == other)
+def _parts(text: bytes) -> list[tuple[Any, bytes]]:
+    """The members of an object, the elements of a list, with their places; both as they are when sorted."""
+    if text[:1] == b"{":
+        return [(name, bytes(raw)) for name, raw in _members(text).items()]
+    return [(at, bytes(raw)) for at, raw in enumerate(_elements(text))] if text[:1] == b"[" else []

@@ -6,12 +6,12 @@ import dataclasses
 import enum
 import json
 from collections.abc import Callable
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import msgspec
 import pytest
 
-from statemq import Machine, transition
+from statemq import Machine, data, transition
 from statemq.data import same
 
 
@@ -230,6 +230,68 @@ def test_an_element_of_a_list_keeps_it_wherever_it_goes() -> None:
     assert items(lambda i: [i[0], Item("b", 5), i[2]]) == ["a", "b", "c"], "a new object in the place of a changed one"
     assert items(lambda i: setattr(i.pop(0) and i[0], "n", 9)) == ["b", "c"], "removed and changed: the more alike"
     assert items(lambda i: i.append(Item("d")) or setattr(i[0], "n", 9)) == ["a", "b", "c", None]
+
+
+def test_a_queue_whose_head_goes_and_whose_next_changes_gives_no_element_another_s() -> None:
+    assert items(lambda i: i.append(Item("d")) or setattr(i.pop(0) and i[0], "n", 9)) == ["b", "c", None]
+    assert items(lambda i: [Item("d"), *(Item(one.sku, 9) for one in i[:2])]) == [None, "a", "b"]
+    assert items(lambda i: [Item(one.sku, 9) for one in reversed(i)]) == ["c", "b", "a"]
+    assert items(lambda i: [Item("x", 5), Item("y", 6), Item("z", 7)]) == ["a", "b", "c"], "changed all over, each in its place"
+
+
+def test_a_long_list_of_which_all_has_changed_is_matched_in_no_time_that_grows_with_its_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    def counted(text: bytes) -> Any:
+        nonlocal looked
+        looked += 1
+        return parts(text)
+
+    parts = data._parts
+    monkeypatch.setattr(data, "_parts", counted)
+    stored = {"items": [{"sku": str(i), "n": 0, "u": i} for i in range(2000)]}
+
+    def all_of_it(found: Any) -> None:
+        for item in found.items:
+            item.n = 1
+        found.items.append(Item("new"))
+
+    assert [item.get("u") for item in after(Data, stored, all_of_it)["items"]] == [*range(2000), None]
+    assert 0 < looked < 20_000
+
+
+class Within(msgspec.Struct, frozen=True):
+    one: Frozen = Frozen()
+    n: int = 0
+
+
+class Sets(msgspec.Struct):
+    n: int = 0
+    within: set[Within] = set()
+    kinds: set[Within | int] = set()
+
+
+def test_a_member_of_a_set_keeps_what_lies_deeper_in_it_and_what_it_leaves_out() -> None:
+    one, other = {"one": {"sku": "a", **U}, "n": 1}, {"u": "its fields have their defaults"}
+    found = after(Sets, {"within": [one, other], "kinds": [7, one]}, changed)
+    assert sorted(found["within"], key=str) == sorted([one, other], key=str)
+    assert one in found["kinds"]
+    assert after(Sets, {"within": [one, other]}, lambda data: data.within.discard(Within()))["within"] == [one]
+
+
+@dataclasses.dataclass
+class Rated:
+    rate: ClassVar[int] = 19
+    n: int = 0
+
+
+class OfRated(msgspec.Struct):
+    rated: Rated = msgspec.field(default_factory=Rated)
+
+
+def test_what_is_the_class_s_own_in_one_version_and_a_field_in_another_stays() -> None:
+    stored = {"rated": {"n": 1, "rate": 7}}
+    assert after(OfRated, stored, lambda data: setattr(data.rated, "n", 2)) == {"rated": {"n": 2, "rate": 7}}
 
 
 def test_a_no_op_makes_nothing_of_another_encoding() -> None:
