@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from statemq.codec import decode, encode_sorted
 
@@ -20,7 +22,7 @@ def canonical(raw: bytes, schema: Schema) -> bytes:
     """Arguments as JSON bytes that are equal for equal requests, by the JSON schema that the machine declares.
 
     The order of an object's names and of a set's members does not count, nor does an argument or field with its default, which is the
-    same as one left out; 1 and 1.0 are the same number, as are the spellings of a UUID, a decimal or a time in UTC.
+    same as one left out; 1 and 1.0 are the same number, as are the spellings of a UUID, a decimal, a duration or a time in UTC.
     """
     return encode_sorted(_Reader(schema.get("$defs")).value(decode(raw or b"{}"), schema))
 
@@ -52,18 +54,22 @@ class _Reader:
         for name, given in value.items():
             described = fields.get(name, others)
             meant = self.value(given, described)
-            if isinstance(described, Mapping) and "default" in described and name in fields:
-                default = self.value(described["default"], described)
-                if encode_sorted(meant) == encode_sorted(default):
-                    continue
-            found[name] = meant
+            if not (name in fields and self.is_default(meant, described)):
+                found[name] = meant
         return found
+
+    def is_default(self, meant: Any, described: Any) -> bool:
+        if not (isinstance(described, Mapping) and "default" in described):
+            return False
+        return encode_sorted(meant) == encode_sorted(self.value(described["default"], described))
 
     def array(self, value: list[Any], schema: Schema) -> list[Any]:
         first = schema.get("prefixItems")
         described = list(first) if isinstance(first, Sequence) else []
         items = _part(schema, "items")
         found = [self.value(item, described[at] if at < len(described) else items) for at, item in enumerate(value)]
+        while 0 < len(found) <= len(described) and self.is_default(found[-1], described[len(found) - 1]):
+            found.pop()
         if schema.get("uniqueItems") is True:
             return [decode(one) for one in sorted({encode_sorted(item) for item in found})]
         return found
@@ -140,5 +146,21 @@ def _text(text: str) -> str:
     return f"{match[1]}T{match[2]}Z" if match else text
 
 
-SPELLED: dict[str, Callable[[str], str]] = {"": _text, "uuid": lambda text: str(UUID(text)), "decimal": _decimal, "date-time": _time}
+def _duration(text: str) -> str:
+    return str(msgspec.convert(text, timedelta))
+
+
+def _time_of_day(text: str) -> str:
+    return msgspec.convert(text, time).isoformat()
+
+
+SPELLED: dict[str, Callable[[str], str]] = {
+    "": _text,
+    "uuid": lambda text: str(UUID(text)),
+    "decimal": _decimal,
+    "date-time": _time,
+    "duration": _duration,
+    "time": _time_of_day,
+    "partial-time": _time_of_day,
+}
 """Formats of a text in which one value may be written in several ways."""

@@ -14,6 +14,7 @@ import msgspec
 
 from statemq.codec import decode, encode, encode_sorted
 from statemq.context import Context
+from statemq.defaults import schema_of
 from statemq.operation import PLAIN, UNENCODABLE
 
 Problem = Callable[[str], None]
@@ -102,7 +103,7 @@ def compile_operation(machine: str, name: str, fn: Callable[..., Any], signature
         "arguments": arguments,
         "result_type": signature.result,
         "plain_result": signature.result if signature.result in PLAIN else _Nothing,
-        "schema": msgspec.json.schema(arguments),
+        "schema": schema_of(arguments),
         "decode_struct": msgspec.json.Decoder(arguments).decode,
         "decode_result": msgspec.json.Decoder(signature.result).decode,
     }

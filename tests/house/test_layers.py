@@ -19,6 +19,7 @@ LAYERS = [
         "command",
         "data",
         "declare",
+        "defaults",
         "guard",
         "handlers",
         "meaning",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import pytest
@@ -57,6 +58,70 @@ class All(Machine, initial="x"):
         flag: bool = False,
         due: datetime | None = None,
     ) -> None: ...
+
+
+@dataclasses.dataclass
+class Plain:
+    n: int = 0
+    names: list[str] = dataclasses.field(default_factory=list)
+
+
+class Place(msgspec.Struct, array_like=True):
+    x: int
+    y: int = 0
+    z: list[int] = msgspec.field(default_factory=lambda: [3])
+
+
+class Span(NamedTuple):
+    first: int
+    last: int = 7
+
+
+class Deep(msgspec.Struct):
+    plain: Plain = msgspec.field(default_factory=Plain)
+    place: Place = msgspec.field(default_factory=lambda: Place(1))
+    at: datetime = msgspec.field(default_factory=lambda: datetime(2026, 11, 30, tzinfo=UTC))
+
+
+class Made(Machine, initial="x"):
+    @transition(source="x")
+    def go(
+        self,
+        deep: Deep | None = None,
+        deeps: dict[int, list[Deep]] = {},  # noqa: B006
+        span: Span | None = None,
+        wait: timedelta = timedelta(minutes=1),
+        opens: Annotated[time, msgspec.Meta(tz=True)] | None = None,
+    ) -> None: ...
+
+
+PLAIN, PLACE = {"n": 0, "names": []}, [1, 0, [3]]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"deep": {}}, {"deep": {"plain": PLAIN}}),
+        ({"deep": {"plain": {}}}, {"deep": {"place": PLACE}}),
+        ({"deep": {"place": [2]}}, {"deep": {"place": [2, 0]}}),
+        ({"deeps": {"1": [{}]}}, {"deeps": {"1": [{"place": [1], "plain": {"names": []}}]}}),
+        ({"span": [1]}, {"span": [1, 7]}),
+        ({}, {"wait": "PT60S"}),
+        ({"wait": "P1D"}, {"wait": "PT24H"}),
+        ({"opens": "08:00:00Z"}, {"opens": "08:00:00.000+00:00"}),
+    ],
+)
+def test_defaults_that_a_factory_makes_and_durations(one: Any, other: Any) -> None:
+    schema = decode(encode(Made.spec.transition("go").schema))
+    assert canonical(encode(one), schema) == canonical(encode(other), schema)
+    assert Made.spec.transition("go").decode_arguments(encode(one)) == Made.spec.transition("go").decode_arguments(encode(other))
+    assert canonical(encode(one), schema) != canonical(encode({"deep": {"place": [2, 1]}}), schema)
+
+
+def test_what_a_factory_makes_of_its_moment_is_no_default() -> None:
+    properties = Made.spec.transition("go").schema["$defs"]["Deep"]["properties"]
+    assert "default" not in properties["at"]
+    assert properties["place"]["default"] == PLACE
 
 
 ID = "6f1f0a52-6a6b-4c0e-9f0a-3f5d1c1f7a10"
