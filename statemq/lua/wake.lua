@@ -13,7 +13,7 @@ if fault then return { fault } end
 redis.call('XLEN', commands)
 redis.call('ZCARD', ready)
 redis.call('HLEN', timers_data)
-local now, wall, marked = own_time(mark)
+local now, _, marked = own_time(mark)
 local plans, at = {}, 4
 for t = 1, n do
   local kind, id, key, fields = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
@@ -39,7 +39,7 @@ local answer = { 'done' }
 for t, p in ipairs(plans) do
   local plan, id = p[1], p[2]
   if plan == 'ready' then
-    redis.call('ZADD', ready, 'NX', wall, p[3])
+    redis.call('ZADD', ready, 'NX', now, p[3])
   elseif plan == 'queued' then
     local entry = redis.pcall('XADD', commands, '*', unpack(ARGV, p[4], p[5]))
     if type(entry) == 'string' then
