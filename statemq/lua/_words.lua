@@ -183,7 +183,7 @@ local function end_command(k, now, wall, id, json, reply, history_cap, entry)
   redis.call('HDEL', k.accepted, id)
   redis.call('ZREM', k.timers, id)
   redis.call('HDEL', k.timers_data, id)
-  redis.call('UNLINK', k.steps)
+  if k.steps then redis.call('UNLINK', k.steps) end
   local outcome = stamp(json, wall)
   keep_outcomes(k.outcomes, now, { id, outcome })
   redis.call('XADD', k.history, 'MAXLEN', '~', history_cap, '*', 'id', id, unpack(entry))

@@ -80,7 +80,7 @@ elseif not parked_entry and where ~= 'timer' then
   redis.pcall('XACK', commands, 'workers', where)
   redis.call('XDEL', commands, where)
 end
-end_command({ accepted = accepted, outcomes = outcomes, history = history, timers = timers, timers_data = timers_data, steps = steps, once = once },
+end_command({ accepted = accepted, outcomes = outcomes, history = history, timers = timers, timers_data = timers_data, once = once },
   now, wall, id, json, of.reply, history_cap, { 'key', key, 'transition', of.transition, 'from', '', 'to', '', 'version', '',
   'outcome', 'cancelled', 'attempts', '0', 'worker', '' })
 -- the owner may be running it, or hold it as the next of its key
