@@ -50,7 +50,7 @@ async def test_a_transition_that_records_steps_outlives_any_number_of_kills(clie
 
 async def test_others_do_not_wait_for_the_end_of_an_innocent_suspect(client: Client, processes: Processes) -> None:
     """It was in progress when two workers were killed. It runs alone for a while; then others run beside it."""
-    handle = await client.send(Poison.lasts("a", seconds=8))
+    handle = await client.send(Poison.lasts("a", seconds=20))
     for n in range(3):
         process = processes.own('{"lease_ms": 1000}')
 
@@ -63,7 +63,7 @@ async def test_others_do_not_wait_for_the_end_of_an_innocent_suspect(client: Cli
         if n < 2:
             process.kill()
             process.wait()
-    assert await asyncio.wait_for(client.call(Poison.good("b", n=1)), 6) == 1
+    assert await asyncio.wait_for(client.call(Poison.good("b", n=1)), 12) == 1
     assert (await client.show(handle.id)).outcome is None
     assert await handle.result(timeout=60) is None
 

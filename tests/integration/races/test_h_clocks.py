@@ -92,7 +92,7 @@ async def test_who_stood_still_asks_before_it_acts(
         await tried.wait()
         await asyncio.sleep(0.05)
         play.abandon()
-        await play.own("w2", 1, play.token)
+        await play.own("w2", 1, play.token, lease_ms=10 * LEASE_MS)
         await clock(monkeypatch, worker)
         [tenure] = worker.partitions.values()
         go_on.set()
