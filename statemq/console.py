@@ -15,6 +15,7 @@ from typing import Any
 from statemq.codec import duration_ms, parse_command_id
 from statemq.command import Declared, check_key
 from statemq.errors import StatemqError, UnknownTransition, UsageError
+from statemq.fresh import copies_of
 from statemq.handle import Duration
 from statemq.operation import InvalidResult
 from statemq.records import (
@@ -70,7 +71,7 @@ class Console(Session):
         query = known.spec.query(name)
         arguments = query.decode_arguments(query.encode_arguments((), args))
         instance = await self._instance(known, check_key(key))
-        result = copy_context().run(query.fn, instance, **arguments)
+        result = copies_of(copy_context())().run(query.fn, instance, **arguments)
         try:
             query.encode_result(result)
         except InvalidResult as error:
@@ -92,7 +93,7 @@ class Console(Session):
         case = spec.case(now.state)
         if case is not None and case.guard is not None:
             arguments = spec.decode_arguments(spec.encode_arguments((), args))
-            reason = copy_context().run(case.check_guard, await self._instance(known, key), arguments) or ""
+            reason = copies_of(copy_context())().run(case.check_guard, await self._instance(known, key), arguments) or ""
         return Verdict(not reason, reason, now.state, allowed, paused=paused)
 
     async def machines(self) -> builtins.list[MachineInfo]:

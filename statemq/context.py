@@ -99,7 +99,7 @@ class Context:
 
         ``fn`` is ``async def`` (runs here) or blocking (runs in a thread; a coroutine that it returns is awaited here). Its result
         goes through JSON as its type, the first time too: ``returns=``, or the class that ``fn`` is, or its return annotation. Without
-        any, it has to be plain JSON. Repeats of a name are told apart in call order
+        any, and where its type says Any, it has to be plain JSON. Repeats of a name are told apart in call order
         (``fetch``, ``fetch#2``); give concurrent steps their own names. ``timeout`` bounds each try (for a
         blocking function it stops the waiting, not the thread).
         Without ``retry`` an error fails the attempt; with it, the last error is recorded and raised.

@@ -72,7 +72,7 @@ def _sortable(value: Any) -> Any:
         return [_sortable(item) for item in value]
     if isinstance(value, dict):
         return {_key(key): _sortable(item) for key, item in value.items()}
-    fields = _fields(value)
+    fields = fields_of(value)
     return value if fields is None else [type(value).__qualname__, *map(_sortable, fields.values())]
 
 
@@ -84,7 +84,7 @@ def _key(key: Any) -> str:
     return str(text)
 
 
-def _fields(value: Any) -> Members | None:
+def fields_of(value: Any) -> Members | None:
     """The fields of an object with a class of its own, by their names in JSON; None for any other value."""
     kind: Any = type(value)
     if isinstance(value, msgspec.Struct):
@@ -126,7 +126,7 @@ def _known(value: Any, members: Mapping[str, Any]) -> Members | None:
     """What the class, or the dict, has of these members of its JSON. A dict knows each of them, a TypedDict those of its type."""
     if isinstance(value, dict):
         return {_key(key): item for key, item in value.items()}
-    fields = _fields(value)
+    fields = fields_of(value)
     if fields is not None and isinstance(value, msgspec.Struct) and (tag := value.__struct_config__.tag_field):
         fields[tag] = None
     return fields
@@ -137,7 +137,7 @@ def _carried_elements(old: Any, before: list[bytes], new: Any, after: list[bytes
         return _carried_set(old, before, new) or after
     if isinstance(old, list | tuple):
         return _carried_items(list(old), before, list(new), after) if len(old) == len(before) else after
-    known, now = _fields(old), _fields(new)
+    known, now = fields_of(old), fields_of(new)
     if known is None or now is None:
         return after
     # a Struct that is written as a list: its tag, its fields, and what a newer class has behind them

@@ -23,7 +23,7 @@ Class = inspect.StructType | inspect.DataclassType | inspect.TypedDictType | ins
 
 def schema_of(type_: Any) -> dict[str, Any]:
     """As ``msgspec.json.schema``, which says nothing of what a default_factory of the user's makes."""
-    classes = list({info.cls: info for info in _classes(inspect.type_info(type_), set())}.values())
+    classes = [info for info in types_within(inspect.type_info(type_)) if isinstance(info, Class)]
     (schema, *described), components = msgspec.json.schema_components([type_, *(info.cls for info in classes)])
     for info, reference in zip(classes, described, strict=True):
         shown = components[reference["$ref"].rpartition("/")[2]]
@@ -33,15 +33,17 @@ def schema_of(type_: Any) -> dict[str, Any]:
     return {**schema, "$defs": components} if components else schema
 
 
-def _classes(info: inspect.Type, seen: set[Any]) -> Iterator[Class]:
+def types_within(info: inspect.Type) -> Iterator[inspect.Type]:
+    """A type and all that its values may hold, each class once."""
+    seen: set[Any] = set()
     rest = [info]
     while rest:
         one = rest.pop()
         if isinstance(one, Class):
-            if one.cls not in seen:
-                seen.add(one.cls)
-                rest += [field.type for field in reversed(one.fields)]
-                yield one
+            if one.cls in seen:
+                continue
+            seen.add(one.cls)
+            rest += [field.type for field in reversed(one.fields)]
         elif isinstance(one, inspect.Metadata):
             rest.append(one.type)
         elif isinstance(one, inspect.CollectionType):
@@ -52,6 +54,7 @@ def _classes(info: inspect.Type, seen: set[Any]) -> Iterator[Class]:
             rest += [one.key_type, one.value_type]
         elif isinstance(one, inspect.UnionType):
             rest += one.types
+        yield one
 
 
 def _place(info: Class, shown: dict[str, Any], field: inspect.Field) -> dict[str, Any]:

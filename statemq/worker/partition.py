@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
 from typing import Any
 
 from statemq import keys
+from statemq.fresh import copies_of
 from statemq.keys import PartitionKeys, forwarded_from
 from statemq.spec import MachineSpec
 from statemq.store import lease
@@ -39,7 +40,7 @@ class Partition(Window):
         super().__init__(shop.settings, spec.partitions)
         self.shop, self.spec, self.keys = shop, spec, partition_keys
         self.slots, self.threads, self.crash, self._redis_ms = shop.slots, shop.threads, shop.crash, shop.now_ms
-        self.fresh = shop.context.copy
+        self.fresh = copies_of(shop.context)
         """A context for one call of the user's code."""
         self.router = shop.router
         self.fence = Fence(shop.router, partition_keys, acquired.token, shop.worker)

@@ -18,6 +18,8 @@ import msgspec
 
 from statemq.codec import decode, encode_exact
 from statemq.config import LIMITS
+from statemq.data import fields_of
+from statemq.defaults import types_within
 from statemq.errors import Fail, StepConflict, TooLarge
 from statemq.operation import PLAIN, UNENCODABLE, explain, unfinished
 from statemq.signature import closure, json_type, type_name
@@ -27,6 +29,12 @@ R = TypeVar("R")
 
 class Unknown:
     """As a step's type: nothing says it, so its result has to be one that JSON gives back as it was."""
+
+
+class Partly(msgspec.Struct, frozen=True):
+    """As a step's type: what its function says leaves open what some of it is, as ``dict[str, Any]`` or ``list[T]`` do."""
+
+    type: Any
 
 
 METHODS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
@@ -76,17 +84,26 @@ def encode_result(field: str, returns: Any, result: Any) -> msgspec.Raw:
                 "annotate what its function returns, or give returns="
             )
         return kept
+    said = returns.type if isinstance(returns, Partly) else returns
     try:
-        decoder(returns)(kept)
+        back = decoder(said)(kept)
     except (ValueError, RecursionError) as error:
         raise Fail(
-            f"step {field} returned {_a(result)}, which does not fit {type_name(returns)}: {explain(error)}; mend one of them"
+            f"step {field} returned {_a(result)}, which does not fit {type_name(said)}: {explain(error)}; mend one of them"
         ) from error
+    if said is not returns and (changed := _lost(result, back)) is not None:
+        inside = "" if changed is result else f" with {_a(changed)} in it"
+        raise Fail(
+            f"step {field} returned {_a(result)}{inside}, and {type_name(said)} does not say so when its record is read: "
+            "annotate more of what its function returns, or give returns="
+        )
     return kept
 
 
 def read_result(field: str, returns: Any, raw: msgspec.Raw) -> Any:
     """The recorded result, as a value of the step's type. Raises StepConflict if it was recorded for another one."""
+    if isinstance(returns, Partly):
+        returns = returns.type
     try:
         return decoder(Any if returns is Unknown else returns)(raw)
     except (ValueError, RecursionError) as error:
@@ -107,6 +124,21 @@ def _changed(value: Any, back: Any) -> Any:
     else:
         return None if value == back else value
     return next((changed for one, other in pairs if (changed := _changed(one, other)) is not None), None)
+
+
+def _lost(value: Any, back: Any) -> Any:
+    """The first value that has not come back equal; whether as the same class is its type's to say, where that says anything."""
+    if isinstance(value, dict) and isinstance(back, dict):
+        if (other := next((key for key in value if key not in back), None)) is not None:
+            return other
+        pairs = [(one, back[key]) for key, one in value.items()]
+    elif isinstance(value, list | tuple) and isinstance(back, list | tuple):
+        pairs = list(zip(value, back, strict=False))
+    elif (fields := fields_of(value)) is not None and (others := fields_of(back)) is not None:
+        pairs = [(one, others[name]) for name, one in fields.items() if name in others]
+    else:
+        return None if value == back else value
+    return next((lost for one, other in pairs if (lost := _lost(one, other)) is not None), None)
 
 
 def _a(value: Any) -> str:
@@ -159,8 +191,14 @@ def _told(fn: Callable[..., Any]) -> tuple[Any, bool]:
     """What a function says of its call: the type of what it gives, or Unknown, and whether it gives a coroutine."""
     fn = _without_arguments(fn)
     said = _said(fn)
-    known = said is not Any and not isinstance(said, TypeVar) and _carried(said)
-    return said if known else Unknown, _is_async(_inner(fn))
+    if said is Any or isinstance(said, TypeVar) or not _carried(said):
+        return Unknown, _is_async(_inner(fn))
+    return Partly(said) if _is_open(said) else said, _is_async(_inner(fn))
+
+
+def _is_open(said: Any) -> bool:
+    """Somewhere in values of this type may be anything."""
+    return any(isinstance(info, msgspec.inspect.AnyType) for info in types_within(msgspec.inspect.type_info(said)))
 
 
 @_once

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "statemq"
 
 LAYERS = [
     {"errors", "config", "keys", "records", "codec", "events", "log"},
-    {"context", "retry"},
+    {"context", "fresh", "retry"},
     {
         "machine",
         "command",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import decimal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -97,3 +98,33 @@ async def test_what_was_set_before_the_worker_began_is_seen(client: Client, url:
     async with working(url, namespace, Tagged):
         assert await client.call(Tagged.was("a"), timeout=20) == "before"
         assert await client.call(Tagged.was_waiting("a"), timeout=20) == "before"
+
+
+class Priced(Machine[None], initial="idle", partitions=1):
+    @transition(source="idle")
+    def purely(self, digits: int) -> int:
+        before = decimal.getcontext().prec
+        decimal.getcontext().prec = digits
+        return before
+
+    @transition(source="idle")
+    async def waits(self, digits: int) -> int:
+        before = decimal.getcontext().prec
+        decimal.getcontext().prec = digits
+        return before
+
+    @query
+    def asked(self, digits: int) -> int:
+        before = decimal.getcontext().prec
+        decimal.getcontext().prec = digits
+        return before
+
+
+async def test_how_one_computes_with_decimals_is_no_other_s_business(url: str, namespace: str) -> None:
+    decimal.getcontext().prec = 28  # the context holds one from here on, as after any arithmetic at import
+    async with working(url, namespace, Priced), Client(url, namespace=namespace, machines=[Priced]) as client:
+        for digits in (5, 6):
+            assert await client.call(Priced.purely(f"p{digits}", digits=digits), timeout=20) == 28
+            assert await client.call(Priced.waits(f"w{digits}", digits=digits), timeout=20) == 28
+            assert await client.query(Priced, "p5", "asked", {"digits": digits}) == 28
+    assert decimal.getcontext().prec == 28

@@ -21,7 +21,7 @@ import pytest
 
 from statemq import Fail
 from statemq.errors import StepConflict
-from statemq.worker.returned import Unknown, encode_result, read_result
+from statemq.worker.returned import Partly, Unknown, encode_result, read_result
 from statemq.worker.step import asked
 
 if TYPE_CHECKING:
@@ -124,6 +124,12 @@ def maybe(n: int) -> Optional[Receipt]: ...  # noqa: UP045
 def first(items: list[T]) -> T: ...  # type: ignore[empty-body]
 
 
+def many(items: list[T]) -> list[T]: ...  # type: ignore[empty-body]
+
+
+def rows() -> dict[str, Any]: ...  # type: ignore[empty-body]
+
+
 def streams() -> Iterator[int]: ...  # type: ignore[empty-body]
 
 
@@ -195,7 +201,10 @@ class Unhashable:
         (UserId, False, UserId),
         (Number, False, Number),
         (Decimal, False, Decimal),
-        (set, False, set),
+        (set, False, Partly(set)),
+        (rows, False, Partly(dict[str, Any])),
+        (many, False, Partly(list[T])),
+        (Box, False, Partly(Box)),
         (uuid.UUID, False, uuid.UUID),
         (uuid.uuid4, False, uuid.UUID),
         (uuid.uuid5, False, uuid.UUID),
@@ -300,6 +309,40 @@ def test_what_would_not_come_back_as_it_was_is_refused(value: Any, shown: str) -
     """Where nothing says its type."""
     with pytest.raises(Fail, match=shown):
         encode_result("a", Unknown, value)
+
+
+@pytest.mark.parametrize(
+    ("said", "value", "shown"),
+    [
+        (dict[str, Any], {"id": uuid.UUID(int=1)}, "returned a dict with a UUID in it, and dict"),
+        (list[T], [date(2026, 11, 30)], "returned a list with a date in it, and list"),
+        (T | None, Receipt(1), "returned a Receipt, and"),
+        (Box[T], Box(Decimal(1)), "returned a Box with a Decimal in it, and"),
+        (dict, {1: "a"}, "returned a dict with an int in it, and dict"),
+        (set, {uuid.UUID(int=1)}, "returned a set, and set"),
+        (tuple[int, Any], (1, Receipt(1)), "returned a tuple with a Receipt in it, and tuple"),
+    ],
+)
+def test_what_its_type_leaves_open_has_to_come_back_as_it_was(said: Any, value: Any, shown: str) -> None:
+    with pytest.raises(Fail, match=shown):
+        encode_result("a", Partly(said), value)
+    assert encode_result("a", said, value), "whoever gives it as returns= asks for plain JSON there"
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        (dict[str, Any], {"a": [1, 2.5, None, {"b": "c"}]}),
+        (dict[int, Any], {1: {"a": "b"}}),
+        (tuple[Receipt, Any], (Receipt(1), {"a": [1]})),
+        (Box[T], Box([1])),
+        (dict[str, T], {"a": 1}),
+    ],
+)
+def test_it_comes_back_as_its_type_says_where_it_says_something(said: Any, value: Any) -> None:
+    back = read_result("a", Partly(said), encode_result("a", Partly(said), value))
+    assert back == value
+    assert type(back) is type(value)
 
 
 def test_a_tuple_is_a_list_of_json() -> None:
