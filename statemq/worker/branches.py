@@ -36,13 +36,15 @@ class Branch:
 
     def __init__(self, attempt: Attempt, path: str = "", of: Branch | None = None) -> None:
         self.attempt, self.path, self.of = attempt, path, of
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, int] | None = None
         self._random: random.Random | None = None
         self.used = False
         """It has called a durable operation, or a branch below it has."""
 
     def count(self, kind: str) -> int:
         """The number of this use among the branch's of this kind; counted when it is called."""
+        if self._counts is None:
+            self._counts = {}
         n = self._counts[kind] = self._counts.get(kind, 0) + 1
         return n
 
@@ -60,10 +62,9 @@ STANDING: contextvars.ContextVar[Branch | Step | None] = contextvars.ContextVar(
 class Branches:
     """The live tasks of one attempt, its body's own among them."""
 
-    def __init__(self, attempt: Attempt) -> None:
-        self.attempt = attempt
-        self.main = Branch(attempt)
-        self.tasks: dict[asyncio.Task[Any], Branch] = {}
+    def __init__(self, attempt: Attempt, body: asyncio.Task[Any] | None) -> None:
+        self.attempt, self.main = attempt, attempt.main
+        self.tasks: dict[asyncio.Task[Any], Branch] = {} if body is None else {body: self.main}
         self.timers: dict[int, asyncio.TimerHandle] = {}
         """Plain timers that the body has set and that have not rung: they may end what it waits for."""
         self.held: set[asyncio.Future[Any]] = set()
@@ -105,10 +106,12 @@ class Branches:
             return of
         return Branch(attempt, f"{of.path}{of.count('branch')}.", of)
 
-    def cancel(self) -> None:
-        """Ends what may still do something durable; what never did, such as a task that a library has started, is left alone."""
+    def cancel(self, body: asyncio.Task[Any] | None) -> None:
+        """The body has ended: what may still do something durable ends, too. What never did, such as a task of a library, is left alone."""
         for task, branch in list(self.tasks.items()):
-            if branch.used or self.is_operation(task):
+            if task is body:
+                del self.tasks[task]
+            elif branch.used or self.is_operation(task):
                 task.cancel()
 
     def is_operation(self, task: asyncio.Task[Any]) -> bool:
@@ -159,7 +162,7 @@ async def left_behind(attempt: Attempt) -> str:
 
 
 def _left_behind(attempt: Attempt) -> str:
-    tasks = attempt.branches.tasks
+    tasks = [task for task in attempt.branches.tasks if task is not asyncio.current_task()]
     owners = {_coro(task): task for task in tasks}
     running = [field for field, task in attempt.in_step.items() if not task.cancelling()]
     for field, coro in attempt.called.items():
@@ -268,7 +271,7 @@ def notice_branches(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _factory(former: Any) -> Callable[..., Any]:
-    make = former or (lambda loop, coro, **how: asyncio.Task(coro, loop=loop, **how))
+    make = former or _task
 
     def factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **how: Any) -> Any:
         context = how.get("context")
@@ -288,6 +291,10 @@ def _factory(former: Any) -> Callable[..., Any]:
         return made
 
     return factory
+
+
+def _task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **how: Any) -> asyncio.Task[Any]:
+    return asyncio.Task(coro, loop=loop, **how)
 
 
 def _noting(call: Callable[..., asyncio.TimerHandle]) -> Callable[..., asyncio.TimerHandle]:

@@ -22,6 +22,8 @@ NOW = "now@"
 """How the journal names times that ``ctx.now`` told and that nothing else in it says."""
 
 _NUMBERED = re.compile(r"#\d+$")
+_good: set[str] = set()
+"""Names of steps that were looked at."""
 _PLACE = re.compile(r"[\d.]+")
 
 
@@ -100,7 +102,10 @@ class Engine:
         """The step's field: its name, and its number if the name repeats."""
         if "#" in name and name in self._attempt.command.journal and self._attempt.began_before():
             return name  # a former version let it pass
-        _check_name("step", name)
+        if name not in _good:
+            _check_name("step", name)
+            if len(_good) < 1024:
+                _good.add(name)
         # counted when called, not when awaited: branches made in one order count in that order at each attempt
         n = self._names[name] = self._names.get(name, 0) + 1
         return name if n == 1 else f"{name}#{n}"

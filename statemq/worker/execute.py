@@ -9,6 +9,7 @@ the lane's to carry out.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import time
 import types
@@ -22,7 +23,7 @@ from statemq.context import Context
 from statemq.errors import Fail, StepConflict, StepFailed, TooLarge
 from statemq.store.commands import Queued
 from statemq.worker import tell
-from statemq.worker.branches import STANDING, Branches, drop, left_behind
+from statemq.worker.branches import STANDING, Branch, Branches, drop, left_behind
 from statemq.worker.engine import NOW, Engine
 from statemq.worker.judge import Run
 from statemq.worker.limit import TimeLimit
@@ -88,7 +89,7 @@ class Attempt:
         self._bytes = sum(map(len, command.journal.values()))
         self.called: dict[str, Coroutine[Any, Any, Any]] = {}
         """Operations that were called and have not begun."""
-        self._n = -1
+        self._n = -1 if command.journal else 0
         """Records there are, by their numbers."""
         self.causes: dict[str, Exception] = {}
         """What steps raised that failed in this attempt, for the traceback."""
@@ -97,12 +98,11 @@ class Attempt:
         """Steps that run now."""
         self.in_step: dict[str, asyncio.Task[Any]] = {}
         """Steps that have begun and not ended, in a body with branches; what is recorded may still wait for its turn."""
-        self.branches = Branches(self)
+        self.main = Branch(self)
         self.order: Order | None = None
         """Set once the body has branches, or a time-out."""
         self.former = False
         """A former version began it: it has no places and no order in its journal, and goes on without."""
-        self.waits = Waits(self)
         self.late_in: list[str] = []
         """Those that ran when its time was up."""
         self.pausing: dict[str, int] = {}
@@ -129,13 +129,12 @@ class Attempt:
         """What the body returns or raises. Must run in a task of its own, which ``stop`` cancels."""
         if self.stopped is not None:  # before it began
             raise Closing
-        self._body = task = _this_task()
+        self._body = _this_task()
         case = self.run.case
         ctx = (self.context,) if case.has_ctx else ()
         if self._limit is not None:
             self._limit.begin()
-        self.branches.tasks[task] = self.branches.main
-        STANDING.set(self.branches.main)
+        STANDING.set(self.main)
         try:
             result = case.fn(self.run.instance, *ctx, **self.run.arguments)
             if inspect.isawaitable(result):  # else a decorator may have awaited it already
@@ -149,17 +148,20 @@ class Attempt:
             raise
         finally:
             STANDING.set(None)
-            self._body, self._ended = None, True
+            body, self._body, self._ended = self._body, None, True
             if self._limit is not None:
                 self._limit.end()
             if self._again is not None:
                 self._again.cancel()
-            self.branches.tasks.pop(task)
-            self.branches.cancel()  # gather leaves the others when one raises; they must not go on beside the next attempt
-            self.waits.close()
+            made = vars(self)
+            if "waits" in made:
+                self.waits.close()
             if self.order is not None:
                 self.order.close()
-            drop(self.called, self.branches)
+            if "branches" in made:  # gather leaves the others when one raises; they must not go on beside the next attempt
+                self.branches.cancel(body)
+            if self.called:
+                drop(self.called, self.branches)
             self.slot.end()
 
     def stop(self, reason: str, due_ms: int = 0) -> None:
@@ -187,6 +189,14 @@ class Attempt:
         self.waits.look()
 
     # -- its branches ------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def branches(self) -> Branches:
+        return Branches(self, self._body)
+
+    @functools.cached_property
+    def waits(self) -> Waits:
+        return Waits(self)
 
     OPERATIONS: ClassVar[frozenset[types.CodeType]]
     """Code of what ``step`` and ``sleep`` give."""
@@ -233,7 +243,7 @@ class Attempt:
         """
         return list(self._failures)
 
-    def _goes_on(self) -> None:
+    def leaves_failures(self) -> None:
         if self._failures:
             task = _this_task()
             main = task is self._body  # what its branches raised it has heard of
@@ -245,47 +255,45 @@ class Attempt:
             raise TooLarge(f"the journal of {self.command.transition}", records + 1, LIMITS.steps, "records")
 
     async def step(self, step: Step) -> Any:
-        self.called.pop(step.field, None)
+        field, order = step.field, self.order
+        self.called.pop(field, None)
         self.check_open()
-        self._goes_on()
-        if self.order is None:
-            return await self._outcome(step)
-        self.in_step[step.field] = _this_task()
+        self.leaves_failures()
+        if order is not None:
+            self.in_step[field] = _this_task()
         try:
-            return await self._outcome(step)
+            step.mark = args_digest(step.args) if step.args else ""
+            raw = self.command.journal.get(field)
+            if raw is None:
+                record = await self._run_and_record(step)
+            else:
+                self.unread.discard(field)
+                record = decode_record(raw)
+                if order is not None:
+                    await self.untimed(order.recorded(field))
         finally:
-            self.in_step.pop(step.field, None)
-
-    async def _outcome(self, step: Step) -> Any:
-        step.mark = args_digest(step.args) if step.args else ""
-        raw = self.command.journal.get(step.field)
-        if raw is None:
-            record = await self._run_and_record(step)
-        else:
-            self.unread.discard(step.field)
-            record = decode_record(raw)
-            if self.order is not None:
-                await self._untimed(self.order.recorded(step.field))
+            if order is not None:
+                self.in_step.pop(field, None)
         if record.args != step.mark:
-            raise StepConflict(step.field)
+            raise StepConflict(field)
         self.clock_ms = max(self.clock_ms, record.at)
         if record.error is not None:
-            error, self._failures[step.field] = record.error, _this_task()
-            raise StepFailed(step.field, error.type, error.reason, error.code) from self.causes.pop(step.field, None)
+            error, self._failures[field] = record.error, _this_task()
+            raise StepFailed(field, error.type, error.reason, error.code) from self.causes.pop(field, None)
         # the first run decodes what it recorded, so it sees what a replay sees
-        return read_result(step.field, step.returns, record.result)
+        return read_result(field, step.returns, record.result)
 
     async def _run_and_record(self, step: Step) -> StepRecord:
         """The record that stands: the one made here, or one made before."""
         partition, limit, field = self.partition, self._limit, step.field
         if self.order is not None:
-            await self._untimed(self.order.until_live())
+            await self.untimed(self.order.until_live())
         self.check_room()
         self.running.add(field)
         standing = STANDING.get()
         try:
             if not self._is_clear():
-                await self._untimed(self._clear())
+                await self.untimed(self.clear())
             STANDING.set(step)  # what its function makes is no branch
             began_s = time.monotonic()
             work = tried(self, step)
@@ -294,7 +302,11 @@ class Attempt:
             STANDING.set(standing)
             if error is not None:
                 self._failures[field] = _this_task()  # from now on it stands, also if the body ends before it hears of it
-            record = await self._keep(field, StepRecord(result, error, step.mark, partition.now_ms(), took_ms, n=self.count()))
+            record = StepRecord(result, error, step.mark, partition.now_ms(), took_ms, n=self.count())
+            if self.order is not None:
+                record = await self.keep(field, record)
+            elif (raw := await self._record(field, value := encode_record(record))) is not value:
+                record = decode_record(raw)
             self.ran.append((field, took_ms))
             tell.recorded(partition, self.command, field, took_ms)
             return record
@@ -306,15 +318,15 @@ class Attempt:
         """``work`` is for a step that works, and not the body's: neither its time limit nor the step's runs meanwhile."""
         return work if self._limit is None else self._limit.beside(work, step=True)
 
-    def _untimed(self, work: Awaitable[R]) -> Awaitable[R]:
+    def untimed(self, work: Awaitable[R]) -> Awaitable[R]:
         """``work`` is not the body's: its time limit does not run meanwhile."""
         return work if self._limit is None else self._limit.beside(work)
 
     def _is_clear(self) -> bool:
-        """``_clear`` has nothing to wait for."""
+        """``clear`` has nothing to wait for."""
         return self.lane.is_settled and self.partition.is_confirmed and self.stopped is None and self.slot.held and self.noted is None
 
-    async def _clear(self) -> None:
+    async def clear(self) -> None:
         """Returns when outside effects are allowed: nothing this stands on can be undone (P13), and the lease has not run out."""
         await self.slot.taken()
         await self.lane.settled()
@@ -334,7 +346,7 @@ class Attempt:
         self._n += 1
         return self._n
 
-    async def _keep(self, field: str, record: StepRecord) -> StepRecord:
+    async def keep(self, field: str, record: StepRecord) -> StepRecord:
         """The record that stands: this one, or one made before; in a body with branches when it is its turn to be heard."""
         order = self.order
         if order is None:
@@ -346,7 +358,7 @@ class Attempt:
         try:
             value = encode_record(record)
             raw = await self._record(field, value)
-            await self._untimed(order.heard(news))
+            await self.untimed(order.heard(news))
             return record if raw is value else decode_record(raw)
         finally:
             order.withdraw(news)
@@ -364,7 +376,7 @@ class Attempt:
 
     async def _record(self, field: str, value: bytes) -> bytes:
         """The record that stands: this one, or one made before (P15)."""
-        stands = await self._untimed(self.send(field, value))
+        stands = await self.untimed(self.send(field, value))
         if stands is None:
             self.stop("gone")
             raise Gone
@@ -374,30 +386,11 @@ class Attempt:
             went_on(self.lane, command)
         return stands
 
-    async def begin_wait(self, field: str, ms: int) -> int:
-        """When the sleep or time-out is over: recorded when it was first reached."""
-        self.check_open()
-        self._goes_on()
-        if field.startswith("timeout@"):
-            self.branch_out()  # it may end while something else is waited for
-        order = self.order
-        if (raw := self.command.journal.get(field)) is not None:
-            self.unread.discard(field)
-            if order is not None:
-                await self._untimed(order.recorded(field))
-            return decode_record(raw).due
-        if order is not None:
-            await self._untimed(order.until_live())
-        self.check_room()
-        await self._untimed(self._clear())
-        now = self.partition.now_ms()
-        return (await self._keep(field, StepRecord(due=now + ms, at=now, n=self.count()))).due
-
     async def sleep(self, field: str, ms: int) -> None:
         self.called.pop(field, None)
-        due_ms = await self.begin_wait(field, ms)
+        due_ms = await self.waits.reach(field, ms)
         if self.order is not None or due_ms > self.partition.now_ms():
-            await self._untimed(self.waits.until(field, due_ms))
+            await self.untimed(self.waits.until(field, due_ms))
         self.clock_ms = max(self.clock_ms, due_ms)
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 
 class Slot:
+    __slots__ = ("_asking", "_attempt", "_slots", "_waiting", "held")
+
     def __init__(self, attempt: Attempt) -> None:
         self._attempt, self._slots = attempt, attempt.partition.slots
         self.held = True

@@ -14,6 +14,7 @@ from statemq.codec import duration_text
 from statemq.worker import tell
 from statemq.worker.order import News, end_of
 from statemq.worker.order import tell as done
+from statemq.worker.step import StepRecord, decode_record
 
 if TYPE_CHECKING:
     from statemq.worker.execute import Attempt
@@ -46,6 +47,26 @@ class Waits:
 
     def __bool__(self) -> bool:
         return bool(self._waits)
+
+    async def reach(self, field: str, ms: int) -> int:
+        """When the sleep or time-out is over: recorded when it was first reached."""
+        attempt = self._attempt
+        attempt.check_open()
+        attempt.leaves_failures()
+        if field.startswith("timeout@"):
+            attempt.branch_out()  # it may end while something else is waited for
+        order = attempt.order
+        if (raw := attempt.command.journal.get(field)) is not None:
+            attempt.unread.discard(field)
+            if order is not None:
+                await attempt.untimed(order.recorded(field))
+            return decode_record(raw).due
+        if order is not None:
+            await attempt.untimed(order.until_live())
+        attempt.check_room()
+        await attempt.untimed(attempt.clear())
+        now = self._partition.now_ms()
+        return (await attempt.keep(field, StepRecord(due=now + ms, at=now, n=attempt.count()))).due
 
     async def until(self, field: str, due_ms: int) -> None:
         """Returns when it is due, and this branch's turn to hear of it."""
@@ -183,7 +204,7 @@ class Timeout:
             raise RuntimeError("ctx.timeout(…) is for one block; call it anew for each")
         self._task = asyncio.current_task()
         assert self._task is not None
-        due_ms = await self._attempt.begin_wait(self._field, self._ms)
+        due_ms = await self._attempt.waits.reach(self._field, self._ms)
         self._cancelling = self._task.cancelling()
         self._attempt.waits.begin(self._field, due_ms, self._ring)
 

@@ -201,6 +201,37 @@ MUTANTS = {
         "worker/suspects.py", "if worker == dead and size == 1:", "if False:",
         _races("test_p14_crashes.py::test_who_fell_too_often_as_the_only_suspect_is_buried"),
     ),
+    "branches-share-their-numbers": Mutant(
+        "P15", "sleeps and uuids are counted in the order of time, over all branches",
+        "worker/branches.py", "or attempt.former or", "or True or",
+        "tests/integration/test_branches_durable.py::test_branches_draw_the_same_at_each_attempt",
+    ),
+    "heard-in-any-order": Mutant(
+        "P15", "a replay hears what is recorded as it comes to it, not in the order of the first run",
+        "worker/order.py", "if event in self._left:\n            heard", "if False:\n            heard",
+        "tests/unit/test_branches.py",
+    ),
+    "begun-before-all-is-heard": Mutant(
+        "P15", "a replay begins new steps while recorded results are still to be heard",
+        "worker/order.py", "while not self.live:", "while False:",
+        "tests/unit/test_branches.py",
+    ),
+    "leaves-beside-a-plain-await": Mutant(
+        "P15", "a body leaves memory though a branch waits for something that the engine does not know",
+        "worker/branches.py", "return all(self._is_held(task) for task in self.tasks)",
+        "return any(self._is_held(task) for task in self.tasks)",
+        "tests/integration/test_branches_durable.py::test_a_plain_await_beside_a_sleep_goes_on",
+    ),
+    "plain-timers-do-not-count": Mutant(
+        "P15", "a body leaves memory though a time-out of asyncio's runs around its sleep",
+        "worker/branches.py", "if self.timers and self._timers():", "if False:",
+        "tests/integration/test_branches_durable.py::test_a_time_out_of_asyncios_fires_around_a_long_sleep",
+    ),
+    "a-told-time-is-not-recorded": Mutant(
+        "P15", "what ctx.now told before the first record is told anew by the next attempt",
+        "worker/engine.py", "attempt.noted = attempt.send(field, value)", "pass",
+        "tests/integration/test_branches_durable.py::test_the_time_before_the_first_record_is_that_of_all_attempts",
+    ),
     "own-result-instead-of-the-record": Mutant(
         "P15", "the code goes on with its own result though another one stands",
         "worker/execute.py", "return stands", "return value",
