@@ -42,7 +42,7 @@ class Tree(Machine[None], initial="on", partitions=1, retry=Retry(attempts=3, fi
         began = time.monotonic()
 
         async def plain() -> float:
-            await asyncio.sleep(0.4)
+            await asyncio.to_thread(time.sleep, 0.4)
             return time.monotonic() - began
 
         _, took = await asyncio.gather(ctx.sleep(1.2), plain())

@@ -209,12 +209,12 @@ MUTANTS = {
     "heard-in-any-order": Mutant(
         "P15", "a replay hears what is recorded as it comes to it, not in the order of the first run",
         "worker/order.py", "if event in self._left:\n            heard", "if False:\n            heard",
-        "tests/unit/test_branches.py",
+        "tests/unit/test_branches.py::test_after_each_death_it_decides_as_it_had",
     ),
     "begun-before-all-is-heard": Mutant(
         "P15", "a replay begins new steps while recorded results are still to be heard",
         "worker/order.py", "while not self.live:", "while False:",
-        "tests/unit/test_branches.py",
+        "tests/unit/test_branches.py::test_after_each_death_it_decides_as_it_had",
     ),
     "leaves-beside-a-plain-await": Mutant(
         "P15", "a body leaves memory though a branch waits for something that the engine does not know",
