@@ -42,6 +42,7 @@ class Tree(Machine[None], initial="on", partitions=1, retry=Retry(attempts=3, fi
         began = time.monotonic()
 
         async def plain() -> float:
+            ran["plain"] += 1
             await asyncio.to_thread(time.sleep, 0.4)
             return time.monotonic() - began
 
@@ -174,6 +175,7 @@ async def client(url: str, namespace: str) -> AsyncIterator[Client]:
 async def test_a_plain_await_beside_a_sleep_goes_on(client: Client, url: str, namespace: str) -> None:
     async with working(url, namespace, Tree, suspend_after_s=0.01):
         assert await client.call(Tree.waits_plainly("a"), timeout=20) < 1.1
+    assert ran["plain"] <= 2, "it was dropped again and again, or begun anew for each look"
 
 
 async def test_who_wins_a_race_is_heard_at_once(client: Client, url: str, namespace: str) -> None:

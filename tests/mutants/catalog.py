@@ -216,12 +216,6 @@ MUTANTS = {
         "worker/order.py", "while not self.live:", "while False:",
         "tests/unit/test_branches.py::test_after_each_death_it_decides_as_it_had",
     ),
-    "leaves-beside-a-plain-await": Mutant(
-        "P15", "a body leaves memory though a branch waits for something that the engine does not know",
-        "worker/branches.py", "return all(self._is_held(task) for task in self.tasks)",
-        "return any(self._is_held(task) for task in self.tasks)",
-        "tests/integration/test_branches_durable.py::test_a_plain_await_beside_a_sleep_goes_on",
-    ),
     "plain-timers-do-not-count": Mutant(
         "P15", "a body leaves memory though a time-out of asyncio's runs around its sleep",
         "worker/branches.py", "if self.timers and self._timers():", "if False:",
