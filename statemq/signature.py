@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from types import FunctionType
+from types import FunctionType, MethodType, ModuleType
 from typing import Annotated, Any, NamedTuple, get_type_hints
 
 import msgspec
@@ -145,8 +145,27 @@ def may_wait(fn: Any) -> bool:
         if is_async(one):
             return True
         if isinstance(one, FunctionType):
-            rest += [held for held in closure(one).values() if isinstance(held, FunctionType)]
+            rest += [called for held in closure(one).values() for called in _called(held)]
+        else:
+            rest += _called(one)
     return False
+
+
+def _called(held: Any) -> list[Any]:
+    """The functions that a decorator may call by what it holds: itself, or in a partial, a method, a list or an object of its own."""
+    if isinstance(held, FunctionType):
+        return [held]
+    if isinstance(held, partial):
+        return [held.func]
+    if isinstance(held, MethodType):
+        return [held.__func__]
+    if isinstance(held, list | tuple):
+        within: Iterable[Any] = held[:WRAPPED]
+    elif isinstance(held, type | ModuleType):
+        within = ()
+    else:
+        within = [type(held).__call__ if callable(held) else None, *getattr(held, "__dict__", {}).values()]
+    return [one for one in within if isinstance(one, FunctionType | partial | MethodType)]
 
 
 def closure(fn: FunctionType) -> dict[str, Any]:

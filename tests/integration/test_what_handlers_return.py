@@ -245,3 +245,49 @@ async def test_a_record_of_another_type_fails_at_once(client: Client, url: str, 
             await client.call(Answers.changed("a"), timeout=20)
         assert caught.value.code == "step_conflict"
         assert runs == ["body", "receipt", "body"]
+
+
+class Keeps:
+    def __init__(self, fn: Any) -> None:
+        self.fn = fn
+
+    def then(self, *args: Any) -> Any:
+        return self.fn(*args)
+
+
+def in_an_object(fn: Any) -> Any:
+    keeps = Keeps(fn)
+    return bare(lambda *args: keeps.then(*args))
+
+
+def in_a_partial(fn: Any) -> Any:
+    partly = functools.partial(functools.partial(fn))
+    return bare(lambda *args: partly(*args))
+
+
+def in_a_list(fn: Any) -> Any:
+    chain = [fn]
+    return bare(lambda *args: chain[0](*args))
+
+
+def in_a_callable(fn: Any) -> Any:
+    class Calls:
+        async def __call__(self, *args: Any) -> Any:
+            return await fn(*args)
+
+    calls = Calls()
+    return bare(lambda *args: calls(*args))
+
+
+@pytest.mark.parametrize("around", [in_an_object, in_a_partial, in_a_list, in_a_callable])
+async def test_a_coroutine_function_runs_as_one_wherever_its_decorator_keeps_it(
+    around: Callable[[Any], Any], url: str, namespace: str
+) -> None:
+    class Kept(Machine[None], initial="idle", retry=Retry(attempts=3, first=0.001), partitions=1):
+        @transition(source="idle")
+        @around
+        async def go(self, ctx: Context, n: int) -> int:
+            return n + (await ctx.step("receipt", receipt, n)).total
+
+    async with working(url, namespace, Kept), Client(url, namespace=namespace, machines=[Kept]) as client:
+        assert await client.call(Kept.go("a", n=2), timeout=20) == 4
