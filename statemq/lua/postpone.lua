@@ -65,7 +65,7 @@ redis.call('HDEL', steps, '@mark') -- P14: it is not in progress any more
 local for_others = false
 for f = 12, 11 + 2 * fields, 2 do
   redis.call('HSET', steps, ARGV[f], ARGV[f + 1])
-  if ARGV[f] == '@version' then for_others = true end
+  if ARGV[f] == '@version' and ARGV[f + 1] ~= '' then for_others = true end
 end
 if cancel then
   settle_ready(ready, inbox, key, now)

@@ -19,6 +19,7 @@ from statemq.store.fence import TenureOver
 from statemq.worker import tell
 from statemq.worker.bury import bury, look_into
 from statemq.worker.execute import Attempt
+from statemq.worker.journal import WAITS
 from statemq.worker.judge import Doomed, Run, cancelled, conclude, describe, ends, policy, refusal, trace_of
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ async def after_error(lane: Lane, c: Queued, run: Run, error: BaseException, tra
         return
     tell.retried(p, c, describe(error), wait_ms)
     fields = [("@attempts", b"%d" % c.attempts), ("@error", describe(error)[:1000].encode(errors="replace"))]
+    if c.journal.get(WAITS):  # it has waited for this version; another wait counts from its own begin
+        fields.append((WAITS, b""))
     c.journalled = True
     due_ms = p.now_ms() + wait_ms
     if wait_ms > p.settings.suspend_after_s * 1000 or p.draining:

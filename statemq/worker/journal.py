@@ -13,6 +13,9 @@ from statemq.worker.suspects import crowd_of
 if TYPE_CHECKING:
     from statemq.worker.partition import Partition
 
+WAITS = "@version"
+"""In a journal: since when (ms) the command waits for another version; empty when one has come."""
+
 
 async def inbox_head(p: Partition, key: str, n: int) -> list[bytes]:
     raw: list[bytes] = await p.ask("LRANGE", p.keys.inbox(key), 0, n - 1)

@@ -14,15 +14,13 @@ import msgspec
 from statemq.codec import duration_text
 from statemq.store.commands import Queued
 from statemq.worker import endings, tell
+from statemq.worker.journal import WAITS
 from statemq.worker.judge import Snapshot, Unfit, Unreadable
 
 if TYPE_CHECKING:
     from statemq.spec import MachineSpec
     from statemq.worker.lane import Lane
     from statemq.worker.partition import Partition
-
-WAITS = "@version"
-"""In a journal: since when (ms) the command waits for another version; empty when one has come."""
 
 PAUSED = "@version "
 """So begins what T:instance says of a pause that ends by itself. No failure's reason begins so."""

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from statemq import ANY, Client, Failed, Machine, Pending, Rejected, transition
+from statemq import ANY, Cancelled, Client, Failed, Machine, Pending, Rejected, Retry, transition
 from statemq.keys import PartitionKeys
 from statemq.worker.partition import Partition
 from tests.waiting import wait_until
@@ -325,3 +325,32 @@ async def test_what_comes_when_all_that_waited_was_cancelled_is_found_too(client
         await wait_until(lambda: all_parked(client, 1))
     async with working(url, namespace, New):
         assert await second.result(timeout=20) == ["0", "1", "2"]
+
+
+class Shaky(New, name="acct", initial="on", partitions=1, retry=Retry(attempts=3, first=3600)):
+    @transition(source=ANY)
+    def vat(self, id: str) -> list[str]:
+        raise ConnectionError("its code came, and failed")
+
+
+async def test_who_was_tried_by_the_code_that_it_waited_for_waits_for_no_version_any_more(
+    client: Client, redis: Redis, url: str, namespace: str
+) -> None:
+    part = PartitionKeys(namespace, "acct", 0)
+    async with working(url, namespace, Old):
+        sent = await client.send(New.vat("a", id="1"))
+        await wait_until(waits(client, sent.id))
+    await redis.hincrby(part.steps(sent.id), "@version", -590_000)  # nearly as long as it may
+    async with working(url, namespace, Shaky):
+
+        async def tried() -> bool:
+            return (await sent.status()).error == "ConnectionError: its code came, and failed"
+
+        await wait_until(tried)
+        assert not await redis.hget(part.steps(sent.id), "@version")
+        assert await redis.zcard(part.ready) == 0, "it waits for its time"
+        with pytest.raises(Pending, match="its last attempt failed: ConnectionError"):
+            await sent.result(timeout=0.01)
+        await sent.cancel()
+        with pytest.raises(Cancelled):
+            await sent.result(timeout=20)
