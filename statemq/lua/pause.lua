@@ -4,7 +4,7 @@
 --
 -- KEYS lease commands accepted ready timers instance inbox steps(of the head)
 -- ARGV pause(1|0) key head_id
--- RETURNS done
+-- RETURNS done | moved (head_id is not the inbox's head any more: nothing was written)
 local lease, commands, accepted, ready, timers = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local instance, inbox, steps = KEYS[6], KEYS[7], KEYS[8]
 local pause, key, head_id = ARGV[1], ARGV[2], ARGV[3]
@@ -16,16 +16,18 @@ if pause == '1' then
   redis.call('HSET', instance, 'paused', 'by an operator')
   redis.call('ZREM', ready, key)
 else
+  local _, head = element(redis.call('LINDEX', inbox, 0) or '')
+  if head_id ~= '' and head ~= head_id then return 'moved' end
   redis.call('HDEL', instance, 'paused')
-  local for_others = head_id ~= '' and (redis.call('HGET', steps, '@version') or '') ~= ''
+  -- an owner that knew it may have died before it ended: its field is empty then, and its timer still that of the wait
+  local for_others = head_id ~= '' and redis.call('HEXISTS', steps, '@version') == 1
   if for_others or head_id ~= '' and redis.call('HEXISTS', steps, '@attempts') == 1 then
     -- the steps whose failure it was run again: their records would only repeat it
     for step in string.gmatch(redis.call('HGET', steps, '@failed') or '', '[^@]+') do redis.call('HDEL', steps, step) end
     redis.call('HDEL', steps, '@attempts', '@error', '@failed', '@version')
   end
   if redis.call('EXISTS', inbox) == 1 then
-    local _, id = element(redis.call('LINDEX', inbox, 0))
-    if for_others or not redis.call('ZSCORE', timers, id or '') then redis.call('ZADD', ready, 'NX', clock(), key) end
+    if for_others or not redis.call('ZSCORE', timers, head or '') then redis.call('ZADD', ready, 'NX', clock(), key) end
   end
 end
 look(commands, accepted, key)

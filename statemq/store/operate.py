@@ -19,6 +19,9 @@ from statemq.store.inspect import text
 from statemq.store.queues import find_outcome, show
 from statemq.store.router import Router
 
+LOOKS = 10
+"""As often is looked which command is an inbox's head before a resume goes without it: what was pushed by hand may hide it."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -65,10 +68,13 @@ async def _pause(router: Router, known: Known, key: str | None, on: str) -> None
     did = "pause" if on == "1" else "resume"
     if key is not None:
         part = known.partition(key)
-        raw = await router.call(part.lease, "LINDEX", part.inbox(key), 0)
-        head = from_element(raw) if raw else None
-        id = head.id if head else ""
-        await permitted(did, router.run("pause", _pause_keys(part, key, id), on, key, id))
+        for _ in range(LOOKS):
+            raw = await router.call(part.lease, "LINDEX", part.inbox(key), 0)
+            head = from_element(raw) if raw else None
+            id = head.id if head else ""
+            if await permitted(did, router.run("pause", _pause_keys(part, key, id), on, key, id)) != b"moved":
+                return
+        await permitted(did, router.run("pause", _pause_keys(part, key, ""), on, key, ""))
         return
     await asyncio.gather(*(permitted(did, router.run("pause", _pause_keys(part, "", ""), on, "", "")) for part in known.partitions))
     channel = names.news_channel(known.partitions[0].namespace, known.name)

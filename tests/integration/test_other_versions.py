@@ -354,3 +354,43 @@ async def test_who_was_tried_by_the_code_that_it_waited_for_waits_for_no_version
         await sent.cancel()
         with pytest.raises(Cancelled):
             await sent.result(timeout=20)
+
+
+async def test_a_resume_finds_who_lost_the_owner_that_knew_it(client: Client, redis: Redis, url: str, namespace: str) -> None:
+    """That owner had begun it and was killed; its timer is still that of its wait, ten minutes away."""
+    part = PartitionKeys(namespace, "acct", 0)
+    async with working(url, namespace, Old):
+        sent = await client.send(New.vat("a", id="1"))
+        await wait_until(waits(client, sent.id))
+    await redis.hset(part.steps(sent.id), mapping={"@version": "", "@error": ""})
+    await client.pause("acct", "a")
+    await client.resume("acct", "a")
+    async with working(url, namespace, New):
+        assert await sent.result(timeout=20) == ["vat 1"]
+
+
+async def test_a_resume_is_for_who_is_the_head_when_it_comes(
+    client: Client, redis: Redis, url: str, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = PartitionKeys(namespace, "acct", 0)
+    async with working(url, namespace, Old):
+        first, second = await client.send(New.vat("a", id="1")), await client.send(New.vat("a", id="2"))
+        await wait_until(waits(client, first.id))
+        await wait_until(lambda: all_parked(client, 2))
+        await client.pause("acct", "a")
+    head = await redis.lindex(part.inbox("a"), 0)
+    call, looks = client._router.call, []
+
+    def told_late(key: str, *words: Any) -> Any:
+        if words[:1] == ("LINDEX",) and not looks:
+            looks.append(words)
+            return as_it_was()
+        return call(key, *words)
+
+    async def as_it_was() -> bytes:
+        return str(head).replace(first.id, second.id).encode()
+
+    monkeypatch.setattr(client._router, "call", told_late)
+    await client.resume("acct", "a")
+    async with working(url, namespace, New):
+        assert await second.result(timeout=20) == ["vat 1", "vat 2"]
