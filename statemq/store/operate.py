@@ -83,4 +83,4 @@ async def _pause(router: Router, known: Known, key: str | None, on: str) -> None
 
 def _pause_keys(part: PartitionKeys, key: str, head: str) -> list[str]:
     here = [part.lease, part.commands, part.accepted, part.ready, part.timers]
-    return [*here, part.instance(key), part.inbox(key), part.steps(head)]
+    return [*here, part.instance(key), part.inbox(key), part.steps(head), part.timers_data]

@@ -363,8 +363,20 @@ async def test_a_resume_finds_who_lost_the_owner_that_knew_it(client: Client, re
         sent = await client.send(New.vat("a", id="1"))
         await wait_until(waits(client, sent.id))
     await redis.hset(part.steps(sent.id), mapping={"@version": "", "@error": ""})
-    await client.pause("acct", "a")
-    await client.resume("acct", "a")
+    for _ in range(3):  # and nobody looks meanwhile
+        await client.pause("acct", "a")
+        await client.resume("acct", "a")
+    async with working(url, namespace, New):
+        assert await sent.result(timeout=20) == ["vat 1"]
+
+
+async def test_it_may_be_paused_and_resumed_again_before_anybody_looks(client: Client, url: str, namespace: str) -> None:
+    async with working(url, namespace, Old):
+        sent = await client.send(New.vat("a", id="1"))
+        await wait_until(waits(client, sent.id))
+    for _ in range(3):
+        await client.pause("acct", "a")
+        await client.resume("acct", "a")
     async with working(url, namespace, New):
         assert await sent.result(timeout=20) == ["vat 1"]
 
