@@ -62,11 +62,13 @@ return answer
 
 ACQUIRE = """
 local lease = KEYS[1]
-local held = redis.call('HMGET', lease, 'token', 'owner')
+local held = redis.call('HMGET', lease, 'token', 'owner', 'deadline')
 local answer = shipped(KEYS, ARGV)
 if answer[1] ~= 'done' or answer[2] == held[1] then return answer end
 local from = held[1] and held[1] ~= '' and held[2] ~= ARGV[1] and held[2] or ''
-local how = from ~= '' and (answer[4] == from and 'died' or 'silent') or ''
+-- 'died': before its lease was over, by Redis' clock or the caller's
+local lasts = tonumber(held[3] or '0') > clock() and held[3] ~= ARGV[PASSED]
+local how = from ~= '' and (answer[4] == from and lasts and 'died' or 'silent') or ''
 if from ~= '' then count(lease, 'taken ' .. how) end
 row(lease, 'acquire', 'token', answer[2], 'worker', ARGV[1], 'taken_from', from, 'how', how)
 return answer
@@ -108,7 +110,11 @@ return answers
 
 AROUND = {
     "commit": (COMMIT, r"ARGV token number worker .* states \[state …\] n, n ids, then n times:\n--\s+(\w+(?: \w+)*)\n"),
-    "acquire": (ACQUIRE, r"KEYS lease .*\n-- ARGV worker (.*)\n-- RETURNS done token last_entry dead "),
+    "acquire": (
+        ACQUIRE,
+        r"KEYS lease .*\n-- ARGV (worker n believed_token lease_ms incarnation alive_channel reinit news_channel partition seen)\S*"
+        r"( process)\n--\s+(passed)\([^\n]*\n-- RETURNS done token last_entry dead ",
+    ),
     "record": (RECORD, r"ARGV token number n, n ids, then n times: (\w+(?: \w+)*)"),
     "append": (APPEND, r"KEYS commands accepted (lease) [\s\S]* reply n, n ids,[\s\S]*-- RETURNS 'lost', 'accepted' if all are, or a list"),
 }
@@ -120,9 +126,9 @@ def _around(script: str, shipped: str) -> str:
     lua, contract = AROUND[script]
     found = re.search(contract, shipped)
     assert found, f"lua/{script}.lua lays out its arguments in another way now: follow it in {__name__}"
-    names = found[1].split()
+    names = " ".join(found.groups()).split()
     places = {name.upper(): str(at + 1) for at, name in enumerate(names)} | {"WIDTH": str(len(names))}
-    return re.sub(r"(?<=WIDTH \+ )[A-Z]+|WIDTH|(?<=\[o \+ )[A-Z]+", lambda m: places[m[0]], lua)
+    return re.sub(r"(?<=WIDTH \+ )[A-Z]+|WIDTH|(?<=\[o \+ )[A-Z]+|(?<=ARGV\[)[A-Z]+", lambda m: places[m[0]], lua)
 
 
 def audited(files: dict[str, str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -82,6 +83,7 @@ class Catalog:
         self._router, self.namespace = router, namespace
         self._specs: dict[str, MachineSpec] = {c.spec.name: c.spec for c in classes}
         self._known: dict[str, Known] = {}
+        self._finding: dict[tuple[str, MachineSpec | None], asyncio.Task[Known]] = {}
         self._validators: dict[tuple[str, str], tuple[Config, Callable[[bytes], None]]] = {}
 
     async def declare_all(self) -> None:
@@ -122,6 +124,19 @@ class Catalog:
         return self._keep(name, config, before.spec if before else self._specs.get(name))
 
     async def _find(self, name: str, spec: MachineSpec | None) -> Known:
+        """Asked once for all who want it now, and to the end though they give up: else callers in a hurry would never come to know it."""
+        finding = self._finding.get((name, spec))
+        if finding is None:
+            finding = self._finding[name, spec] = asyncio.ensure_future(self._ask(name, spec))
+            finding.add_done_callback(lambda asked: self._found(name, spec, asked))
+        return await asyncio.shield(finding)
+
+    def _found(self, name: str, spec: MachineSpec | None, asked: asyncio.Task[Known]) -> None:
+        del self._finding[name, spec]
+        if not asked.cancelled():
+            asked.exception()  # told to who still waits
+
+    async def _ask(self, name: str, spec: MachineSpec | None) -> Known:
         if spec is None:
             return self._keep(name, await read_config(self._router, self.namespace, name), None)
         try:

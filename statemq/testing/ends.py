@@ -10,7 +10,7 @@ from statemq.testing.evidence import Ok
 from statemq.testing.view import View
 
 MUST_BE_EMPTY = frozenset({"commands", "accepted", "inbox", "steps", "ready", "timers", "timers:data", "outbox"})
-MUST_EXPIRE = frozenset({"outcomes", "once"})
+MUST_EXPIRE = frozenset({"outcomes", "once", "touched"})
 DOCUMENTED = (
     MUST_BE_EMPTY
     | MUST_EXPIRE

@@ -50,7 +50,10 @@ async def test_term_hands_over(client: Client, launch: Launch, report: Report, r
     fleet = launch(2)
     sent: list[Sent] = []
     took_s: list[float] = []
-    for number in range(rounds):
+    done = 0
+    while done < rounds or not took_s:  # on a busy machine the leaving one may have read each new command before the signal came
+        assert done < 10 * rounds, "no command came to the next owner"
+        number, done = done, done + 1
         owners = await fleet.settled()
         leaving = fleet.running[0]
         running, asleep, idle = _keys_of(leaving.pid, owners, number)
@@ -61,7 +64,7 @@ async def test_term_hands_over(client: Client, launch: Launch, report: Report, r
         asked_s = fleet.term(leaving)
         new = await client.send(Ledger.apply_steps(idle, number))
         begins = await fleet.effect(new.id, "first")
-        if begins.pid != leaving.pid:  # it may have been read before the signal came
+        if begins.pid != leaving.pid:
             took_s.append(begins.at_s - asked_s)
         fleet.start()
         for at, (handle, key, name) in enumerate(
@@ -73,8 +76,7 @@ async def test_term_hands_over(client: Client, launch: Launch, report: Report, r
         assert leaving.process.returncode == 0, leaving.said
     evidence = await gather(client, fleet, sent)
     assert not faults(evidence)
-    assert len(evidence.effects) == 6 * rounds, "a step that had ended ran again"
-    assert took_s, "no command came to the next owner"
+    assert len(evidence.effects) == 6 * done, "a step that had ended ran again"
     report(_line("hand-over after SIGTERM", took_s))
 
 

@@ -435,7 +435,7 @@ async def test_entries_added_by_hand(
     if field == "args":
         text = encode({"what": "x" * (limit + by - len('{"what":""}'))}).decode()
     entry = {"key": "a", "transition": "give"} | {field: text}
-    async with working(url, namespace, Jar):
+    async with working(url, namespace, Jar, unknown_wait_s=0):
         await redis.xadd(part.commands, entry)  # type: ignore[arg-type]
         fits = by <= 0 and field in ("key", "args", "trace")
         if fits:
