@@ -167,9 +167,9 @@ async def test_damaged_fields_of_an_instance(
             await handle.cancel()
             with pytest.raises(Cancelled):
                 await handle.result(timeout=20)
-        for key in ("a", NEAR):
-            await client.resume(Box, key)
-        await redis.hset(part.instance("a"), "state", "shut")
+    for key in ("a", NEAR):
+        await redis.delete(part.instance(key))
+    await redis.hset(part.instance("a"), mapping={"state": "shut", "version": 1, "data": "{}"})
     for version in ("many", b"\xff"):
         await redis.hset(part.instance("a"), mapping={"version": version})
         async with working(url, namespace, Box):

@@ -163,7 +163,7 @@ MUTANTS = {
     ),
     "next-owner-is-not-asked": Mutant(
         "P42", "what waits for another version of the code is not found by the next owner",
-        "lua/postpone.lua", "if ARGV[f] == '@version' then for_others = true end", "",
+        "lua/postpone.lua", "if ARGV[f] == '@version' and ARGV[f + 1] ~= '' then for_others = true end", "",
         "tests/integration/test_other_versions.py::test_a_command_that_a_worker_does_not_know_waits_in_its_place",
     ),
     "step-on-uncommitted-state": Mutant(
