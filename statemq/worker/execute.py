@@ -372,6 +372,8 @@ class Attempt:
         if "@started" not in command.journal:
             started = command.journal["@started"] = b"%d" % self.clock_ms
         command.journalled = True
+        if command.crashes:  # in one write with the record: code that dies as soon as it hears of it has gone on all the same
+            went_on(self.lane, command)
         return self.partition.batches.record(command, field, value, started)
 
     async def _record(self, field: str, value: bytes) -> bytes:
@@ -380,10 +382,7 @@ class Attempt:
         if stands is None:
             self.stop("gone")
             raise Gone
-        command = self.command
-        command.journal[field] = stands
-        if command.crashes and stands is value:
-            went_on(self.lane, command)
+        self.command.journal[field] = stands
         return stands
 
     async def sleep(self, field: str, ms: int) -> None:

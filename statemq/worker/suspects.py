@@ -217,7 +217,7 @@ def forget(lane: Lane) -> None:
 
 
 def went_on(lane: Lane, c: Queued) -> None:
-    """A step or sleep of it was recorded: what died while it ran before says nothing against it (P14)."""
+    """A step or sleep of it is being recorded: what died while it ran before says nothing against it (P14)."""
     c.crashes = c.crowd = c.fell = 0
     if c.journal.get("@crowd"):
         _write(lane, c, b"")

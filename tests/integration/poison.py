@@ -77,6 +77,17 @@ class Poison(Machine[None], initial="idle", partitions=1):
         return steps
 
     @transition(source="idle")
+    async def falls_after_each(self, ctx: Context, steps: int) -> int:
+        """Its process dies as soon as the code hears that a step is recorded."""
+        for n in range(steps):
+            await ctx.step(f"step {n}", note, f"{ctx.key} {n}")
+            fallen = Path(os.environ[FOLDER]) / f"fallen {ctx.key} {n}"
+            if not fallen.exists():
+                fallen.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return steps
+
+    @transition(source="idle")
     async def lasts(self, ctx: Context, seconds: float) -> None:
         """Nothing is recorded before its end."""
         await ctx.step("last", asyncio.sleep, seconds)

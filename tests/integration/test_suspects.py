@@ -48,6 +48,14 @@ async def test_a_transition_that_records_steps_outlives_any_number_of_kills(clie
     assert await client.failed(Poison) == []
 
 
+async def test_a_transition_that_goes_on_by_one_step_a_life_reaches_its_end(client: Client, processes: Processes) -> None:
+    """However soon after a step its process dies."""
+    handle = await client.send(Poison.falls_after_each("a", steps=6))
+    async with kept(processes, '{"lease_ms": 1000, "max_crashes": 1}'):
+        assert await handle.result(timeout=60) == 6
+    assert [line for line in processes.lines if line.startswith("a ")] == [f"a {n}" for n in range(6)]
+
+
 async def test_others_do_not_wait_for_the_end_of_an_innocent_suspect(client: Client, processes: Processes) -> None:
     """It was in progress when two workers were killed. It runs alone for a while; then others run beside it."""
     handle = await client.send(Poison.lasts("a", seconds=20))
