@@ -1,5 +1,6 @@
 -- After it the registry says that this worker lives (or, with gone, that it does not). Whoever joins makes room: the long silent are
--- forgotten then, so there are no more than had joined in that time.
+-- forgotten then, so there are no more than had joined in that time. Signs from beyond this clock, which was set back, are forgotten at once: they
+-- would be signs of life when it is there again, and a share would be left to nobody. Who lives gives the next one soon.
 --
 -- KEYS workers about
 -- ARGV worker about live_ms forget_ms gone news_channel
@@ -7,6 +8,15 @@
 local workers, about = KEYS[1], KEYS[2]
 local worker, text, live_ms, forget_ms, gone, news = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local now = clock()
+
+local function forget(from, to)
+  local there = redis.call('ZRANGEBYSCORE', workers, from, to, 'LIMIT', 0, 100)
+  if #there > 0 then -- P33: the two keys are trimmed together
+    redis.call('ZREM', workers, unpack(there))
+    redis.call('HDEL', about, unpack(there))
+  end
+end
+
 if gone == '1' then
   redis.call('ZREM', workers, worker)
   redis.call('HDEL', about, worker)
@@ -15,13 +25,8 @@ else
   redis.call('HSET', about, worker, text)
   if redis.call('ZADD', workers, now, worker) == 1 then
     redis.call('PUBLISH', news, 'joined ' .. worker)
-    -- P33: the two keys are trimmed together
-    local old = redis.call('ZRANGEBYSCORE', workers, '-inf', now - forget_ms, 'LIMIT', 0, 100)
-    if #old > 0 then
-      redis.call('ZREM', workers, unpack(old))
-      redis.call('HDEL', about, unpack(old))
-    end
+    forget('-inf', now - forget_ms)
   end
 end
--- a sign from beyond this clock is no sign of life: a share would be left to nobody
-return redis.call('ZRANGEBYSCORE', workers, now - live_ms, now + live_ms)
+forget(string.format('(%.0f', now + live_ms), '+inf')
+return redis.call('ZRANGEBYSCORE', workers, now - live_ms, '+inf')

@@ -220,6 +220,17 @@ async def test_the_registry_s_two_keys_are_trimmed_together(play: Stage) -> None
     assert play.redis.zrange(name, 0, -1) == play.redis.hkeys(f"{name}:about") == ["new"]
 
 
+async def test_a_life_sign_from_before_the_clock_was_set_back_is_none_when_it_is_there_again(play: Stage) -> None:
+    """P5, P33: else a worker that died elsewhere before is left a share for seconds, an hour later."""
+    name = f"{play.namespace}:{{probe}}:workers"
+    for worker in ("dead", "ahead", "lives"):
+        await lease.beat(play.router, play.namespace, "probe", worker, b"{}")
+    now_ms = await lease.redis_now_ms(play.router)
+    play.redis.zadd(name, {"dead": now_ms + 3_600_000, "ahead": now_ms + 1000})
+    assert await lease.beat(play.router, play.namespace, "probe", "lives", b"{}") == ["lives", "ahead"]
+    assert set(play.redis.zrange(name, 0, -1)) == {*play.redis.hkeys(f"{name}:about")} == {"lives", "ahead"}
+
+
 @pytest.mark.leaves_work
 async def test_a_postpone_of_a_cancelled_command_keeps_those_behind_it(play: Stage) -> None:
     """P28: e1 is cancelled while its postpone, which takes e2 along, is on its way: e1 is gone, e2 is a ready head."""
