@@ -129,8 +129,8 @@ class Waits:
 
     # -- their ends --------------------------------------------------------------------------------
 
-    def due(self) -> None:
-        """Those that are over by now end, the earliest first; in a body with branches each when it is its turn."""
+    def due(self) -> int:
+        """Those that are over by now end, the earliest first; in a body with branches each when it is its turn. Returns what now was."""
         attempt, now_ms = self._attempt, self._partition.now_ms()
         for field, wait in sorted(self._waits.items(), key=lambda item: item[1].due_ms):
             if wait.due_ms <= now_ms and wait.news is None:
@@ -138,6 +138,7 @@ class Waits:
                     wait.news = attempt.order.over(field, wait.end)
                 elif attempt.slot.regained():  # else it is asked again when there is one
                     wait.end()
+        return now_ms
 
     def _arm(self) -> None:
         due_ms = min((wait.due_ms for wait in self._waits.values() if wait.news is None), default=0)
@@ -152,9 +153,8 @@ class Waits:
         self._timer = None
         order = self._attempt.order
         if self._attempt.is_open:
-            if order is None or order.live:  # else the order asks when all that was recorded is heard
-                self.due()
-            now_ms = self._partition.now_ms()
+            # else the order asks when all that was recorded is heard; one look at the clock: what is not over by it is waited for
+            now_ms = self.due() if order is None or order.live else self._partition.now_ms()
             if any(wait.due_ms > now_ms for wait in self._waits.values()):
                 self._arm_later(now_ms)
 
