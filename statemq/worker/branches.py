@@ -15,11 +15,11 @@ import itertools
 import random
 import sys
 import weakref
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Set
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
-from statemq.worker.step import Step
+from statemq.worker.step import Step, args_digest
 
 if TYPE_CHECKING:
     from statemq.worker.execute import Attempt
@@ -30,7 +30,7 @@ CANCELLED_WITHIN = 8
 
 
 class Branch:
-    """Where a branch stands in its body, by which its operations are named; ``path`` is "2." for the second branch, "" for the body."""
+    """Where a branch stands in its body, by which its operations are named; ``path`` is "pay@2." for its second pay, "" for the body."""
 
     __slots__ = ("_counts", "_random", "attempt", "of", "path", "used")
 
@@ -98,13 +98,15 @@ class Branches:
         self.tasks.pop(task, None)
         self.attempt.moved()
 
-    def child(self, of: Branch, coro: Any) -> Branch:
-        """The branch of a task that ``of`` makes for ``coro``."""
+    def child(self, of: Branch, coro: Any, *, waited_for: bool) -> Branch:
+        """The branch of a task that ``of`` makes for ``coro``; before Python 3.12 wait_for makes one, in which the branch goes on."""
         attempt = self.attempt
         attempt.branch_out()
-        if _code(coro) in attempt.OPERATIONS or attempt.former or _is_waited_for():  # an operation has its name already
+        if _code(coro) in attempt.OPERATIONS or attempt.former or waited_for:  # an operation has its name already
             return of
-        return Branch(attempt, f"{of.path}{of.count('branch')}.", of)
+        # counted for each function: what a library makes, such as once for each connection, does not count among the body's own
+        name = f"{getattr(coro, '__name__', type(coro).__name__)}@"
+        return Branch(attempt, f"{of.path}{name}{of.count(name)}.", of)
 
     def cancel(self, body: asyncio.Task[Any] | None) -> None:
         """The body has ended: what may still do something durable ends, too. What never did, such as a task of a library, is left alone."""
@@ -216,6 +218,8 @@ def _code(coro: Any) -> Any:
 
 _WAIT = asyncio.wait.__globals__["_wait"].__code__
 _WAIT_FOR = asyncio.wait_for.__code__
+_AS_COMPLETED = asyncio.as_completed.__code__
+_MAKERS = frozenset({_WAIT_FOR, _AS_COMPLETED})
 _GROUP = asyncio.TaskGroup.__aexit__.__code__
 
 
@@ -247,49 +251,87 @@ def _members(fut: Any) -> Iterable[Any] | None:
     return None
 
 
-def _is_waited_for() -> bool:
-    """The task is asyncio.wait_for's own. Before Python 3.12 it makes one: the branch goes on in it, so that it counts alike everywhere."""
-    frame: FrameType | None = sys._getframe(3)
-    for _ in range(4):
-        if frame is not None:
-            if frame.f_code is _WAIT_FOR:
-                return True
-            frame = frame.f_back
-    return False
+def _maker() -> FrameType:
+    """Asyncio's function that has a task made, or who called that."""
+    frame = sys._getframe(2)
+    while (below := frame.f_back) is not None and frame.f_code not in _MAKERS and frame.f_globals["__name__"].startswith("asyncio."):
+        frame = below
+    return frame
+
+
+_given: tuple[FrameType, list[Any]] | None = None
+"""The call of asyncio.as_completed that makes its tasks now, and of what it has yet to make them, the first last."""
+
+
+def _as_given(coro: Any, frame: FrameType) -> Any:
+    """Whose turn it is. asyncio.as_completed makes its tasks out of a set, in any order: they are made in the order of its argument."""
+    global _given
+    if _given is None or _given[0] is not frame:
+        given = frame.f_locals["fs"]
+        if iter(given) is given:  # read already
+            return coro
+        left = [one for one in dict.fromkeys(given) if not asyncio.isfuture(one)]
+        if isinstance(given, Set):
+            left.sort(key=_described)
+        _given = frame, left[::-1]
+    first = _given[1].pop()
+    if not _given[1]:
+        _given = None
+    return first
+
+
+def _described(coro: Any) -> tuple[str, str]:
+    """Tells apart coroutines that do different things."""
+    name = getattr(coro, "__qualname__", "")
+    return name, args_digest(tuple(inspect.getcoroutinelocals(coro).values())) if inspect.iscoroutine(coro) else ""
 
 
 _loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+_noticing: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
+_making: Any = None
+"""What a task is being made of: another factory may call ours in turn."""
 
 
 def notice_branches(loop: asyncio.AbstractEventLoop) -> None:
-    """From now on the loop tells attempts of the tasks and timers that their bodies make. A task factory that was there is still called."""
+    """From now on the loop tells attempts of the tasks and timers that their bodies make. Factories of others are called, too."""
     if loop not in _loops:
         _loops.add(loop)
-        loop.set_task_factory(cast(Any, _factory(loop.get_task_factory())))
+        set_factory = loop.set_task_factory
+        setattr(loop, "set_task_factory", lambda factory: set_factory(cast(Any, _factory(factory))))  # noqa: B010 - mypy's
+        loop.set_task_factory(loop.get_task_factory())
         for name in ("call_at", "call_later"):
             setattr(loop, name, _noting(getattr(loop, name)))
 
 
 def _factory(former: Any) -> Callable[..., Any]:
+    if former in _noticing:  # set again by who has kept it
+        return cast("Callable[..., Any]", former)
     make = former or _task
 
     def factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **how: Any) -> Any:
+        global _making
         context = how.get("context")
         standing = (STANDING.get() if context is None else context.get(STANDING)) or None
-        if type(standing) is not Branch or not standing.attempt.is_open:
+        if type(standing) is not Branch or not standing.attempt.is_open or coro is _making:
             return make(loop, coro, **how)
-        branches = standing.attempt.branches
+        branches, maker = standing.attempt.branches, _maker()
+        if maker.f_code is _AS_COMPLETED:
+            coro = _as_given(coro, maker)
         task = _current_task()  # where a context is shared by several tasks, it does not say which of them this is
-        branch = branches.child(standing if task is None else branches.tasks.get(task, standing), coro)
-        token = STANDING.set(branch)
+        branch = branches.child(
+            standing if task is None else branches.tasks.get(task, standing), coro, waited_for=maker.f_code is _WAIT_FOR
+        )
+        token, before, _making = STANDING.set(branch), _making, coro
         try:
             made = make(loop, coro, **how)
         finally:
             STANDING.reset(token)
+            _making = before
         if not made.done():
             branches.adopt(made, branch)
         return made
 
+    _noticing.add(factory)
     return factory
 
 

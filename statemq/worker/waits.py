@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from heapq import heappop, heappush
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,10 @@ LOOK_S = 0.05
 
 
 class Wait:
-    __slots__ = ("due_ms", "end", "news")
+    __slots__ = ("due_ms", "end", "field", "news", "over")
 
-    def __init__(self, due_ms: int, end: Callable[[], None]) -> None:
-        self.due_ms, self.end = due_ms, end
+    def __init__(self, field: str, due_ms: int, end: Callable[[], None]) -> None:
+        self.field, self.due_ms, self.end, self.over = field, due_ms, end, False
         self.news: News | None = None
         """It is over and will be told when it is its turn."""
 
@@ -40,6 +41,9 @@ class Waits:
         self._loop = asyncio.get_running_loop()
         self._context = attempt.partition.shop.context
         self._waits: dict[str, Wait] = {}
+        self._next: list[tuple[int, int, Wait]] = []
+        """Those that are not due yet, the earliest first, and some that are over: a heap."""
+        self._begun = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ms = 0
         self._look: asyncio.TimerHandle | None = None
@@ -99,7 +103,9 @@ class Waits:
     def begin(self, field: str, due_ms: int, end: Callable[[], None]) -> None:
         """``end`` is called when it is due."""
         attempt, partition = self._attempt, self._partition
-        self._waits[field] = Wait(due_ms, end)
+        wait = self._waits[field] = Wait(field, due_ms, end)
+        self._begun += 1
+        heappush(self._next, (due_ms, self._begun, wait))
         if attempt.order is not None:
             attempt.order.expect(end_of(field), end)
         if partition.crash is not None:
@@ -112,6 +118,7 @@ class Waits:
 
     def end(self, field: str) -> None:
         wait, order = self._waits.pop(field), self._attempt.order
+        wait.over = True
         if order is not None:
             order.forget(end_of(field))
             if wait.news is not None:
@@ -129,38 +136,40 @@ class Waits:
 
     # -- their ends --------------------------------------------------------------------------------
 
-    def due(self) -> int:
-        """Those that are over by now end, the earliest first; in a body with branches each when it is its turn. Returns what now was."""
+    def due(self) -> None:
+        """Those that are over by now end, the earliest first; in a body with branches each when it is its turn."""
         attempt, now_ms = self._attempt, self._partition.now_ms()
-        for field, wait in sorted(self._waits.items(), key=lambda item: item[1].due_ms):
-            if wait.due_ms <= now_ms and wait.news is None:
-                if attempt.order is not None:
-                    wait.news = attempt.order.over(field, wait.end)
-                elif attempt.slot.regained():  # else it is asked again when there is one
-                    wait.end()
-        return now_ms
+        while (wait := self._first()) is not None and wait.due_ms <= now_ms:
+            if attempt.order is not None:
+                wait.news = attempt.order.over(wait.field, wait.end)
+            elif attempt.slot.regained():
+                wait.end()
+            else:  # it is asked again when there is one
+                return
+            heappop(self._next)
+        self._arm()
+
+    def _first(self) -> Wait | None:
+        """The earliest that is not due yet."""
+        while self._next and self._next[0][2].over:
+            heappop(self._next)
+        return self._next[0][2] if self._next else None
 
     def _arm(self) -> None:
-        due_ms = min((wait.due_ms for wait in self._waits.values() if wait.news is None), default=0)
-        if due_ms and (self._timer is None or due_ms < self._timer_ms):
+        wait = self._first()
+        if wait is not None and (self._timer is None or wait.due_ms < self._timer_ms):
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer_ms = due_ms
-            wait_s = max(0.0, (due_ms - self._partition.now_ms()) / 1000)
+            self._timer_ms = wait.due_ms
+            wait_s = max(0.0, (wait.due_ms - self._partition.now_ms()) / 1000)
             self._timer = self._loop.call_later(wait_s, self._ring, context=self._context)
 
     def _ring(self) -> None:
+        """Time goes on meanwhile, and a timer may ring a little early: what is not ended now has a timer again."""
         self._timer = None
-        order = self._attempt.order
-        if self._attempt.is_open:
-            # else the order asks when all that was recorded is heard; one look at the clock: what is not over by it is waited for
-            now_ms = self.due() if order is None or order.live else self._partition.now_ms()
-            if any(wait.due_ms > now_ms for wait in self._waits.values()):
-                self._arm_later(now_ms)
-
-    def _arm_later(self, now_ms: int) -> None:
-        self._timer_ms = min(wait.due_ms for wait in self._waits.values() if wait.due_ms > now_ms)
-        self._timer = self._loop.call_later((self._timer_ms - now_ms) / 1000, self._ring, context=self._context)
+        attempt = self._attempt
+        if attempt.is_open and (attempt.order is None or attempt.order.live):  # else the order asks when all that was recorded is heard
+            self.due()
 
     # -- leaving memory ----------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from statemq import Client, Context, Failed, Machine, Retry, transition
 from statemq.keys import PartitionKeys
 from statemq.store.commands import Queued
+from statemq.worker.partition import Partition
 from statemq.worker.pure import uuid_of
 from statemq.worker.step import args_digest
 from tests.waiting import wait_until
@@ -108,6 +109,11 @@ class Tree(Machine[None], initial="on", partitions=1, retry=Retry(attempts=3, fi
     async def tells_the_time(self, ctx: Context) -> None:
         seen.append(ctx.now())
         await ctx.step("mark", mark, "mark", 0.05 if len(seen) > 1 else 600)
+
+    @transition(source="on")
+    async def naps(self, ctx: Context, s: float) -> bool:
+        await ctx.sleep(s)
+        return True
 
     @transition(source="on")
     async def forgets(self, ctx: Context, what: str) -> str:
@@ -261,6 +267,26 @@ async def test_what_is_left_behind_is_named(client: Client, url: str, namespace:
             if what != "raises":
                 assert [entry.attempts for entry in await client.history(Tree, "a")] == [1]
         gc.collect()
+
+
+@pytest.mark.parametrize("s", [0.2, 0.3])
+async def test_a_sleep_ends_though_its_timer_rings_early(
+    client: Client, url: str, namespace: str, monkeypatch: pytest.MonkeyPatch, s: float
+) -> None:
+    """Time goes on between two looks at it: what was not due at the first, and is at the second, was never looked at again."""
+    told, behind = Partition.now_ms, [True]
+
+    def now_ms(self: Partition) -> int:
+        late = 3 * behind[0]
+        if late:
+            behind[0] = False
+            asyncio.get_running_loop().call_soon(behind.__setitem__, 0, True)
+        return told(self) - late
+
+    async with working(url, namespace, Tree):
+        monkeypatch.setattr(Partition, "now_ms", now_ms)
+        for n in range(5):
+            assert await client.call(Tree.naps(f"{n}", s=s), timeout=10)
 
 
 async def test_a_step_cannot_be_called_as_a_repeat_is(client: Client, url: str, namespace: str) -> None:
