@@ -48,8 +48,9 @@ class Monitor:
         block_until(lambda: sum(name == "ECHO" for _, name in self._lines) == self._looks)
         by_user: dict[str, set[str]] = defaultdict(set)
         caller, logged_in = "", dict[str, str]()
+        lines = list(self._lines)  # before the users: whoever logs in meanwhile is in neither
         turns = {where: iter(users) for where, users in self._users.items()}
-        for where, name in self._lines:
+        for where, name in lines:
             if name == "HELLO":  # the tests' own connections begin by it
                 logged_in.pop(where, None)
             elif name == "AUTH":

@@ -118,11 +118,14 @@ async def test_persistence(own: EmbeddedServer, redis: Redis) -> None:
 
 
 async def test_memory(own: EmbeddedServer, redis: Redis) -> None:
+    redis.set("ballast", b"x" * 30_000_000)  # beside it a connection more is nothing
     used = redis.info("memory")["used_memory"]
     redis.config_set("maxmemory", int(used * 1.15))
     await said(own, "memory", Level.warn)
     redis.config_set("maxmemory", int(used * 0.9))
     await said(own, "memory", Level.bad, "refused")
+    redis.config_set("maxmemory", 0)
+    redis.delete("ballast")
 
 
 async def test_replicas(own: EmbeddedServer, redis: Redis, tmp_path: Path) -> None:
