@@ -69,6 +69,8 @@ class Branches:
         """Plain timers that the body has set and that have not rung: they may end what it waits for."""
         self.held: set[asyncio.Future[Any]] = set()
         """Futures that only this engine completes, in its own time: sleeps, and turns of what is recorded."""
+        self._free: dict[asyncio.Task[Any], None] = dict.fromkeys(self.tasks)
+        """Those that do not stand in such a future themselves: a look at whether all is quiet must not cost more the more sleep."""
 
     def here(self) -> Branch:
         """The branch that calls."""
@@ -91,11 +93,12 @@ class Branches:
             branch.used, branch = True, branch.of
 
     def adopt(self, task: asyncio.Task[Any], branch: Branch) -> None:
-        self.tasks[task] = branch
+        self.tasks[task], self._free[task] = branch, None
         task.add_done_callback(self._ended, context=self.attempt.partition.shop.context)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self.tasks.pop(task, None)
+        self._free.pop(task, None)
         self.attempt.moved()
 
     def child(self, of: Branch, coro: Any, *, waited_for: bool) -> Branch:
@@ -113,6 +116,7 @@ class Branches:
         for task, branch in list(self.tasks.items()):
             if task is body:
                 del self.tasks[task]
+                self._free.pop(task, None)
             elif branch.used or self.is_operation(task):
                 task.cancel()
 
@@ -125,7 +129,24 @@ class Branches:
     @property
     def settled(self) -> bool:
         """None has anything to do now."""
-        return all((fut := cast(Any, task)._fut_waiter) is not None and not fut.done() for task in self.tasks)
+        for task in self._free:
+            fut: Any = getattr(task, "_fut_waiter", None)
+            if fut is None or fut.done():
+                return False
+        return True
+
+    async def hold(self, fut: asyncio.Future[None]) -> None:
+        """Returns when this engine has completed it."""
+        task = _current_task()
+        self.held.add(fut)
+        if task is not None:
+            self._free.pop(task, None)
+        try:
+            await fut
+        finally:
+            self.held.discard(fut)
+            if task in self.tasks:
+                self._free[task] = None
 
     @property
     def held_all(self) -> bool:

@@ -31,10 +31,10 @@ for how long if a timer of the body's own runs, which will ring again as it rang
 class News:
     """Something that has ended, or will, in its place behind what came before."""
 
-    __slots__ = ("event", "tell")
+    __slots__ = ("event", "tell", "told")
 
     def __init__(self, event: str) -> None:
-        self.event = event
+        self.event, self.told = event, False
         self.tell: Callable[[], None] | None = None
         """Set once it has ended."""
 
@@ -97,12 +97,10 @@ class Order:
             await self._hold(heard, self.kick, lambda: None)
 
     async def _hold(self, heard: asyncio.Future[None], begin: Callable[[], None], end: Callable[[], None]) -> None:
-        self._branches.held.add(heard)
         begin()
         try:
-            await heard
+            await self._branches.hold(heard)
         finally:
-            self._branches.held.discard(heard)
             end()
 
     # -- what is new -------------------------------------------------------------------------------
@@ -115,9 +113,10 @@ class Order:
 
     def withdraw(self, news: News) -> None:
         """Nobody is there to hear it any more."""
-        with contextlib.suppress(ValueError):
-            self._coming.remove(news)
-            self.kick()
+        if not news.told:
+            with contextlib.suppress(ValueError):
+                self._coming.remove(news)
+                self.kick()
 
     def take_ended(self) -> tuple[str, ...]:
         """For the record that is made now."""
@@ -196,7 +195,7 @@ class Order:
                 self._gate.clear()
                 return True
         if self._coming and (then := self._coming[0].tell) is not None:
-            self._coming.popleft()
+            self._coming.popleft().told = True
             then()
             return True
         return False

@@ -75,29 +75,24 @@ class Waits:
     async def until(self, field: str, due_ms: int) -> None:
         """Returns when it is due, and this branch's turn to hear of it."""
         over = self._loop.create_future()
-        held = self._attempt.branches.held
         self.begin(field, due_ms, lambda: done(over))
-        held.add(over)
         self._attempt.slot.rest()
         try:
-            await over
+            await self._attempt.branches.hold(over)
         finally:
-            held.discard(over)
             self.end(field)
 
     async def pause(self, field: str, ms: int) -> None:
         """Returns when the step may be tried again."""
         attempt, over = self._attempt, self._loop.create_future()
         attempt.pausing[field] = self._partition.now_ms() + ms
-        attempt.branches.held.add(over)
         timer = self._loop.call_later(ms / 1000, done, over, context=self._context)
         if self._partition.draining:
             self._look_in(0)
         try:
-            await over
+            await attempt.branches.hold(over)
         finally:
             timer.cancel()
-            attempt.branches.held.discard(over)
             del attempt.pausing[field]
 
     def begin(self, field: str, due_ms: int, end: Callable[[], None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 import warnings
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from statemq import Client, Context, Failed, Machine, Retry, transition
+from statemq import Cancelled, Client, Context, Failed, Machine, Retry, transition
 from statemq.keys import PartitionKeys
 from statemq.store.commands import Queued
 from statemq.worker.partition import Partition
@@ -24,6 +25,7 @@ from tests.working import working
 
 ran: Counter[str] = Counter()
 seen: list[Any] = []
+gate = threading.Event()
 
 
 async def mark(name: str = "", s: float = 0.0) -> str:
@@ -49,6 +51,15 @@ class Tree(Machine[None], initial="on", partitions=1, retry=Retry(attempts=3, fi
 
         _, took = await asyncio.gather(ctx.sleep(1.2), plain())
         return took
+
+    @transition(source="on")
+    async def waits_for_the_gate(self, ctx: Context) -> None:
+        async def plain() -> None:
+            ran["plain"] += 1
+            await asyncio.to_thread(gate.wait, 60)
+            await ctx.step("passed", mark, "passed")
+
+        await asyncio.gather(ctx.sleep(3600), plain(), *(ctx.sleep(3600) for _ in range(300)))
 
     @transition(source="on")
     async def races(self, ctx: Context) -> str:
@@ -170,6 +181,7 @@ class Tree(Machine[None], initial="on", partitions=1, retry=Retry(attempts=3, fi
 def forget() -> None:
     ran.clear()
     seen.clear()
+    gate.clear()
 
 
 @pytest.fixture
@@ -182,6 +194,25 @@ async def test_a_plain_await_beside_a_sleep_goes_on(client: Client, url: str, na
     async with working(url, namespace, Tree, suspend_after_s=0.01):
         assert await client.call(Tree.waits_plainly("a"), timeout=20) < 1.1
     assert ran["plain"] <= 2, "it was dropped again and again, or begun anew for each look"
+
+
+async def test_a_body_stays_in_memory_while_one_branch_stands_in_a_plain_await(client: Client, url: str, namespace: str) -> None:
+    """And leaves it when all wait durably: not for one of them only."""
+    async with working(url, namespace, Tree, suspend_after_s=0.01) as worker:
+        (partition,) = worker.partitions.values()
+        handle = await client.send(Tree.waits_for_the_gate("a"))
+        await wait_until(lambda: ran["plain"])
+        attempt = partition.lanes["a"].attempt
+        assert attempt is not None
+        await wait_until(lambda: len(attempt.branches.held) == 301 and attempt.waits._moved_s < asyncio.get_running_loop().time() - 0.5)
+        assert len(attempt.branches._free) == 2, "a look at whether all is quiet costs more, the more sleep"
+        gate.set()
+        await wait_until(lambda: ran["passed"])
+        assert ran["plain"] == 1
+        await wait_until(lambda: attempt.stopped == "suspend")
+        await client.cancel(handle.id)
+        with pytest.raises(Cancelled):
+            await handle.result(timeout=20)
 
 
 async def test_who_wins_a_race_is_heard_at_once(client: Client, url: str, namespace: str) -> None:

@@ -221,6 +221,11 @@ MUTANTS = {
         "worker/branches.py", "if self.timers and self._timers():", "if False:",
         "tests/integration/test_branches_durable.py::test_a_time_out_of_asyncios_fires_around_a_long_sleep",
     ),
+    "leaves-memory-beside-a-plain-await": Mutant(
+        "P15", "a body leaves memory though one of its branches stands in a plain await",
+        "worker/waits.py", "attempt.is_still and attempt.branches.held_all", "attempt.is_still",
+        "tests/integration/test_branches_durable.py::test_a_body_stays_in_memory_while_one_branch_stands_in_a_plain_await",
+    ),
     "a-told-time-is-not-recorded": Mutant(
         "P15", "what ctx.now told before the first record is told anew by the next attempt",
         "worker/engine.py", "attempt.noted = attempt.send(field, value)", "pass",

@@ -28,7 +28,7 @@ async def test_a_timer_that_rings_a_moment_early_rings_again(late_ms: int, monke
     )
     slot = SimpleNamespace(regained=lambda: True, rest=lambda: None)
     attempt: Any = SimpleNamespace(
-        partition=partition, command=None, order=None, is_open=True, slot=slot, branches=SimpleNamespace(held=set())
+        partition=partition, command=None, order=None, is_open=True, slot=slot, branches=SimpleNamespace(hold=lambda over: over)
     )
     waits = Waits(attempt)
     over = asyncio.ensure_future(waits.until("sleep@1", 1_000_001 + late_ms))  # begun at 1,000,000: each look is a millisecond later
