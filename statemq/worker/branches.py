@@ -11,15 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import itertools
 import random
-import sys
-import weakref
-from collections.abc import Callable, Coroutine, Iterable, Set
-from types import FrameType
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
-from statemq.worker.step import Step, args_digest
+from statemq.worker.step import Step
 
 if TYPE_CHECKING:
     from statemq.worker.execute import Attempt
@@ -77,7 +73,7 @@ class Branches:
         standing = STANDING.get()
         if type(standing) is Step:
             return _branch_of(standing, self.attempt)
-        task = _current_task()
+        task = current_task()
         branch = None if task is None else self.tasks.get(task)
         if branch is None:
             branch = standing if type(standing) is Branch and standing.attempt is self.attempt else self.main
@@ -105,7 +101,7 @@ class Branches:
         """The branch of a task that ``of`` makes for ``coro``; before Python 3.12 wait_for makes one, in which the branch goes on."""
         attempt = self.attempt
         attempt.branch_out()
-        if _code(coro) in attempt.OPERATIONS or attempt.former or waited_for:  # an operation has its name already
+        if code_of(coro) in attempt.OPERATIONS or attempt.former or waited_for:  # an operation has its name already
             return of
         # counted for each function: what a library makes, such as once for each connection, does not count among the body's own
         name = f"{getattr(coro, '__name__', type(coro).__name__)}@"
@@ -122,7 +118,7 @@ class Branches:
 
     def is_operation(self, task: asyncio.Task[Any]) -> bool:
         """The task was made of a step or a sleep itself."""
-        return _code(_coro(task)) in self.attempt.OPERATIONS
+        return code_of(_coro(task)) in self.attempt.OPERATIONS
 
     # -- what they wait for ------------------------------------------------------------------------
 
@@ -137,7 +133,7 @@ class Branches:
 
     async def hold(self, fut: asyncio.Future[None]) -> None:
         """Returns when this engine has completed it."""
-        task = _current_task()
+        task = current_task()
         self.held.add(fut)
         if task is not None:
             self._free.pop(task, None)
@@ -151,11 +147,11 @@ class Branches:
     @property
     def held_all(self) -> bool:
         """All wait for what is held, or for each other, as far as can be told; then nothing but this engine ends it."""
-        if self.timers and self._timers():
+        if self.timers and self.drop_timers():
             return False
         return all(self._is_held(task) for task in self.tasks)
 
-    def _timers(self) -> dict[int, asyncio.TimerHandle]:
+    def drop_timers(self) -> dict[int, asyncio.TimerHandle]:
         self.timers = {key: timer for key, timer in self.timers.items() if not timer.cancelled()}
         return self.timers
 
@@ -222,7 +218,7 @@ def _branch_of(step: Step, attempt: Attempt) -> Branch:
     return cast(Branch, step.branch)
 
 
-def _current_task() -> asyncio.Task[Any] | None:
+def current_task() -> asyncio.Task[Any] | None:
     try:
         return asyncio.current_task()
     except RuntimeError:  # a thread
@@ -230,17 +226,16 @@ def _current_task() -> asyncio.Task[Any] | None:
 
 
 def _coro(task: Any) -> Any:
-    return task.get_coro()
+    coro = task.get_coro()
+    return getattr(coro, "contained", coro)
 
 
-def _code(coro: Any) -> Any:
+def code_of(coro: Any) -> Any:
     return getattr(coro, "cr_code", None)
 
 
 _WAIT = asyncio.wait.__globals__["_wait"].__code__
-_WAIT_FOR = asyncio.wait_for.__code__
-_AS_COMPLETED = asyncio.as_completed.__code__
-_MAKERS = frozenset({_WAIT_FOR, _AS_COMPLETED})
+WAIT_FOR = asyncio.wait_for.__code__
 _GROUP = asyncio.TaskGroup.__aexit__.__code__
 
 
@@ -253,7 +248,7 @@ def _awaited(task: Any) -> Iterable[Any] | None:
         return None
     if coro.cr_code is _WAIT:
         return cast("Iterable[Any]", frame.f_locals["fs"])
-    if coro.cr_code is _WAIT_FOR:
+    if coro.cr_code is WAIT_FOR:
         fut = frame.f_locals.get("fut")
         return [fut] if asyncio.isfuture(fut) else None
     if coro.cr_code is _GROUP:
@@ -270,114 +265,3 @@ def _members(fut: Any) -> Iterable[Any] | None:
             free = dict(zip(callback.__code__.co_freevars, callback.__closure__ or (), strict=True))
             return [free["inner"].cell_contents] if "inner" in free else None
     return None
-
-
-def _maker() -> FrameType:
-    """Asyncio's function that has a task made, or who called that."""
-    frame = sys._getframe(2)
-    while (below := frame.f_back) is not None and frame.f_code not in _MAKERS and frame.f_globals["__name__"].startswith("asyncio."):
-        frame = below
-    return frame
-
-
-_given: tuple[FrameType, list[Any]] | None = None
-"""The call of asyncio.as_completed that makes its tasks now, and of what it has yet to make them, the first last."""
-
-
-def _as_given(coro: Any, frame: FrameType) -> Any:
-    """Whose turn it is. asyncio.as_completed makes its tasks out of a set, in any order: they are made in the order of its argument."""
-    global _given
-    if _given is None or _given[0] is not frame:
-        given = frame.f_locals["fs"]
-        if iter(given) is given:  # read already
-            return coro
-        left = [one for one in dict.fromkeys(given) if not asyncio.isfuture(one)]
-        if isinstance(given, Set):
-            left.sort(key=_described)
-        _given = frame, left[::-1]
-    first = _given[1].pop()
-    if not _given[1]:
-        _given = None
-    return first
-
-
-def _described(coro: Any) -> tuple[str, str]:
-    """Tells apart coroutines that do different things."""
-    name = getattr(coro, "__qualname__", "")
-    return name, args_digest(tuple(inspect.getcoroutinelocals(coro).values())) if inspect.iscoroutine(coro) else ""
-
-
-_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-_noticing: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
-_making: Any = None
-"""What a task is being made of: another factory may call ours in turn."""
-
-
-def notice_branches(loop: asyncio.AbstractEventLoop) -> None:
-    """From now on the loop tells attempts of the tasks and timers that their bodies make. Factories of others are called, too."""
-    if loop not in _loops:
-        _loops.add(loop)
-        set_factory = loop.set_task_factory
-        setattr(loop, "set_task_factory", lambda factory: set_factory(cast(Any, _factory(factory))))  # noqa: B010 - mypy's
-        loop.set_task_factory(loop.get_task_factory())
-        for name in ("call_at", "call_later"):
-            setattr(loop, name, _noting(getattr(loop, name)))
-
-
-def _factory(former: Any) -> Callable[..., Any]:
-    if former in _noticing:  # set again by who has kept it
-        return cast("Callable[..., Any]", former)
-    make = former or _task
-
-    def factory(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **how: Any) -> Any:
-        global _making
-        context = how.get("context")
-        standing = (STANDING.get() if context is None else context.get(STANDING)) or None
-        if type(standing) is not Branch or not standing.attempt.is_open or coro is _making:
-            return make(loop, coro, **how)
-        branches, maker = standing.attempt.branches, _maker()
-        if maker.f_code is _AS_COMPLETED:
-            coro = _as_given(coro, maker)
-        task = _current_task()  # where a context is shared by several tasks, it does not say which of them this is
-        branch = branches.child(
-            standing if task is None else branches.tasks.get(task, standing), coro, waited_for=maker.f_code is _WAIT_FOR
-        )
-        token, before, _making = STANDING.set(branch), _making, coro
-        try:
-            made = make(loop, coro, **how)
-        finally:
-            STANDING.reset(token)
-            _making = before
-        if not made.done():
-            branches.adopt(made, branch)
-        return made
-
-    _noticing.add(factory)
-    return factory
-
-
-def _task(loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **how: Any) -> asyncio.Task[Any]:
-    return asyncio.Task(coro, loop=loop, **how)
-
-
-def _noting(call: Callable[..., asyncio.TimerHandle]) -> Callable[..., asyncio.TimerHandle]:
-    numbers = itertools.count()
-
-    def noting(when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None) -> asyncio.TimerHandle:
-        standing = STANDING.get() if context is None else context.get(STANDING)
-        if type(standing) is not Branch:
-            return call(when, callback, *args, context=context)
-        branches, number = standing.attempt.branches, next(numbers)
-        if standing.attempt.is_open:
-            standing.attempt.branch_out()  # it may end while something else is waited for
-
-        def ring() -> None:
-            branches.timers.pop(number, None)
-            callback(*args)
-
-        branches.timers[number] = timer = call(when, ring, context=context)
-        if len(branches.timers) % 1024 == 0:
-            branches._timers()
-        return timer
-
-    return noting

@@ -33,11 +33,11 @@ from statemq.store.router import Router
 from statemq.store.scripts import library
 from statemq.store.wire import ReplyError
 from statemq.worker.assign import plan
-from statemq.worker.branches import notice_branches
 from statemq.worker.clock import Moment, earlier, moment
 from statemq.worker.fork import clean_children
 from statemq.worker.leftover import END_S
 from statemq.worker.life import STOPS_WITHIN_S, Life
+from statemq.worker.notice import notice_branches
 from statemq.worker.pacing import Pacing
 from statemq.worker.partition import Partition
 from statemq.worker.peers import CONFIRM_S, Peers, Served

@@ -56,6 +56,19 @@ class Left(Machine[Empty], initial="idle", retry=Retry(attempts=2, first=0.001),
 
         await asyncio.gather(bad(), good())
 
+    @transition(source="idle", retry=Retry(attempts=1))
+    async def exits(self, ctx: Context, how: str) -> None:
+        async def leaves() -> None:
+            if "later" in how:
+                await ctx.sleep(0.05)
+            raise SystemExit(3) if "exit" in how else KeyboardInterrupt
+
+        if "group" in how:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(leaves())
+                await ctx.sleep(60)
+        await asyncio.gather(leaves(), ctx.sleep(60))
+
     @transition(source="idle")
     async def forgets_one(self, ctx: Context) -> str:
         self.left = asyncio.ensure_future(ctx.step("charge", charge))
@@ -114,3 +127,12 @@ async def test_none_goes_on_when_its_body_has_returned(client: Client, url: str,
             await client.call(Left.forgets_one("a"), timeout=20)
         await asyncio.sleep(0.6)
     assert log == ["charge"]
+
+
+@pytest.mark.parametrize("how", ["exit", "exit later", "interrupt later", "exit in a group", "interrupt in a group later"])
+async def test_none_ends_its_worker(client: Client, url: str, namespace: str, how: str) -> None:
+    """A task that raises SystemExit ends the event loop, and with it what all other keys do; as the body's own it fails its command."""
+    async with working(url, namespace, Left):
+        with pytest.raises(Failed, match=r"SystemExit|KeyboardInterrupt|unhandled errors in a TaskGroup"):
+            await client.call(Left.exits("a", how=how), timeout=20)
+        await client.call(Left.takes("b", s=0.0), timeout=20)

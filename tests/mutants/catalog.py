@@ -218,7 +218,7 @@ MUTANTS = {
     ),
     "plain-timers-do-not-count": Mutant(
         "P15", "a body leaves memory though a time-out of asyncio's runs around its sleep",
-        "worker/branches.py", "if self.timers and self._timers():", "if False:",
+        "worker/branches.py", "if self.timers and self.drop_timers():", "if False:",
         "tests/integration/test_branches_durable.py::test_a_time_out_of_asyncios_fires_around_a_long_sleep",
     ),
     "leaves-memory-beside-a-plain-await": Mutant(

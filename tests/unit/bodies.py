@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from statemq.config import WorkerSettings
 from statemq.context import Context
 from statemq.store.commands import Queued
-from statemq.worker.branches import notice_branches
 from statemq.worker.execute import Attempt
 from statemq.worker.judge import Run
+from statemq.worker.notice import notice_branches
 from statemq.worker.slots import Slots
 from statemq.worker.threads import Threads
 
