@@ -308,7 +308,8 @@ class Client(Console):
             raise self._not_sent() from None
 
     def _not_sent(self) -> RedisAway:
-        return RedisAway(f"no Redis answers at {self._router.address}; the command was not sent")
+        before = "" if self._durability is None else ", or what was sent before is not yet as safe as durability= asks"
+        return RedisAway(f"no Redis answers at {self._router.address}{before}; the command was not sent")
 
     async def _open_replies(self, deadline_s: float | None) -> None:
         left_s = SUBSCRIBE_WITHIN_S if deadline_s is None else max(0.0, deadline_s - self._loop.time())

@@ -17,8 +17,8 @@ from statemq.config import ABANDONED_BYTES, LIMITS, RESEND_WITHIN_MS
 from statemq.errors import NamespaceLost, RedisAway, ServerError, StatemqError
 from statemq.keys import PartitionKeys
 from statemq.store.catalog import Catalog
-from statemq.store.draft import ACCEPTED, Answer, Appended, Draft, fail, said, settle
-from statemq.store.durability import Durability, secured, stand
+from statemq.store.draft import ACCEPTED, Answer, Appended, Draft, fail, said, settle, unsure
+from statemq.store.durability import CannotWait, Durability, secured, stand
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire
 
@@ -164,6 +164,10 @@ class Appender:
             draft.id = draft.id or command_id(line.keys.machine, line.keys.number, now_ms)
         try:
             answers = await self._safely(line.keys, batch)
+        except CannotWait as error:
+            for draft, answer in batch:
+                fail(answer, unsure(draft, f"may have been queued, but {error}"))
+            return
         except (StatemqError, ReplyError) as error:
             _fail_all(batch, said(error, line.keys))
             return

@@ -96,18 +96,14 @@ def settle(draft: Draft, answer: Answer, text: bytes) -> None:
         what, size = rest.split()
         fail(answer, TooLarge(what, int(size), _LIMIT_OF.get(what, LIMITS.field), "ms" if what == "delay" else "bytes"))
     elif word == "late":
-        fail(
-            answer,
-            Pending(
-                f"command {draft.id} was sent again too late to tell whether it had been accepted before; look at the instance's history",
-                id=draft.id,
-                machine=machine,
-                key=draft.key,
-                transition=draft.transition,
-            ),
-        )
+        fail(answer, unsure(draft, "was sent again too late to tell whether it had been accepted before; look at the instance's history"))
     else:
         fail(answer, ServerError(f"append answered {text.decode()!r}, which this version does not know"))
+
+
+def unsure(draft: Draft, why: str) -> Pending:
+    """The command may have been accepted: its sender can ask for it by its id."""
+    return Pending(f"command {draft.id} {why}", id=draft.id, machine=draft.keys.machine, key=draft.key, transition=draft.transition)
 
 
 def fail(answer: Answer, error: Exception) -> None:

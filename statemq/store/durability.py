@@ -43,6 +43,10 @@ def parse(text: str | None) -> Durability | None:
     raise UsageError(f'"{text}" is no durability; write fsync or replicas=N')
 
 
+class CannotWait(UsageError):
+    """The server's settings have been changed since the client connected; what it was told before stands."""
+
+
 class Stand(NamedTuple):
     """Which connection a partition's calls take, and which one in turn it is: the next may lead to a server that has lost what was told."""
 
@@ -69,7 +73,7 @@ async def settled(router: Router, part: PartitionKeys, wanted: Durability, since
         await written
         reply = await waited
     except ReplyError as error:
-        raise UsageError(f"the server at {router.address} cannot give this durability: {error.message}") from error
+        raise CannotWait(f"the server at {router.address} cannot give this durability: {error.message}") from error
     enough = reply[0] >= 1 if wanted.fsync else reply >= wanted.replicas
     return bool(enough) and stand(router, part) == since
 

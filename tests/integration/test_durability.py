@@ -191,3 +191,16 @@ async def test_a_server_that_cannot_wait_is_refused_before_anything_is_sent(pair
     with pytest.raises(UnsupportedServer, match=r"cannot give this durability .*appendonly yes"):
         async with Client(pair.url, namespace=NS, machines=[Account], durability="fsync"):
             pass
+
+
+async def test_a_command_sent_while_the_disk_is_no_more_written_to_can_be_asked_for(tmp_path: Path) -> None:
+    """It is queued all the same: who was told of a wrong use would send it once more."""
+    with EmbeddedServer(tmp_path, appendonly=True) as server:
+        async with working(server.url, NS, Account), Client(server.url, namespace=NS, machines=[Account], durability="fsync") as client:
+            assert await client.call(Account.add("a", n=1), timeout=60) == 1
+            redis = redis_py.Redis(port=server.port)
+            redis.config_set("appendonly", "no")
+            with pytest.raises(Pending, match=r"may have been queued, but the server at .* cannot give this durability") as pending:
+                await client.call(Account.add("a", n=2), timeout=60)
+            redis.config_set("appendonly", "yes")
+            assert await client.handle(pending.value.id).result(timeout=60) == 2
