@@ -54,8 +54,16 @@ INSIST_S = 5.0
 """How long a body that was cancelled may take to end, until it is cancelled again."""
 
 
+REFUSALS = 100
+"""What a body asks for after its end is refused so often as its cancellation; a loop that swallows that each time gets another error."""
+
+
 class Closing(asyncio.CancelledError):
     """The attempt is over; its body must not do anything durable any more."""
+
+
+class Closed(BaseException):
+    """The same, for a body that swallows its cancellation in a loop, which would keep the worker's loop from turning."""
 
 
 class Gone(BaseException):
@@ -111,6 +119,7 @@ class Attempt:
         """A time that was told and whose record is not answered: what is done from then on may depend on it."""
         self.slot = Slot(self)
         self._ended = False
+        self._refused = 0
         self._body: asyncio.Task[Any] | None = None
         self._again: asyncio.TimerHandle | None = None
         self._limit = None if run.case.timeout_ms is None else TimeLimit(run.case.timeout_ms, self._late)
@@ -233,7 +242,10 @@ class Attempt:
 
     def check_open(self) -> None:
         if self.stopped is not None or self._ended:
-            raise Closing("this attempt is over; put undo into the transition's next attempt, not into finally")
+            self._refused += 1
+            raise (Closing if self._refused <= REFUSALS else Closed)(
+                "this attempt is over; put undo into the transition's next attempt, not into finally"
+            )
 
     @property
     def failed(self) -> list[str]:

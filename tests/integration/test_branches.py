@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from statemq import Client, Context, Failed, Machine, Retry, transition
+from statemq.client import Handle
+from tests.waiting import wait_until
 from tests.working import working
 
 log: list[str] = []
@@ -55,6 +57,17 @@ class Left(Machine[Empty], initial="idle", retry=Retry(attempts=2, first=0.001),
             await ctx.step("charge", charge)
 
         await asyncio.gather(bad(), good())
+
+    @transition(source="idle")
+    async def holds_on(self, ctx: Context, branch: bool) -> None:
+        async def hold() -> None:
+            while True:
+                try:
+                    await ctx.sleep(60)
+                except asyncio.CancelledError:
+                    log.append("held on")
+
+        await (asyncio.gather(hold(), ctx.sleep(60)) if branch else hold())
 
     @transition(source="idle", retry=Retry(attempts=1))
     async def exits(self, ctx: Context, how: str) -> None:
@@ -136,3 +149,21 @@ async def test_none_ends_its_worker(client: Client, url: str, namespace: str, ho
         with pytest.raises(Failed, match=r"SystemExit|KeyboardInterrupt|unhandled errors in a TaskGroup"):
             await client.call(Left.exits("a", how=how), timeout=20)
         await client.call(Left.takes("b", s=0.0), timeout=20)
+
+
+@pytest.mark.parametrize("branch", [False, True], ids=["body", "branch"])
+async def test_who_swallows_its_end_again_and_again_does_not_keep_the_worker_busy(
+    client: Client, url: str, namespace: str, branch: bool
+) -> None:
+    log.clear()
+    async with working(url, namespace, Left, suspend_after_s=30):
+        held = await client.send(Left.holds_on("a", branch=branch))
+        await wait_until(lambda: _sleeps(held))
+        await held.cancel()
+        await client.call(Left.takes("b", s=0.0), timeout=60)
+        assert (await held.outcome(timeout=60)).outcome == "cancelled"
+    assert 0 < len(log) < 1000
+
+
+async def _sleeps(handle: Handle[None]) -> bool:
+    return any(step.name.startswith("sleep@") for step in (await handle.status()).steps)
