@@ -35,9 +35,9 @@ local function row(lease, kind, ...)
 end
 local shipped_fence = fence
 local function fence(lease, token, number)
-  local word = shipped_fence(lease, token, number)
+  local word, mark = shipped_fence(lease, token, number)
   if word then count(lease, word) end
-  return word
+  return word, mark
 end
 """
 
