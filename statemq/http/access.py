@@ -48,10 +48,36 @@ class Tokens:
             self._roles_of.append((_digest(token), granted))
 
     @classmethod
+    def of_digests(cls, roles_of: Mapping[str, Iterable[str]]) -> Tokens:
+        """The tokens whose ``digests`` these are."""
+        tokens = cls({})
+        tokens._roles_of = [(bytes.fromhex(digest), frozenset(roles)) for digest, roles in roles_of.items()]
+        return tokens
+
+    def digests(self) -> dict[str, list[str]]:
+        """What another process must know to take the same tokens; none of them can be read out of it."""
+        return {digest.hex(): sorted(roles) for digest, roles in self._roles_of}
+
+    @classmethod
     def parse(cls, text: str) -> Tokens | None:
-        """One token a line, behind it its roles (none: all of them); ``#`` begins a comment. None if there is no token."""
-        lines = [line.partition("#")[0].split() for line in text.splitlines()]
-        roles_of = {words[0]: words[1:] or ROLES for words in lines if words}
+        """One token a line, behind it its roles (none: all of them). None if there is no token.
+
+        A word that begins with ``#`` begins a comment; a ``#`` within a token is a character of it. Raises UsageError for a line that
+        cannot be meant, by its number, since its words may be a secret.
+        """
+        roles_of: dict[str, Iterable[str]] = {}
+        for number, line in enumerate(text.split("\n"), 1):
+            words, comment = _words_and_comment(line)
+            if not words:
+                continue
+            token, roles = words[0], frozenset(words[1:])
+            if roles - ROLES:
+                raise UsageError(f"line {number} of the tokens has a word behind its token that is no role: {', '.join(sorted(ROLES))} are")
+            if not roles and ROLES.intersection(re.findall(r"\w+", comment.lower())):
+                raise UsageError(f"line {number} of the tokens has a role in its comment only: write it before the #, or in its own line")
+            if token in roles_of:
+                raise UsageError(f"line {number} of the tokens repeats a token: write all its roles in one line")
+            roles_of[token] = roles or ROLES
         return cls(roles_of) if roles_of else None
 
     def roles(self, token: str) -> frozenset[str] | None:
@@ -61,6 +87,13 @@ class Tokens:
             if hmac.compare_digest(known, given):
                 found = roles
         return found
+
+
+def _words_and_comment(line: str) -> tuple[list[str], str]:
+    """Spaces and tabs part words; any other character belongs to its word, which is refused for it where it is a token."""
+    words = [word for word in re.split(r"[ \t\r]+", line) if word]
+    begins = next((n for n, word in enumerate(words) if word.startswith("#")), len(words))
+    return words[:begins], " ".join(words[begins:])
 
 
 def _digest(token: str) -> bytes:

@@ -36,8 +36,8 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str
     address: Address
     allowed_hosts: list[str]
-    tokens: str
-    """As in a token file; empty: none is asked for."""
+    tokens: dict[str, list[str]] | None
+    """Digests and roles, as `Tokens.digests` gives them; None: no token is asked for."""
 
     def __repr__(self) -> str:
         return f"Serving({', '.join(self.targets)} at {self.address.url})"  # no secret
@@ -65,14 +65,15 @@ def serve(
     """
     tokens = read_tokens(token, token_file)
     machines = load(targets)
-    address = find_address(host, port, protected=bool(tokens))
+    address = find_address(host, port, protected=tokens is not None)
     hosts = [*allowed_hosts, *own_names(host, address)]
     if workers == 1:
         return run_process(machines, url, namespace, address, tokens, hosts, say)
     names = [target for target in targets if isinstance(target, str)]
     if len(names) < len(targets):
         raise UsageError("several serving processes need their targets by name, not as classes")
-    serving = Serving(targets=names, url=url, namespace=namespace, address=address, allowed_hosts=hosts, tokens=tokens)
+    digests = None if tokens is None else tokens.digests()
+    serving = Serving(targets=names, url=url, namespace=namespace, address=address, allowed_hosts=hosts, tokens=digests)
     env = {**os.environ, SERVING_ENV: msgspec.json.encode(serving).decode()}
     children = [Child(f"http {n + 1}", [sys.executable, "-m", "statemq.http"], env=env) for n in range(workers)]
     say(f"{workers} processes answer on {address.url}")
@@ -82,24 +83,27 @@ def serve(
 def serve_child(text: str) -> int:
     """One of several processes on a port; ``text`` is a Serving."""
     s = msgspec.json.decode(text, type=Serving)
-    return run_process(load(s.targets), s.url, s.namespace, s.address, s.tokens, s.allowed_hosts, lambda line: None)
+    tokens = None if s.tokens is None else Tokens.of_digests(s.tokens)
+    return run_process(load(s.targets), s.url, s.namespace, s.address, tokens, s.allowed_hosts, lambda line: None)
 
 
-def read_tokens(token: str | None, token_file: Path | None) -> str:
-    """The text of a token file, or the one token that is given or stands in STATEMQ_TOKEN; empty if there is none."""
+def read_tokens(token: str | None, token_file: Path | None) -> Tokens | None:
+    """The tokens of a token file, or the one token that is given or stands in STATEMQ_TOKEN, for everything; None if there is none.
+
+    They are read here and nowhere else: what counts as protection is what is asked for. Raises UsageError for a token that cannot be.
+    """
     if token is None and token_file is not None:
         try:
             text = token_file.read_text()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
             raise UsageError(f"cannot read the token file {token_file}: {why}") from None
-        if Tokens.parse(text) is None:
-            raise UsageError(f"the token file {token_file} has no token in it")
-        return text
-    found = (os.environ.get("STATEMQ_TOKEN", "") if token is None else token).strip()
-    if found:
-        Tokens({found: ROLES})
-    return found
+        tokens = Tokens.parse(text)
+        if tokens is None:
+            raise UsageError(f"the token file {token_file} has no token in it; a line that begins with # is a comment")
+        return tokens
+    found = os.environ.get("STATEMQ_TOKEN", "") if token is None else token
+    return Tokens({found.strip(): ROLES}) if found else None
 
 
 def load(targets: Sequence[str | type[Declared]]) -> list[type[Declared]]:
@@ -110,7 +114,7 @@ def load(targets: Sequence[str | type[Declared]]) -> list[type[Declared]]:
 
 
 def run_process(
-    machines: Sequence[type[Declared]], url: str, namespace: str, address: Address, tokens: str, hosts: Sequence[str], say: Say
+    machines: Sequence[type[Declared]], url: str, namespace: str, address: Address, tokens: Tokens | None, hosts: Sequence[str], say: Say
 ) -> int:
     """Answers until a signal comes; 130 after Ctrl-C, else 0."""
     received: list[signal.Signals] = []
@@ -128,7 +132,7 @@ def run_process(
 
         for number in heeded():
             loop.add_signal_handler(number, note, number)
-        service, access = create_service(machines, url, namespace), Access(Tokens.parse(tokens), hosts)
+        service, access = create_service(machines, url, namespace), Access(tokens, hosts)
         with clean_children():
             await listen(service, access, address, stop=stop, started=started)
 

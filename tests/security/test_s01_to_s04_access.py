@@ -18,6 +18,7 @@ from statemq.http.access import OPERATE, READ, ROLES, SUBMIT, Tokens
 from statemq.server import EmbeddedServer
 from tests.security.raw import speak
 from tests.serving import ROOT, TARGET, Edge
+from tests.waiting import block_until
 
 ID = "gate.1.01930c2e5b7a7c3e8f6a2b4c6d8e0f12"
 GETS = [
@@ -49,6 +50,8 @@ def serve(url: str, *words: str, env: dict[str, str] | None = None) -> subproces
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
 def test_s1_others_are_not_let_in_without_a_token(url: str, host: str, tmp_path: Path) -> None:
+    comment = tmp_path / "comment"
+    comment.write_text("#begins-with-it read\n")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -56,7 +59,9 @@ def test_s1_others_are_not_let_in_without_a_token(url: str, host: str, tmp_path:
         ({}, (), f"{host} is reachable by others"),
         ({"STATEMQ_TOKEN": ""}, (), f"{host} is reachable by others"),
         ({"STATEMQ_TOKEN": "short"}, (), "a token has at least 8 characters"),
+        ({"STATEMQ_TOKEN": " "}, (), "a token has at least 8 characters"),
         ({}, ("--token-file", str(tmp_path / "none")), "cannot read the token file"),
+        ({}, ("--token-file", str(comment)), "has no token in it; a line that begins with # is a comment"),
     ):
         ended = serve(url, "--host", host, "--port", str(port), *words, env=env)
         assert (ended.returncode, ended.stdout) == (2, "")
@@ -79,7 +84,9 @@ TOKENS = {"reader-0000": {READ}, "sender-0000": {SUBMIT}, "operator-0000": {OPER
 @pytest.fixture(scope="module")
 def guarded(redis_of_module: EmbeddedServer) -> Iterator[Edge]:
     text = "\n".join(f"{token} {' '.join(sorted(roles))}" for token, roles in TOKENS.items())
-    edge = Edge(redis_of_module.url, "security", before=f"import statemq.http.server as s\ns.read_tokens = lambda *_: {text!r}\n")
+    edge = Edge(
+        redis_of_module.url, "security", before=f"import statemq.http.server as s\ns.read_tokens = lambda *_: s.Tokens.parse({text!r})\n"
+    )
     assert edge.said, edge.end()
     yield edge
     assert edge.end() == (0, "")
@@ -158,6 +165,30 @@ def test_s2_tokens_from_the_environment_and_from_a_file(url: str, namespace: str
         assert "from-the-environment" not in Path(f"/proc/{edge.process.pid}/cmdline").read_text()
     finally:
         edge.end()
+
+
+@pytest.mark.parametrize("token", ["#begins-with-it", "has-it-#-within", "ends-with-it#"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_s2_the_whole_token_is_asked_for(url: str, namespace: str, token: str, workers: int) -> None:
+    edge = Edge(url, namespace, token=token, workers=workers)
+    try:
+        assert block_until(lambda: answers(edge))
+        before, _, behind = token.partition("#")
+        for wrong in ("", before, behind, "#", f"#{behind}", f"{before}#"):
+            if wrong != token:
+                assert edge.get("/-/machines", **({"Authorization": f"Bearer {wrong}"} if wrong else {})).status == 401, wrong
+        assert edge.post("/gate/a/setUp/send").status == 401
+        assert edge.get("/-/machines", Authorization=f"Bearer {token}").status == 200
+    finally:
+        edge.end()
+
+
+def answers(edge: Edge) -> bool:
+    """Of several processes, whether one listens yet."""
+    try:
+        return edge.get("/-/health").status == 200
+    except OSError:
+        return False
 
 
 # -- S3 --------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_what_is_not_there_is_not_on_record(client: Client, url: str, namespace:
 def test_a_deed_over_http_names_its_token_s_mark_and_needs_the_role(client: Client, url: str, namespace: str) -> None:
     roles = {"reader-0000": "read", "sender-0000": "submit", "operator-0000": "operate"}
     text = "\n".join(f"{token} {role}" for token, role in roles.items())
-    before = f"import statemq.http.server as s\ns.read_tokens = lambda *_: {text!r}\n"
+    before = f"import statemq.http.server as s\ns.read_tokens = lambda *_: s.Tokens.parse({text!r})\n"
     edge = Edge(url, namespace, target=Path(__file__).with_name("machines.py"), before=before)
     try:
         id = client.send(Echo.say("a", 1), delay=3600).id

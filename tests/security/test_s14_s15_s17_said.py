@@ -174,7 +174,7 @@ def test_s14_a_wrong_password_is_not_repeated(locked: str, namespace: str, tmp_p
 def test_s14_what_holds_a_secret_does_not_show_it(url: str) -> None:
     secret = url.replace("redis://", f"redis://:{PASSWORD}@")
     address = Address("127.0.0.1", 1)
-    serving = Serving(targets=[], url=secret, namespace="n", address=address, allowed_hosts=[], tokens=TOKEN)
+    serving = Serving(targets=[], url=secret, namespace="n", address=address, allowed_hosts=[], tokens=Tokens({TOKEN: ["read"]}).digests())
     things = [
         parse(secret),
         Router(secret),
@@ -190,7 +190,7 @@ def test_s14_what_holds_a_secret_does_not_show_it(url: str) -> None:
 
 
 def test_s14_a_token_that_cannot_be_is_not_repeated(tmp_path: Path) -> None:
-    for text in (f"{TOKEN} admin", f"{TOKEN}é read"):
+    for text in (f"{TOKEN} admin", f"{TOKEN}é read", f"the-first {TOKEN}", f"{TOKEN}\n{TOKEN} read", f"{TOKEN} # read"):
         with pytest.raises(UsageError) as error:
             Tokens.parse(text)
         assert TOKEN not in str(error.value)

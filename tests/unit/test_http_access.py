@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import msgspec
 import pytest
 
 from statemq.errors import PortTaken, UsageError
@@ -141,26 +144,76 @@ def test_token_files() -> None:
     assert Tokens.parse("\n# nothing\n") is None
 
 
-@pytest.mark.parametrize("text", ["short", f"{READER} admin", "pässword-000"])
-def test_token_files_that_cannot_be(text: str) -> None:
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("short", "at least 8 characters"),
+        ("pässword-000", "printable ASCII"),
+        (f"{READER} admin", "line 1 .* no role: operate, read, submit are"),
+        (f"# ours\n{READER} read#comment", "line 2 .* no role"),
+        (f"{READER} # read", "line 1 .* in its comment only"),
+        (f"{READER} #submit, nothing else", "in its comment only"),
+        (f"{READER} read\n{SENDER}\n{READER}", "line 3 .* repeats a token"),
+        *((f"{READER}{char}{SENDER}", "printable ASCII") for char in "\v\f\x1c\x1e\x85\xa0\u2028\x00\x7f\ufeff"),
+    ],
+)
+def test_token_files_that_cannot_be(text: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
         Tokens.parse(text)
 
 
-def test_where_the_token_comes_from(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+def every_token() -> list[str]:
+    """Each printable character in each place of a token."""
+    return list(dict.fromkeys("S3cr3tAB-"[:place] + chr(code) + "S3cr3tAB-"[place:] for code in range(0x21, 0x7F) for place in range(10)))
+
+
+def opens(tokens: Tokens | None, token: str) -> frozenset[str]:
+    """What the token may do; nothing that is shorter than it, or the `#` apart from it, may do anything."""
+    assert tokens is not None, f"nobody is asked for {token}"
+    assert not any(tokens.roles(token[:end]) for end in range(len(token))), token
+    assert not any(tokens.roles(token[begin:]) for begin in range(1, len(token) + 1)), token
+    return tokens.roles(token) or frozenset()
+
+
+def test_each_character_of_a_token_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From the environment, from Python, from a file with and without roles, and in each of several serving processes."""
+    file = tmp_path / "tokens"
+    for token in every_token():
+        monkeypatch.setenv("STATEMQ_TOKEN", token)
+        for tokens in (read_tokens(None, None), read_tokens(token, None)):
+            assert opens(tokens, token) == ROLES
+            assert tokens is not None
+            passed = msgspec.json.decode(msgspec.json.encode(tokens.digests()), type=dict[str, list[str]])
+            assert opens(Tokens.of_digests(passed), token) == ROLES
+        for line, roles in ((f"{token} read", {READ}), (f"\t{token}\tread submit  # the shop\r", {READ, SUBMIT}), (token, ROLES)):
+            file.write_text(f"{line}\n")
+            if token.startswith("#"):
+                with pytest.raises(UsageError, match="no token in it; a line that begins with # is a comment"):
+                    read_tokens(None, file)
+            else:
+                assert opens(read_tokens(None, file), token) == roles
+
+
+def test_where_the_token_comes_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("STATEMQ_TOKEN", raising=False)
-    assert read_tokens(None, None) == ""
+    assert read_tokens(None, None) is None
+    monkeypatch.setenv("STATEMQ_TOKEN", "")
+    assert read_tokens(None, None) is None
     monkeypatch.setenv("STATEMQ_TOKEN", f" {SECRET}\n")
-    assert read_tokens(None, None) == SECRET
-    assert read_tokens(READER, None) == READER
-    file = tmp_path / "tokens"  # type: ignore[operator]
+    assert opens(read_tokens(None, None), SECRET) == ROLES
+    assert opens(read_tokens(READER, None), READER) == ROLES
+    for nonsense in (" ", "\n", f"{READER} read", f"{READER}\n{SENDER}"):  # something was meant, and no token is in it
+        monkeypatch.setenv("STATEMQ_TOKEN", nonsense)
+        with pytest.raises(UsageError, match="a token has at least 8 characters"):
+            read_tokens(None, None)
+    file = tmp_path / "tokens"
     with pytest.raises(UsageError, match="cannot read the token file"):
         read_tokens(None, file)
     file.write_text("# empty")
     with pytest.raises(UsageError, match="no token in it"):
         read_tokens(None, file)
     file.write_text(f"{SENDER} submit")
-    assert read_tokens(None, file) == f"{SENDER} submit"
+    assert opens(read_tokens(None, file), SENDER) == {SUBMIT}
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1"])
