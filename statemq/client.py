@@ -17,7 +17,7 @@ from statemq.handle import Duration, Handle, raise_unless_completed
 from statemq.meaning import canonical
 from statemq.operation import explain
 from statemq.records import Outcome
-from statemq.store.draft import Appended, Draft
+from statemq.store.draft import Appended, Draft, unsure
 from statemq.store.inspect import held_up
 from statemq.store.reply import Replies, alone
 
@@ -81,6 +81,7 @@ class Client(Console):
         command: Command[R],
         /,
         *,
+        timeout: Duration | None = None,
         idempotency_key: str | None = None,
         if_state: str | None = None,
         if_version: int | None = None,
@@ -96,6 +97,7 @@ class Client(Console):
         args: Mapping[str, Any] = ...,
         /,
         *,
+        timeout: Duration | None = None,
         idempotency_key: str | None = None,
         if_state: str | None = None,
         if_version: int | None = None,
@@ -110,6 +112,7 @@ class Client(Console):
         args: Mapping[str, Any] = NO_ARGUMENTS,
         /,
         *,
+        timeout: Duration | None = None,
         idempotency_key: str | None = None,
         if_state: str | None = None,
         if_version: int | None = None,
@@ -120,13 +123,16 @@ class Client(Console):
 
         ``idempotency_key``: of this instance; the same key again gives the same command, with other arguments
         IdempotencyConflict. ``if_state``, ``if_version``: else it is rejected when its turn comes. ``trace``: W3C traceparent.
+        After ``timeout`` (seconds or a timedelta): Pending with its id if it may have been queued, RedisAway if nothing was sent.
         Raises UnknownMachine, UnknownTransition, InvalidArguments, InvalidKey, TooLarge, BacklogFull, Refused, NamespaceLost.
         """
-        draft = await self._draft(command, key, transition, args, idempotency_key, if_state, if_version, delay, trace)
+        deadline_s = self._deadline(timeout)
+        drafting = self._draft(command, key, transition, args, idempotency_key, if_state, if_version, delay, trace)
+        draft = await (drafting if deadline_s is None else self._by(deadline_s, drafting))
         if not self._replies.opened:
-            await self._open_replies(None)
-        since = self._replies.dropped
-        return self._handle(draft, await self._appender.append(draft), since)
+            await self._open_replies(deadline_s)
+        since, answer = self._replies.dropped, self._appender.append(draft)
+        return self._handle(draft, await (answer if deadline_s is None else self._confirmed(deadline_s, draft, answer)), since)
 
     async def send_many(self, commands: Iterable[Command[R]]) -> list[Handle[R]]:
         """All of them are queued, in this order for each instance. If one cannot be, its error is raised; the others go on."""
@@ -189,10 +195,7 @@ class Client(Console):
 
         Raises what they raise; after ``timeout`` Pending (the command goes on), or RedisAway if nothing was sent.
         """
-        deadline_s = None
-        if timeout is not None:
-            self._check()
-            deadline_s = self._loop.time() + duration_ms(timeout) / 1000
+        deadline_s = self._deadline(timeout)
         drafting = self._draft(command, key, transition, args, idempotency_key, if_state, if_version, delay, trace)
         draft = await (drafting if deadline_s is None else self._by(deadline_s, drafting))
         if not self._replies.opened:
@@ -299,6 +302,13 @@ class Client(Console):
             draft.meaning = digest(name, canonical(raw, known.schema(transition)))
         return draft
 
+    def _deadline(self, timeout: Duration | None) -> float | None:
+        """By this loop's time."""
+        if timeout is None:
+            return None
+        self._check()
+        return self._loop.time() + duration_ms(timeout) / 1000
+
     async def _by(self, deadline_s: float, drafting: Coroutine[Any, Any, Draft]) -> Draft:
         """The draft. A machine that is not known yet is asked for, or declared, for no longer than the caller waits."""
         try:
@@ -310,6 +320,23 @@ class Client(Console):
     def _not_sent(self) -> RedisAway:
         before = "" if self._durability is None else ", or what was sent before is not yet as safe as durability= asks"
         return RedisAway(f"no Redis answers at {self._router.address}{before}; the command was not sent")
+
+    def _unconfirmed(self, draft: Draft) -> Pending | RedisAway:
+        """What a sender is told at the deadline: whether the command was sent decides whether it may be sent anew."""
+        if not draft.id:
+            return self._not_sent()
+        who = "Redis" if self._durability is None else "Redis (or what durability= asks of its disk and replicas)"
+        return unsure(draft, f"may have been queued: {who} did not confirm it in time")
+
+    async def _confirmed(self, deadline_s: float, draft: Draft, answer: asyncio.Future[Appended]) -> Appended:
+        """What became of the draft. What is not sent at the deadline is not sent then."""
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                return await answer
+        except Pending:
+            raise
+        except TimeoutError:
+            raise self._unconfirmed(draft) from None
 
     async def _open_replies(self, deadline_s: float | None) -> None:
         left_s = SUBSCRIBE_WITHIN_S if deadline_s is None else max(0.0, deadline_s - self._loop.time())
@@ -327,14 +354,9 @@ class Client(Console):
                 if calling.id:
                     await self._replies.last_look(calling.id, answer)
                 if not answer.done():
-                    draft = calling.draft
-                    if not draft.id:
-                        raise self._not_sent()
-                    fields = calling.fields()
                     if not calling.id:
-                        who = "Redis" if self._durability is None else "Redis (or what durability= asks of its disk and replicas)"
-                        raise Pending(f"{who} did not confirm command {draft.id} in time; it may have been queued", **fields)
-                    raise await self._goes_on(fields, deadline_s - began_s)
+                        raise self._unconfirmed(calling.draft)
+                    raise await self._goes_on(calling.fields(), deadline_s - began_s)
                 outcome = answer.result()
         finally:
             calling.close()

@@ -93,7 +93,7 @@ class Session:
         return self
 
     async def close(self) -> None:
-        """Connections are closed; who still waits gets RedisAway. Commands that were sent go on."""
+        """Connections are closed; who still waits gets RedisAway, or Pending if its command may be queued. What was sent goes on."""
         if self._closed or self._forks is None:
             return
         self._closed = True

@@ -142,6 +142,7 @@ class Client:
         command: Command[R],
         /,
         *,
+        timeout: Duration | None = None,
         idempotency_key: str | None = None,
         if_state: str | None = None,
         if_version: int | None = None,
@@ -157,15 +158,17 @@ class Client:
         args: Mapping[str, Any] = ...,
         /,
         *,
+        timeout: Duration | None = None,
         idempotency_key: str | None = None,
         if_state: str | None = None,
         if_version: int | None = None,
         delay: Duration | None = None,
         trace: str | None = None,
     ) -> SyncHandle[Any]: ...
-    def send(self, *what: Any, **how: Any) -> SyncHandle[Any]:
-        """As ``statemq.Client.send``."""
-        return SyncHandle(self, self._run(lambda c: c.send(*what, **how)))
+    def send(self, *what: Any, timeout: Duration | None = None, **how: Any) -> SyncHandle[Any]:
+        """As ``statemq.Client.send``, with the client's ``timeout`` where none is given."""
+        within = self._within_s if timeout is None else timeout
+        return SyncHandle(self, self._wait(within, lambda c, left: c.send(*what, timeout=left, **how)))
 
     def send_many(self, commands: Iterable[Command[R]]) -> list[SyncHandle[R]]:
         return [SyncHandle(self, handle) for handle in self._run(lambda c: c.send_many(commands))]

@@ -109,6 +109,7 @@ def routes(service: Service) -> dict[str, Any]:
 
 
 async def on_refusal(req: Request, resp: falcon.asgi.Response, error: Refusal, params: dict[str, Any]) -> None:
+    """Once a request has a command, whatever else goes wrong is answered with its id: the command may go on."""
     resp.status = error.problem.status
     resp.content_type = PROBLEM_JSON
     answer_json(resp, error.problem)
@@ -118,7 +119,7 @@ async def on_refusal(req: Request, resp: falcon.asgi.Response, error: Refusal, p
 
 
 async def on_statemq_error(req: Request, resp: falcon.asgi.Response, error: StatemqError, params: dict[str, Any]) -> None:
-    refusal = refusal_of(error)
+    refusal = refusal_of(error, req.command)
     if refusal.problem.status >= 500:
         log.warning("%s %s: %s: %s", req.method, params.get("machine", ""), refusal.problem.error, error)
     await on_refusal(req, resp, refusal, params)
@@ -139,4 +140,4 @@ async def on_http_error(req: Request, resp: falcon.asgi.Response, error: falcon.
 async def on_fault(req: Request, resp: falcon.asgi.Response, error: Exception, params: dict[str, Any]) -> None:
     """What nobody foresaw: the log has it all, the caller gets no insides."""
     log.error("%s of %s failed", req.method, params.get("machine", "the engine"), exc_info=error)
-    await on_refusal(req, resp, Refusal("internal", "a fault of the server; its log says more"), params)
+    await on_refusal(req, resp, Refusal("internal", "a fault of the server; its log says more", id=req.command), params)

@@ -36,7 +36,7 @@ class CallResource:
             return
         given = req.parameters(("wait", "if_state"))
         seconds = wait_s(self.service, req, given)
-        handle = await send(self.service, req, machine, key, name, given)
+        handle = await send(self.service, req, resp, machine, key, name, given)
         await answer_outcome(self.service, req, resp, handle, machine, seconds)
 
 
@@ -54,14 +54,16 @@ class SendResource:
 
 async def send_only(service: Service, req: Request, resp: falcon.asgi.Response, machine: str, key: str, transition: str) -> None:
     given = req.parameters(("delay", "if_state"))
-    handle = await send(service, req, machine, key, transition, given)
+    handle = await send(service, req, resp, machine, key, transition, given)
     resp.status = falcon.HTTP_202
     name_command(req, resp, handle.id)
     answer_json(resp, Accepted(handle.id))
 
 
-async def send(service: Service, req: Request, machine: str, key: str, transition: str, given: dict[str, str]) -> Handle[Any]:
-    """The command is queued, or an earlier one with the same idempotency key was found."""
+async def send(
+    service: Service, req: Request, resp: falcon.asgi.Response, machine: str, key: str, transition: str, given: dict[str, str]
+) -> Handle[Any]:
+    """The command is queued, or an earlier one with the same idempotency key was found. Where nobody can tell, the answer has its id."""
     arguments = await service.arguments(req)
     options: dict[str, Any] = {}
     if idempotency_key := req.header("Idempotency-Key").strip():
@@ -76,13 +78,16 @@ async def send(service: Service, req: Request, machine: str, key: str, transitio
         options["delay"] = read_duration_s("delay", given["delay"])
     client = await service.client()
     try:
-        return await service.within(client.send(machine, key, transition, arguments, **options))
+        return await client.send(machine, key, transition, arguments, timeout=service.settings.redis_within_s, **options)
     except UnknownTransition as error:
         if error.name == options.get("if_state") != transition:
             raise Refusal("parameter", f"if_state: {error}") from None
         raise
     except Pending as error:
-        raise Refusal("redis_away", f"{error}; ask for it by its id", id=error.id, machine=machine) from None
+        name_command(req, resp, error.id)
+        again = ", or send it again with the same Idempotency-Key" if idempotency_key else ""
+        detail = f"{error}; ask for it by its id{again}"
+        raise Refusal("redis_away", detail, id=error.id, machine=machine, key=key, transition=transition) from None
 
 
 async def answer_outcome(
@@ -117,6 +122,8 @@ def answer_result(resp: falcon.asgi.Response, machine: str, outcome: Outcome) ->
 
 
 def name_command(req: Request, resp: falcon.asgi.Response, id: str) -> None:
+    """From now on every answer of this request, whatever goes wrong, has the command's id."""
+    req.command = id
     resp.set_header("Statemq-Id", header_id(id))
     resp.set_header("Location", join_path(req.root_path, "-", "commands", id))
 

@@ -102,22 +102,25 @@ class Refusal(Exception):
         super().__init__(detail)
 
 
-def refusal_of(error: StatemqError) -> Refusal:
-    """The answer for what the client raised."""
+def refusal_of(error: StatemqError, id: str = "") -> Refusal:
+    """The answer for what the client raised. ``id``: of the command that was asked for, or may have been queued."""
     word = type(error).code
     if word not in ERRORS:
         word = "server" if isinstance(error, ServerError) else "usage" if isinstance(error, UsageError) else "internal"
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"id": id}
     if isinstance(error, CommandError):
         fields = {name: getattr(error, name) for name in ("id", "machine", "key", "transition", "state")}
         fields["code"] = "" if error.code == word else error.code
+        fields["id"] = error.id or id
     elif isinstance(error, UnknownMachine | UnknownTransition):
-        fields = {"machine": error.machine, "known": sorted(error.known)}
+        fields |= {"machine": error.machine, "known": sorted(error.known)}
     elif isinstance(error, IdempotencyConflict):
         fields = {"id": error.id}
     elif isinstance(error, BacklogFull | StreamExhausted):
-        fields = {"machine": error.machine}
-    detail = "Redis does not answer now; try again" if isinstance(error, RedisAway) else str(error)
+        fields |= {"machine": error.machine}
+    detail = str(error)
+    if isinstance(error, RedisAway):
+        detail = "Redis does not answer now; " + ("ask for the command by its id" if id else "try again")
     return Refusal(word, detail, **fields)
 
 

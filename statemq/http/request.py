@@ -43,6 +43,8 @@ class Request(falcon.asgi.Request):
         self.roles: frozenset[str] = frozenset()
         self.body_left = False
         """A body was announced and has not been read to its end."""
+        self.command = ""
+        """The id of the command that it has queued or asks for, once that is known."""
         self.caller = ""
         """Its token's mark (the digest's first digits), or else its address."""
 

@@ -30,6 +30,7 @@ class CommandResource(Engine):
     async def on_get(self, req: Request, resp: falcon.asgi.Response, id: str) -> None:
         req.parameters(())
         parse_command_id(id)
+        req.command = id
         client = await self.service.client()
         status = await self.service.within(client.show(id))
         resp.set_header("Statemq-Id", header_id(id))
@@ -42,6 +43,7 @@ class ResultResource(Engine):
     async def on_get(self, req: Request, resp: falcon.asgi.Response, id: str) -> None:
         seconds = wait_s(self.service, req, req.parameters(("wait",)))
         machine, _ = parse_command_id(id)
+        req.command = id
         client = await self.service.client()
         await answer_outcome(self.service, req, resp, client.handle(id), machine, seconds)
 
@@ -53,6 +55,7 @@ class CancelResource(Engine):
         req.parameters(())
         await self.service.arguments(req)
         parse_command_id(id)
+        req.command = id
         client = await self.service.client()
         said = await self.service.within(client.cancel(id, by=f"HTTP, {req.caller}"))
         resp.set_header("Statemq-Id", header_id(id))

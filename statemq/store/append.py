@@ -100,7 +100,7 @@ class Appender:
             line.task = self._loop.create_task(self._drain(line))
 
     async def close(self) -> None:
-        """Nothing is sent any more; what was not answered raises RedisAway."""
+        """Nothing is sent any more; what was not answered raises Pending if it was sent, else RedisAway."""
         self._closed = True
         tasks = [line.task for line in self._lines.values() if line.task is not None]
         for task in tasks:
@@ -119,10 +119,10 @@ class Appender:
                     await self._send(wire, line, batch)
                     batch = []
         except asyncio.CancelledError:
-            _fail_all(batch, _closed())
+            _doubt(batch, _closed())
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must be told (I6)
-            _fail_all([*batch, *line.waiting], said(error, line.keys))
+            _doubt([*batch, *line.waiting], said(error, line.keys))
             line.waiting.clear()
         finally:
             line.task = None
@@ -164,12 +164,11 @@ class Appender:
             draft.id = draft.id or command_id(line.keys.machine, line.keys.number, now_ms)
         try:
             answers = await self._safely(line.keys, batch)
-        except CannotWait as error:
-            for draft, answer in batch:
-                fail(answer, unsure(draft, f"may have been queued, but {error}"))
-            return
         except (StatemqError, ReplyError) as error:
-            _fail_all(batch, said(error, line.keys))
+            # a call whose connection was lost has been sent before, and that one may have been taken
+            alone = wire.up and stand(self._router, line.keys) == (wire, generation)
+            refused = isinstance(error, NamespaceLost) or (alone and not isinstance(error, CannotWait))
+            (_fail_all if refused else _doubt)(batch, said(error, line.keys))
             return
         late: list[Sent] = []
         text_of_late = b""
@@ -262,6 +261,12 @@ def _lost(keys: PartitionKeys) -> NamespaceLost:
 def _fail_all(batch: Iterable[Sent], error: StatemqError) -> None:
     for _, answer in batch:
         fail(answer, error)
+
+
+def _doubt(batch: Iterable[Sent], error: StatemqError) -> None:
+    """Those that were sent may have been queued: their senders get their ids."""
+    for draft, answer in batch:
+        fail(answer, unsure(draft, f"may have been queued, but {error}") if draft.id else error)
 
 
 def _closed() -> RedisAway:

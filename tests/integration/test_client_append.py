@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import redis as redis_py
 
-from statemq import Client, InvalidArguments, Pending
+from statemq import Client, InvalidArguments, Pending, sync
 from statemq.config import LIMITS
 from statemq.errors import (
     BacklogFull,
@@ -162,6 +162,67 @@ async def test_an_unconfirmed_command_is_pending_with_its_id(shaky: Client, prox
     assert caught.value.machine == "door"
     assert caught.value.key == "a"
     assert caught.value.transition == "open"
+    assert [c.id for c in await fake.queued("a")] == [caught.value.id]
+
+
+@pytest.mark.leaves_work
+async def test_an_unconfirmed_send_is_pending_with_its_id(shaky: Client, proxy: FaultyProxy, fake: FakeWorker, namespace: str) -> None:
+    proxy.hold_reply("append")
+    with pytest.raises(Pending, match="may have been queued") as caught:
+        await shaky.send(Door.open("a"), timeout=1)
+    blocking = sync.Client(proxy.url, namespace=namespace, machines=[Door], timeout=1)
+    await asyncio.to_thread(blocking.connect)
+    proxy.hold_reply("append")
+    with pytest.raises(Pending, match="may have been queued") as also:
+        await asyncio.to_thread(blocking.send, Door.open("a"))
+    await asyncio.to_thread(blocking.close)
+    assert [c.id for c in await fake.queued("a")] == [caught.value.id, also.value.id]
+
+
+async def test_nothing_is_sent_when_the_time_of_a_send_is_up_before_redis_is_back(
+    shaky: Client, proxy: FaultyProxy, fake: FakeWorker
+) -> None:
+    await shaky.get(Door, "a")
+    proxy.refuse = True
+    proxy.cut()
+    await wait_until(lambda: not shaky._router.home.up)
+    with pytest.raises(RedisAway, match="the command was not sent"):
+        await shaky.send(Door.open("a"), timeout=0.1)
+    proxy.refuse = False
+    await shaky.get(Door, "a")
+    assert await fake.queued("a") == []
+
+
+@pytest.mark.leaves_work
+async def test_closing_while_a_command_may_be_queued_gives_its_id(proxy: FaultyProxy, fake: FakeWorker, namespace: str) -> None:
+    async with Client(proxy.url, namespace=namespace, machines=[Door]) as closing:
+        await closing.get(Door, "a")
+        proxy.hold_reply("append")
+        sending = [asyncio.ensure_future(closing.send(Door.open("a"))), asyncio.ensure_future(closing.call(Door.open("a")))]
+        await wait_until(lambda: fake.queued("a"))
+    queued = [c.id for c in await fake.queued("a")]
+    for sent, id in zip(sending, queued, strict=True):
+        with pytest.raises(Pending, match="may have been queued, but the client was closed") as caught:
+            await sent
+        assert caught.value.id == id
+
+
+@pytest.mark.leaves_work
+async def test_a_resend_that_is_refused_leaves_open_whether_the_first_was_taken(
+    shaky: Client, proxy: FaultyProxy, router: Router, fake: FakeWorker
+) -> None:
+    await shaky.get(Door, "a")
+    proxy.refuse = True
+    proxy.lose_reply("append")
+    sending = asyncio.ensure_future(shaky.send(Door.open("a")))
+    await wait_until(lambda: fake.queued("a"))
+    await router.home.call("CONFIG", "SET", "maxmemory", "1")
+    try:
+        proxy.refuse = False
+        with pytest.raises(Pending, match="may have been queued, but Redis has used up its memory") as caught:
+            await sending
+    finally:
+        await router.home.call("CONFIG", "SET", "maxmemory", "0")
     assert [c.id for c in await fake.queued("a")] == [caught.value.id]
 
 

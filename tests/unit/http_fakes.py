@@ -66,7 +66,7 @@ class FakeHandle:
 
     def known(self) -> Outcome:
         outcome = self.client.outcome
-        if isinstance(outcome, StatemqError):
+        if isinstance(outcome, Exception):
             raise outcome
         return msgspec.structs.replace(outcome, id=self.id)
 
@@ -81,7 +81,7 @@ class FakeClient:
         self.sent: list[Sent] = []
         self.fault: StatemqError | None = None
         self.connect_fault: StatemqError | None = None
-        self.outcome: Outcome | StatemqError = Outcome("", "completed", result=msgspec.Raw(b'"a is now UP"'))
+        self.outcome: Outcome | Exception = Outcome("", "completed", result=msgspec.Raw(b'"a is now UP"'))
         self.ended = asyncio.Event()
         self.ended.set()
         self.late = False
@@ -104,7 +104,10 @@ class FakeClient:
     async def close(self) -> None:
         self.connected = False
 
-    async def send(self, machine: str, key: str, transition: str, args: Any = None, **options: Any) -> FakeHandle:
+    async def send(
+        self, machine: str, key: str, transition: str, args: Any = None, *, timeout: float | None = None, **options: Any
+    ) -> FakeHandle:
+        assert timeout is not None
         self._check()
         self.sent.append(Sent(machine, key, transition, args, options))
         return FakeHandle(self, command_id(machine, 7, 1_700_000_000_000))

@@ -14,8 +14,10 @@ from statemq.errors import (
     NamespaceLost,
     PartitionMismatch,
     RedisAway,
+    ServerError,
     StatemqError,
     TooLarge,
+    Unknown,
     UnknownMachine,
     UnknownTransition,
 )
@@ -171,6 +173,35 @@ def test_what_the_client_raises(edge: Edge, fault: StatemqError, status: int, er
     problem(result, status, error)
     assert "secret" not in result.text
     assert ("retry-after" in result.headers) == (error in ("backlog_full", "redis_away", "namespace_lost"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "error"),
+    [
+        (RedisAway("the client was closed"), 503, "redis_away"),
+        (NamespaceLost("it was wiped"), 503, "namespace_lost"),
+        (ServerError("damaged"), 503, "server"),
+        (StatemqError("x"), 500, "internal"),
+        (Unknown("nothing is known of it"), 404, "unknown"),
+        (ZeroDivisionError("x"), 500, "internal"),
+    ],
+)
+def test_what_goes_wrong_once_a_command_is_queued_is_answered_with_its_id(edge: Edge, fault: Exception, status: int, error: str) -> None:
+    edge.client.outcome = fault
+    result = edge.post("/resource/a/setUp")
+    body = problem(result, status, error)
+    assert body["id"] == result.headers["statemq-id"]
+    assert result.headers["location"] == f"/-/commands/{body['id']}"
+    assert "try again" not in body["detail"]
+    asked = edge.get(f"/-/commands/{body['id']}/result")
+    assert problem(asked, status, error)["id"] == asked.headers["statemq-id"] == body["id"]
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", ""), ("POST", "/cancel")])
+def test_who_asks_for_a_command_is_answered_with_its_id(edge: Edge, method: str, path: str) -> None:
+    edge.client.fault = RedisAway("away")
+    id = "resource.7.01a22a9f7ec8775386f29c54f74cf11f"
+    assert problem(edge.ask(method, f"/-/commands/{id}{path}"), 503, "redis_away")["id"] == id
 
 
 def test_a_fault_shows_nothing_of_the_inside(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
