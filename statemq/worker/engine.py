@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from statemq.config import LIMITS
+from statemq.errors import Fail, unicode
 from statemq.retry import Retry
 from statemq.worker.branches import STANDING
 from statemq.worker.pure import Logger, uuid_of
@@ -25,6 +26,10 @@ _NUMBERED = re.compile(r"#\d+$")
 _good: set[str] = set()
 """Names of steps that were looked at."""
 _PLACE = re.compile(r"[\d.]+")
+
+
+class InvalidName(Fail, ValueError):
+    """A step, sleep, uuid or time-out is called what nothing can be called: the command fails for good, since each attempt calls it so."""
 
 
 class Engine:
@@ -91,18 +96,18 @@ class Engine:
         """Which one of its branch it is: the one of that name, or else by its number. No other branch's is called so."""
         branch = self._attempt.branches.here()
         if name:
-            if _PLACE.fullmatch(name):
-                raise ValueError(f'"{name[:80]}" cannot name a {kind[:-1]}: those without a name are counted so')
             _check_name(kind[:-1], name)
+            if _PLACE.fullmatch(name):
+                raise _invalid(kind[:-1], name, "those without a name are counted so")
             n = branch.count(kind + name)
             return f"{kind}{branch.path}{name}" if n == 1 else f"{kind}{branch.path}{name}#{n}"
         return f"{kind}{branch.path}{branch.count(kind)}"
 
-    def _name(self, name: str) -> str:
+    def _name(self, name: Any) -> str:
         """The step's field: its name, and its number if the name repeats."""
-        if "#" in name and name in self._attempt.command.journal and self._attempt.began_before():
+        if isinstance(name, str) and "#" in name and name in self._attempt.command.journal and self._attempt.began_before():
             return name  # a former version let it pass
-        if name not in _good:
+        if type(name) is not str or name not in _good:
             _check_name("step", name)
             if len(_good) < 1024:
                 _good.add(name)
@@ -111,8 +116,16 @@ class Engine:
         return name if n == 1 else f"{name}#{n}"
 
 
-def _check_name(what: str, name: str) -> None:
-    if not name or len(name.encode()) > LIMITS.step_name or "@" in name:
-        raise ValueError(f'"{name[:80]}" cannot name a {what}: 1 to {LIMITS.step_name} bytes, without "@"')
+def _check_name(what: str, name: Any) -> None:
+    if not isinstance(name, str):
+        raise _invalid(what, repr(name), "give a text")
+    if not name or len(name.encode(errors="replace")) > LIMITS.step_name or "@" in name:
+        raise _invalid(what, name, f'1 to {LIMITS.step_name} bytes, without "@"')
+    if unicode(name) != name:
+        raise _invalid(what, name, "it has a lone surrogate, which is no valid Unicode")
     if "#" in name and _NUMBERED.search(name):
-        raise ValueError(f'"{name[:80]}" cannot name a {what}: "#" and a number at the end tell repeats of a name apart')
+        raise _invalid(what, name, '"#" and a number at the end tell repeats of a name apart')
+
+
+def _invalid(what: str, name: str, why: str) -> InvalidName:
+    return InvalidName(f'"{name[:80]}" cannot name a {what}: {why}', "name")

@@ -389,7 +389,7 @@ async def test_what_a_body_gives(client: Client, url: str, namespace: str, by: i
                 ("failed", "result"),
                 ("failed", "data"),
                 ("failed", "step_failed"),
-                ("failed", "retries"),
+                ("failed", "name"),
             ]
             assert f"has {LIMITS.result + by} bytes; the limit is {LIMITS.result}" in ended[0].reason
             assert f"has {LIMITS.data + by} bytes; the limit is {LIMITS.data}" in ended[1].reason
