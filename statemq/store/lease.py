@@ -42,8 +42,8 @@ class Acquired(msgspec.Struct, frozen=True):
     """The former owner, if it died while it held the partition (P14); else empty."""
     next_due_ms: int | None
     paused: bool
-    ahead_ms: int
-    """By how much the partition's time is ahead of Redis time, whose clock was set back."""
+    own_ms: int
+    """The partition's time, which is ahead of Redis time where that was set back."""
     pending: dict[str, int]
     """Entries that were in progress → how often an owner has died of them."""
 
@@ -100,7 +100,7 @@ async def acquire(
         dead=r[3].decode(),
         next_due_ms=int(float(r[4])) if r[4] else None,
         paused=r[5] == b"1",
-        ahead_ms=int(r.pop()) if len(r) % 2 else 0,
+        own_ms=int(r.pop()),
         pending={r[i].decode(): int(r[i + 1]) for i in range(6, len(r), 2)},
     )
 

@@ -6,7 +6,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 
-from statemq.testing.evidence import Acquire, Effect, Slept
+from statemq.testing.evidence import Effect, Slept
 from statemq.testing.view import CLOCK_MS, View
 
 
@@ -34,9 +34,10 @@ def beside(view: View) -> Iterator[str]:
         for before, after in itertools.combinations(of_command, 2):
             if before.pid == after.pid or after.at_s * 1000 > _until_s(view, before) * 1000 - CLOCK_MS:
                 continue
-            tenure = _tenure_at(view, partition, max(view.ms(before.at_s), view.ms(after.at_s)) + CLOCK_MS)
-            if tenure is None or tenure.how != "silent":
-                how = f"which began its tenure {tenure.how or 'free'}" if tenure is not None else "though nobody had begun a tenure"
+            since_ms, until_ms = view.ms(before.at_s) - CLOCK_MS, view.ms(after.at_s) + CLOCK_MS
+            began = [t.how or "free" for t in view.tenures.get(partition, []) if since_ms <= t.at_ms <= until_ms]
+            if "silent" not in began:
+                how = f"whose partition had been taken as {', '.join(began)}" if began else "though nobody had begun a tenure"
                 yield f"{id}: step {before.step} ran in {before.pid} and at the same time {after.step} in {after.pid}, {how}"
 
 
@@ -47,11 +48,6 @@ def _until_s(view: View, run: Effect) -> float:
         return ended_s
     process = view.processes.get(view.worker_of.get(run.pid, ""))
     return process.ended_s if process is not None and process.ended_s else run.at_s
-
-
-def _tenure_at(view: View, partition: int, at_ms: float) -> Acquire | None:
-    held = [t for t in view.tenures.get(partition, []) if t.at_ms <= at_ms]
-    return held[-1] if held else None
 
 
 def sleeps(view: View) -> Iterator[str]:

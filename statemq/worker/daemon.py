@@ -248,6 +248,8 @@ class Worker:
         if abs(by_ms) > CLOCK_SET_MS:
             for served in self._served.values():
                 served.view = [replace(h, deadline_ms=h.deadline_ms + round(by_ms)) if h.token else h for h in served.view]
+            for p in self.partitions.values():
+                p.clock_was_set(by_ms)
 
     # -- what others do (called in this loop by the life thread) --------------------------------------
 

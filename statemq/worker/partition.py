@@ -19,6 +19,7 @@ from statemq.store import lease
 from statemq.store.commands import ByHand, Garbage, Look, Queued, entry_order, flat_fields, read_entry
 from statemq.store.fence import Closed, Fence, ScriptFailed, TenureOver, failure
 from statemq.store.lease import Acquired
+from statemq.store.periods import times
 from statemq.store.wire import ReplyError
 from statemq.worker import tell
 from statemq.worker.batches import Batches
@@ -48,7 +49,9 @@ class Partition(Window):
         self.confirmed = asked
         """The last moment at which this tenure is known to have been the partition's: when that was asked, not when it was answered."""
         self.began_s = asked.monotonic_s
-        self.ahead_ms, self._clock_ms = acquired.ahead_ms, 0
+        self.ahead_ms = 0
+        """By how much the partition's time is ahead of what this worker takes for Redis time."""
+        self._now_is(acquired.own_ms)
         self.suspects = suspects
         """Commands of a batch whose commit raised (P20): each is committed alone; one that raised alone has the error, and is buried."""
         self.position = "0-0"
@@ -82,13 +85,24 @@ class Partition(Window):
 
     def now_ms(self) -> int:
         """The partition's own time, by which what waits is due: like Redis time, but it does not go back when the server's clock does. The
-        scripts keep it too (``own_time``); what they say about a timer that we hold to be due corrects ours."""
-        now_ms = self._redis_ms() + self.ahead_ms
-        if now_ms < self._clock_ms - SET_BACK_MS:
-            self.ahead_ms += self._clock_ms - now_ms
-            now_ms = self._clock_ms
-        self._clock_ms = now_ms
-        return now_ms
+        scripts keep it (``own_time``); this is what they said last, and what has passed since."""
+        return self._redis_ms() + self.ahead_ms
+
+    def _now_is(self, own_ms: int) -> None:
+        """Counted from what this worker takes for Redis time at this moment, be that behind a clock that was set or not."""
+        ahead_ms = own_ms - self._redis_ms()
+        self.ahead_ms = ahead_ms if abs(ahead_ms) > SET_BACK_MS else 0
+
+    def clock_was_set(self, by_ms: float) -> None:
+        """What this worker takes for Redis time has changed by so much, and the partition's time with it only if the scripts say so."""
+        self.ahead_ms -= round(by_ms)
+        self.spawn(self.look_at_clock())
+
+    async def look_at_clock(self) -> None:
+        """The partition's time is again what the scripts have for it."""
+        wall_ms, ahead_ms = await times(self.router, self.keys)
+        self._now_is(wall_ms + ahead_ms)
+        self.on_due()
 
     def __str__(self) -> str:
         return f"{self.spec.name}:{self.keys.number}"

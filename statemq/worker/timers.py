@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from statemq.store.fence import TenureOver
-from statemq.store.periods import times
-from statemq.worker.partition import SET_BACK_MS, Partition
+from statemq.worker.partition import Partition
 
 AT_ONCE = 128
 """Timers fired in one call."""
@@ -79,9 +78,8 @@ class Timers:
             reply = await p.answer(p.fence.wake(timers))
             # a resend is only told "seen": who is woken for nothing reads its inbox's head and sees that it waits
             words = reply[1:] if reply[0] == b"done" else [b"ready"] * len(rows)
-            if b"early" in words or p.ahead_ms:
-                _, ahead_ms = await times(p.router, p.keys)
-                p.ahead_ms = ahead_ms if ahead_ms > SET_BACK_MS else 0
+            if b"early" in words:
+                await p.look_at_clock()
             for timer, word in zip(timers, words, strict=True):
                 if word == b"ready" and timer[0] == "wake" and timer[2]:
                     p.lane(timer[2]).woken()

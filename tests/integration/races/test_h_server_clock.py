@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -17,10 +16,11 @@ from statemq import Client
 from statemq.codec import command_id
 from statemq.config import LIMITS, OUTCOME_PERIOD_MS, RESEND_WITHIN_MS, WorkerSettings
 from statemq.store.lease import Acquired, Held, NotAcquired, redis_now_ms
+from statemq.store.periods import times
 from statemq.worker.daemon import FAR_MS, Worker
-from statemq.worker.partition import Partition
 from tests.integration.races.probe import Probe
 from tests.integration.races.stage import Stage
+from tests.waiting import wait_until
 
 HOUR_MS = 3_600_000
 
@@ -123,14 +123,29 @@ async def test_a_delayed_command_and_a_sleep_do_not_wait_an_hour(play: Stage) ->
     assert play.log("a") == [1, 2]
 
 
-def test_a_partition_s_clock_does_not_go_back() -> None:
-    now = [5_000_000_000]
-    p = cast(Any, SimpleNamespace(_redis_ms=lambda: now[0], ahead_ms=0, _clock_ms=0))
-    assert Partition.now_ms(p) == now[0]
-    now[0] -= HOUR_MS
-    assert Partition.now_ms(p) == 5_000_000_000
-    now[0] += 250
-    assert (Partition.now_ms(p), p.ahead_ms) == (5_000_000_250, HOUR_MS)
+@pytest.mark.parametrize("hours", [-2, 2], ids=["back", "forth"])
+async def test_a_set_clock_counts_once_whoever_notices_first(play: Stage, hours: int) -> None:
+    """The scripts know of it at once, a worker's idea of Redis time some seconds later: a partition that was asked in between was hours
+    ahead, and what it let sleep then slept for hours."""
+    await play.own()
+    set_back(play)
+    play.redis.hset(play.part.lease, mapping={"deadline": 0})
+    async with play.worker() as worker:
+        await wait_until(lambda: worker.partitions)
+        [p] = worker.partitions.values()
+
+        async def is_right() -> bool:
+            wall_ms, ahead_ms = await times(p.router, p.keys)
+            return abs(p.now_ms() - wall_ms - ahead_ms) < 60_000
+
+        assert await is_right()
+        worker._clock_offset_ms -= hours * HOUR_MS  # as before the clock was set
+        await p.look_at_clock()
+        assert await is_right()
+        await worker._set_clock()
+        await wait_until(is_right)
+        await p.look_at_clock()
+        assert await is_right()
 
 
 async def test_a_dead_owner_s_lease_does_not_last_an_hour(play: Stage) -> None:
