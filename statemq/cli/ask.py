@@ -93,11 +93,11 @@ def can(
 ) -> None:
     """Say whether a transition would be accepted now, and why not.
 
-    Exit code 1 says no. Guards are asked where the class is known: --target, STATEMQ_TARGET or the running dev's.
+    Exit code 1 says no. Guards are asked where the class is known: --target, STATEMQ_TARGET, or the running dev's unless a Redis is named.
 
     Example: statemq can resource a setUp
     """
-    known = classes(target)
+    known = classes(target, redis)
 
     async def question(client: Client) -> tuple[Verdict, bool]:
         graph = await client.graph(machine)
@@ -130,11 +130,11 @@ def query(
 ) -> None:
     """Ask about an instance's committed state; prints JSON.
 
-    It runs here, so the class is needed: --target, STATEMQ_TARGET or the running dev's.
+    It runs here, so the class is needed: --target, STATEMQ_TARGET, or the running dev's unless a Redis is named.
 
     Example: statemq query resource a status --target shop.machines
     """
-    cls = class_of(machine, target)
+    cls = class_of(machine, target, redis)
     given = read_arguments(arguments or [], cls.spec.graph(), name, "query")
 
     async def question(client: Client) -> Any:

@@ -53,6 +53,7 @@ class Folder:
         """The folder is there and ours. Raises UsageError in one sentence."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._keep_others_out()
             (self.path / ".gitignore").write_text("*\n")
             self._lock = os.open(self.path / "dev.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
@@ -89,6 +90,12 @@ class Folder:
     def close(self) -> None:
         self._about.unlink(missing_ok=True)
         os.close(self._lock)
+
+    def _keep_others_out(self) -> None:
+        """Nobody else may write to it, whatever the umask: who could would choose the code and the Redis of those who ask here."""
+        found = self.path.stat()
+        if found.st_uid == os.geteuid() and found.st_mode & 0o022:
+            self.path.chmod(found.st_mode & 0o7755)
 
     def _in_use(self) -> str:
         """Who is there already, as far as it says."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from statemq.cli.dev_trust import NotOurs, read_own, runs_as_ours
 from statemq.cli.ends import say
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace, shown
-from statemq.errors import UsageError
 
 DEV_FILE = Path(".statemq") / "dev.json"
 
@@ -38,65 +38,54 @@ class Targets(NamedTuple):
 
 
 def find(redis: str | None, namespace: str | None) -> Place:
-    """The Redis of ``--redis``, ``STATEMQ_REDIS``, the nearest running `dev` (said on stderr), or the default, in this order.
+    """The Redis of ``--redis``, ``STATEMQ_REDIS``, the nearest running `dev` of ours (said on stderr), or the default, in this order.
 
     The namespace of a `dev` counts only together with its Redis. Raises UsageError for an impossible namespace.
     """
-    url = redis or os.environ.get("STATEMQ_REDIS")
     wanted = namespace or os.environ.get("STATEMQ_NAMESPACE")
-    if not url and (dev := find_dev(tell=True)):
+    if not _named(redis) and (dev := find_dev(tell=True)):
         say(f"using the dev server of {dev.folder} ({shown(dev.url)})")
-        url, wanted = dev.url, wanted or dev.namespace
-    return Place(url or DEFAULT_URL, check_namespace(wanted or DEFAULT_NAMESPACE))
+        return Place(dev.url, check_namespace(wanted or dev.namespace))
+    return find_named(redis, namespace)
 
 
-def find_targets(target: str | None) -> Targets:
-    """The targets of ``--target``, ``STATEMQ_TARGET`` (several by commas), or the nearest running `dev`; may be none."""
+def find_named(redis: str | None, namespace: str | None) -> Place:
+    """The same for what runs on its own: nothing that lies in a folder decides where a worker or a server works."""
+    wanted = namespace or os.environ.get("STATEMQ_NAMESPACE")
+    return Place(_named(redis) or DEFAULT_URL, check_namespace(wanted or DEFAULT_NAMESPACE))
+
+
+def find_targets(target: str | None, redis: str | None = None) -> Targets:
+    """The targets of ``--target``, ``STATEMQ_TARGET`` (several by commas), or the nearest running `dev` of ours; may be none.
+
+    The code of a `dev` counts only together with its Redis: none of it is imported where one is named.
+    """
     if given := target or os.environ.get("STATEMQ_TARGET"):
         return Targets([part.strip() for part in given.split(",") if part.strip()])
-    dev = find_dev()
+    dev = None if _named(redis) else find_dev()
     return Targets(dev.targets, dev.cwd) if dev else Targets([])
 
 
+def _named(redis: str | None) -> str | None:
+    return redis or os.environ.get("STATEMQ_REDIS")
+
+
 def find_dev(start: Path | None = None, tell: bool = False) -> Dev | None:
-    """The `dev` that runs in this folder or the nearest one above; ``tell`` of one that no longer runs."""
+    """The `dev` of this user that runs in this folder or the nearest one above; ``tell`` of one that is passed over."""
     here = (start or Path.cwd()).resolve()
     for folder in [here, *here.parents]:
-        about = _read(folder / DEV_FILE)
+        try:
+            about = read_own(folder / DEV_FILE)
+        except NotOurs as error:
+            about = None
+            if tell:
+                say(f"{folder / DEV_FILE} is not used: {error}")
         if about is None:
             continue
-        if _runs(about.get("pid")):
+        if runs_as_ours(about.get("pid")):
             targets = [str(target) for target in about.get("targets") or []]
             namespace, cwd = str(about.get("namespace") or DEFAULT_NAMESPACE), Path(str(about.get("cwd") or folder))
             return Dev(folder, str(about["redis"]), namespace, targets, cwd)
         if tell:
             say(f"the dev server of {folder} does not run any more")
     return None
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """What the file says; None if there is none."""
-    if not path.is_file():
-        return None
-    from statemq.codec import decode
-
-    try:
-        about = decode(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); remove it, or name the Redis with --redis") from None
-    if not isinstance(about, dict) or not isinstance(about.get("redis"), str):
-        raise UsageError(f'{path} names no "redis"; remove it, or name the Redis with --redis')
-    return about
-
-
-def _runs(pid: Any) -> bool:
-    """Whether that process lives; without a pid it is believed."""
-    if not isinstance(pid, int) or pid <= 0:
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -33,6 +33,9 @@ Redis = Annotated[
         "--redis", metavar="URL", help="Default: STATEMQ_REDIS, this folder's running dev, redis://localhost:6379.", show_default=False
     ),
 ]
+NamedRedis = Annotated[
+    str | None, typer.Option("--redis", metavar="URL", help="Default: STATEMQ_REDIS, redis://localhost:6379.", show_default=False)
+]
 Namespace = Annotated[
     str | None, typer.Option("--namespace", metavar="NAME", help="Default: STATEMQ_NAMESPACE, statemq.", show_default=False)
 ]

@@ -17,7 +17,7 @@ import typer
 
 from statemq.cli import logs, options
 from statemq.cli.ends import INTERRUPTED
-from statemq.cli.find import Place, find
+from statemq.cli.find import Place, find_named
 from statemq.config import shown
 from statemq.errors import UsageError
 
@@ -74,7 +74,7 @@ def worker(
     log_format: LogFormat = logs.Format.text,
     log_level: LogLevel = logs.Level.info,
     log_transitions: LogTransitions = False,
-    redis: options.Redis = None,
+    redis: options.NamedRedis = None,
     namespace: options.Namespace = None,
 ) -> None:
     """Run the machines of one or more targets.
@@ -84,7 +84,7 @@ def worker(
 
     Example: statemq worker shop.machines --processes 4
     """
-    place = find(redis, namespace)
+    place = find_named(redis, namespace)
     logs.set_up(log_format, log_level)
     machines = _machines(targets)
     if processes > 1:
@@ -132,7 +132,7 @@ def serve(
     ] = None,
     log_format: LogFormat = logs.Format.text,
     log_level: LogLevel = logs.Level.info,
-    redis: options.Redis = None,
+    redis: options.NamedRedis = None,
     namespace: options.Namespace = None,
 ) -> None:
     """Answer HTTP for the machines of one or more targets.
@@ -141,7 +141,7 @@ def serve(
 
     Example: statemq serve shop.machines --port 8080
     """
-    place = find(redis, namespace)
+    place = find_named(redis, namespace)
     logs.set_up(log_format, log_level)
     try:
         from statemq.http.server import serve as serve_http

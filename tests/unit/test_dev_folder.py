@@ -43,6 +43,21 @@ def test_it_hides_itself_from_git_and_is_found_while_it_runs(tmp_path: Path) -> 
     assert not about.exists()
 
 
+@pytest.mark.parametrize("made", [False, True])
+def test_others_may_not_write_to_it_whatever_the_umask(tmp_path: Path, made: bool) -> None:
+    folder = Folder(tmp_path / ".statemq")
+    former = os.umask(0)
+    try:
+        if made:
+            folder.path.mkdir()
+        folder.open()
+        folder.write(ABOUT)
+    finally:
+        os.umask(former)
+    assert not (folder.path.stat().st_mode | (folder.path / "dev.json").stat().st_mode) & 0o022
+    folder.close()
+
+
 def test_it_belongs_to_one_dev_at_a_time(tmp_path: Path) -> None:
     first, second = Folder(tmp_path), Folder(tmp_path)
     first.open()
