@@ -84,11 +84,10 @@ for r = 1, n do
 end
 local answer = shipped(KEYS, ARGV)
 for r = 1, n do
-  local field, value = ARGV[3 + n + (r - 1) * WIDTH + FIELD], ARGV[3 + n + (r - 1) * WIDTH + VALUE]
-  local due = string.match(field, '^sleep@') and string.match(value, '"due":(%d+)')
+  local field = ARGV[3 + n + (r - 1) * WIDTH + FIELD]
   if missing[r] and answer[r + 1] == '' then
-    if due then
-      row(lease, 'sleep', 'id', ARGV[3 + r], 'field', field, 'due_ms', due)
+    if string.match(field, '^sleep@') then
+      row(lease, 'sleep', 'id', ARGV[3 + r], 'field', field)
     elseif not string.find(field, '@', 1, true) then
       row(lease, 'record', 'id', ARGV[3 + r], 'step', field, 'token', token)
     end
@@ -158,8 +157,6 @@ def rows(redis: Any, namespace: str, machine: str, partitions: int) -> list[Line
             kind, at_ms = kinds[fields.pop("kind")], int(fields.pop("at_ms"))
             if kind is Commit:
                 fields |= {"version": int(fields["version"]), "writes": bool(fields["writes"])}
-            if kind is Slept:
-                fields["due_ms"] = int(fields["due_ms"])
             found.append(kind(partition, int(entry.partition("-")[0]), at_ms, **fields))
     return found
 

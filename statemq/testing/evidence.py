@@ -109,14 +109,13 @@ class Record(msgspec.Struct, frozen=True, tag="record", omit_defaults=True):
 
 
 class Slept(msgspec.Struct, frozen=True, tag="sleep", omit_defaults=True):
-    """Audit: a sleep's record was written to the journal. It ends at ``due_ms``."""
+    """Audit: a sleep's record was written to the journal."""
 
     partition: int
     pseq: int
     at_ms: int
     id: str
     field: str
-    due_ms: int
 
 
 class Effect(msgspec.Struct, frozen=True, tag="effect"):
@@ -138,8 +137,17 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     at_s: float
 
 
+class Asked(msgspec.Struct, frozen=True, tag="asked"):
+    """A transition is about to sleep for so long, at every attempt; written by itself to the outside world."""
+
+    id: str
+    pid: int
+    at_s: float
+    sleep_s: float
+
+
 class Woke(msgspec.Struct, frozen=True, tag="woke"):
-    """A transition went on from its first sleep, at every attempt; written by itself to the outside world."""
+    """The same went on from that sleep."""
 
     id: str
     pid: int
@@ -235,6 +243,7 @@ Line: TypeAlias = (
     | Slept
     | Effect
     | Ended
+    | Asked
     | Woke
     | Process
     | Fault

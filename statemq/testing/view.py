@@ -11,6 +11,7 @@ import msgspec
 
 from statemq.testing.evidence import (
     Acquire,
+    Asked,
     Clock,
     Commit,
     Demand,
@@ -92,6 +93,10 @@ class View:
         self.keys, self.standing = of(Key), of(Standing)
         self.finals = {f.key: f for f in of(Final)}
         self.ended_s = {(e.id, e.step, e.pid, e.began_s): e.at_s for e in of(Ended)}
+        self.asked: dict[str, Asked] = {}
+        """Of each command, when it first asked for its sleep."""
+        for asked in sorted(of(Asked), key=lambda a: a.at_s):
+            self.asked.setdefault(asked.id, asked)
         self.woke = sorted(of(Woke), key=lambda w: w.at_s)
         self.processes = {p.worker: p for p in of(Process) if p.worker}
         self.worker_of = {p.pid: p.worker for p in of(Process)}

@@ -53,7 +53,7 @@ def can_be_set() -> bool:
 def steady(record: Any, began_ms: int) -> Any:
     """The record with its Redis times as they would be if nobody had set the clock. ``began_ms``: when the run began, by the host's."""
     since = began_ms - BEFORE_MS
-    names = [name for name in ("at_ms", "committed_ms", "due_ms") if getattr(record, name, 0)]
+    names = [name for name in ("at_ms", "committed_ms") if getattr(record, name, 0)]
     at_ms = getattr(record, "at_ms", 0)
     shift = at_ms - since - (at_ms - since) % HOUR_MS if at_ms else 0
     times = {n: getattr(record, n) - shift if at_ms else since + (getattr(record, n) - since) % HOUR_MS for n in names}

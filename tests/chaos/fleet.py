@@ -16,7 +16,7 @@ import msgspec
 
 from statemq import Client
 from statemq.server.host import end_with_parent
-from statemq.testing.evidence import Ended, Woke
+from statemq.testing.evidence import Asked, Ended, Woke
 from tests.chaos.ledger import EFFECTS, Effect, Ledger
 from tests.waiting import wait_until
 
@@ -27,7 +27,7 @@ RUNS = re.compile(r"worker (\S+) runs")
 TAKEN = re.compile(r"ledger: (\d+) partitions? acquired from (\S+), which (died|fell silent)")
 
 
-_decode = msgspec.json.Decoder(Effect | Ended | Woke).decode
+_decode = msgspec.json.Decoder(Effect | Ended | Asked | Woke).decode
 
 
 class Deed(msgspec.Struct, frozen=True):

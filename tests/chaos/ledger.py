@@ -15,7 +15,7 @@ import msgspec
 
 from statemq import Context, Fail, Machine, Reject, transition
 from statemq.testing.chain import Chain, link
-from statemq.testing.evidence import Ended, Woke
+from statemq.testing.evidence import Asked, Ended, Woke
 
 EFFECTS = "LEDGER_EFFECTS"
 CODE, FORMER = "LEDGER_CODE", "former"
@@ -77,8 +77,7 @@ class Ledger(Machine[Book, Phase], initial=Phase.OPEN, partitions=8):
     async def apply_slowly(self, ctx: Context, x: int, sleep_ms: int) -> Link:
         """A durable sleep between two steps."""
         await ctx.step("first", effect, ctx.command_id, "first", 0)
-        await ctx.sleep(sleep_ms / 1000)
-        woke(ctx.command_id)
+        await _nap(ctx, sleep_ms)
         await ctx.step("second", effect, ctx.command_id, "second", 0)
         self.data.last = self.data.last.next(ctx.command_id, x)
         return self.data.last
@@ -138,8 +137,9 @@ MODEL = Chain(lambda transition, x: ends(transition, x) == "completed")
 
 
 async def _nap(ctx: Context, sleep_ms: int) -> None:
+    _write(Asked(ctx.command_id, os.getpid(), time.monotonic(), sleep_ms / 1000))
     await ctx.sleep(sleep_ms / 1000)
-    woke(ctx.command_id)
+    _write(Woke(ctx.command_id, os.getpid(), time.monotonic()))
 
 
 async def effect(command_id: str, step: str, pause_ms: int) -> str:
@@ -158,10 +158,6 @@ def forked(command_id: str) -> str:
         os._exit(0)
     _write(Ended(command_id, "first", begun.pid, begun.at_s, time.monotonic()))
     return "first"
-
-
-def woke(command_id: str) -> None:
-    _write(Woke(command_id, os.getpid(), time.monotonic()))
 
 
 def _begin(command_id: str, step: str) -> Effect:

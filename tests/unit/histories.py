@@ -14,6 +14,7 @@ import msgspec
 
 from statemq.testing.evidence import (
     Acquire,
+    Asked,
     Commit,
     Demand,
     Effect,
@@ -174,7 +175,8 @@ class World:
 
     def sleep(self, id: str, partition: int) -> None:
         due_s = self.now_s + self.dice.choice([1, 5]) * TICK_S
-        self.row(partition, Slept, id=id, field="sleep@1", due_ms=round(due_s * 1000))
+        self.lines.append(Asked(id, PID[self.tokens[partition][1]], self.now_s, due_s - self.now_s))
+        self.row(partition, Slept, id=id, field="sleep@1")
         while self.now_s < due_s:
             self.tick()
         self.lines.append(Woke(id, PID[self.tokens[partition][1]], self.now_s))

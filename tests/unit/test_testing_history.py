@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from statemq.testing.__main__ import main
 from statemq.testing.evidence import (
     Acquire,
+    Asked,
     Commit,
     Demand,
     Effect,
@@ -334,14 +335,14 @@ def in_two_processes_at_once(dice: random.Random, lines: list[Line]) -> None:
 
 
 def woke_early(dice: random.Random, lines: list[Line]) -> None:
-    sleep = some(dice, lines, Slept)
-    swap(lines, sleep, due_ms=sleep.due_ms + 10_000)
+    asked = some(dice, lines, Asked)
+    swap(lines, asked, sleep_s=asked.sleep_s + 10)
 
 
 def woke_late(dice: random.Random, lines: list[Line]) -> None:
     """Hours after all was well."""
     late_s = max(f.recovered_s for f in lines if isinstance(f, Fault)) + 3600 if any(isinstance(f, Fault) for f in lines) else 9999.0
-    lines += [Slept(1, 9_999, 9_000, "m.2.1", "sleep@1", 9_050), Woke("m.2.1", 100, late_s)]
+    lines += [Asked("m.2.1", 100, 9.0, 0.05), Slept(1, 9_999, 9_000, "m.2.1", "sleep@1"), Woke("m.2.1", 100, late_s)]
 
 
 def slept_without_a_record(dice: random.Random, lines: list[Line]) -> None:
