@@ -94,12 +94,13 @@ async def test_a_retry_has_the_command_s_conditions_and_trace(paper: Client, red
     await paper.resume(Paper)
     assert (await held.outcome(timeout=20)).outcome == "failed"
     await paper.pause(Paper)
-    await paper.failed_retry(Paper)
+    (again,) = await paper.failed_retry(Paper)
     part = part_of(namespace, "c")
     waits = f"{await redis.xrange(part.commands)} {await redis.lrange(part.inbox('c'), 0, -1)}"  # it may have been parked already
     assert trace in waits
     broken["now"] = False
     await paper.resume(Paper)
+    assert (await paper.handle(again).outcome(timeout=20)).outcome == "completed"
 
 
 async def test_whoever_repeats_the_request_hears_of_the_retry(paper: Client) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from statemq import Client
+from statemq import Client, Pending
 from statemq.errors import RedisAway, Refused, UnsupportedServer
 from statemq.server import EmbeddedServer
 from statemq.server.host import free_port
@@ -146,7 +146,8 @@ async def test_a_full_server_refuses_new_commands_and_drains(own: EmbeddedServer
         for n in range(2):
             await redis.xadd(f"statemq:{{box:{n}}}:commands", {"key": "forwarded", "transition": "put"})
         await redis.config_set("maxmemory", (await redis.info("memory"))["used_memory"] - 100_000)
-        with pytest.raises(Refused, match="has used up its memory"):
+        # a library that is lost is loaded over a new connection, and what was sent before over the old one may count
+        with pytest.raises(Refused if library == "loaded" else (Refused, Pending), match="has used up its memory"):
             await client.send(Box.put("a"))
         async with Client(own.url, machines=[Box]) as late:  # who comes now is let in
             assert (await late.get(Box, "a")).version == 0
