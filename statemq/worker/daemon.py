@@ -344,7 +344,9 @@ class Worker:
         if same and held.said_ms == before.said_ms:
             return replace(held, deadline_ms=before.deadline_ms)
         ends_ms = min(held.deadline_ms, self.now_ms() + self.settings.lease_ms + FAR_MS)
-        return replace(held, deadline_ms=max(ends_ms, before.deadline_ms) if same else ends_ms)
+        # a renewal was seen, so no doubt of an earlier reading outlasts it: what is left is no more than a lease
+        kept_ms = min(before.deadline_ms, self.now_ms() + self.settings.lease_ms) if same else 0
+        return replace(held, deadline_ms=max(ends_ms, kept_ms))
 
     def _tell_life(self) -> None:
         if self._life is None:
