@@ -47,14 +47,16 @@ class Engine(Protocol):
 class Context:
     """The running command, and what its body may do durably.
 
-    ``key`` the instance's key; ``command_id`` the command; ``attempt`` 1 for the first.
+    ``key`` the instance's key; ``command_id`` the command; ``attempt`` 1 for the first. A retry of a dead letter is a command with an id of
+    its own; step keys, uuids and ``random`` are those of the command that failed: use them, not ``command_id``, for what must be done once.
     """
 
-    __slots__ = ("_engine", "attempt", "command_id", "key")
+    __slots__ = ("_engine", "_identity", "attempt", "command_id", "key")
 
-    def __init__(self, engine: Engine, key: str, command_id: str, attempt: int) -> None:
+    def __init__(self, engine: Engine, key: str, command_id: str, attempt: int, origin: str = "") -> None:
         self._engine = engine
         self.key, self.command_id, self.attempt = key, command_id, attempt
+        self._identity = origin or command_id
 
     @property
     def logger(self) -> logging.LoggerAdapter[Any]:
@@ -109,8 +111,11 @@ class Context:
         return self._engine.step(name, fn, args, retry, None if timeout is None else time_limit_ms(timeout), returns)
 
     def step_key(self, name: str) -> str:
-        """``<command id>/<name>``: pass it to the outside world as the idempotency key of a step's call."""
-        return f"{self.command_id}/{name}"
+        """``<command id>/<name>``: pass it to the outside world as the idempotency key of a step's call.
+
+        It is the same at each attempt, and in each retry of a dead letter, where the id is that of the command that failed first.
+        """
+        return f"{self._identity}/{name}"
 
     def sleep(self, duration: Duration, *, name: str = "") -> Awaitable[None]:
         """Once awaited, this much time has passed since it was first reached, crashes and restarts included.

@@ -85,6 +85,8 @@ class CommandStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """ms: when a waiting or delayed command goes on."""
     paused: str = ""
     """What is paused and keeps it waiting: ``order/o-1``, or the machine ``order``."""
+    origin: str = ""
+    """The command that failed first, if this is a retry of its dead letter."""
     worker: str = ""
     cancel_asked: bool = False
     steps: list[Step] = []
@@ -144,6 +146,8 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     trace: str = ""
     once: str = ""
     """The key of its idempotency record."""
+    origin: str = ""
+    """The command that failed first, whose retry this was; its retry has the same step keys."""
     unfit: str = ""
     """Why it cannot be retried; empty if it can."""
 

@@ -22,6 +22,8 @@ def headline(status: CommandStatus) -> str:
         parts.append(f"{status.outcome.attempts} attempts")
     if status.paused:
         parts.append(f"{status.paused} is paused")
+    if status.origin:
+        parts.append(f"a retry of {status.origin}")
     if status.cancel_asked and status.status not in ENDED:
         parts.append("asked to cancel")
     return clean(f"{status.machine}/{status.key} {status.transition}: {', '.join(parts)}")

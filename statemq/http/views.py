@@ -71,6 +71,8 @@ class CommandView(msgspec.Struct, frozen=True, omit_defaults=True):
     """When a waiting or delayed command goes on."""
     paused: str = ""
     """What is paused and keeps it waiting: ``order/o-1``, or the machine ``order``."""
+    origin: str = ""
+    """The command that failed first, if this is a retry of its dead letter."""
     cancel_asked: bool = False
     steps: list[StepView] = []
     outcome: OutcomeView | None = None
@@ -163,6 +165,7 @@ def command_view(status: CommandStatus) -> CommandView:
         error=status.error,
         due=time_of(status.due),
         paused=status.paused,
+        origin=status.origin,
         cancel_asked=status.cancel_asked,
         steps=[step_view(step) for step in status.steps],
         outcome=None if status.outcome is None else outcome_view(status.outcome),

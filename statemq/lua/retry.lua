@@ -1,5 +1,5 @@
--- After it a dead letter's command is queued again, under a new id and with all that the letter keeps of it, and the letter is gone; or
--- neither is so. An idempotency record that still is this command's goes on with the new one: who repeats the request hears how that ends.
+-- After it a dead letter's command is queued again, under a new id, as the work of the command that failed first (origin) and
+-- with all that the letter keeps of it, and the letter is gone; or neither is so. An idempotency record that still is this command's goes on with the new one: who repeats the request hears how that ends.
 --
 -- KEYS lease commands accepted failed outcomes(stem) once
 -- ARGV incarnation backlog letter id reply has_once(1|0)
@@ -31,6 +31,9 @@ for _, name in ipairs({ 'if_state', 'if_version', 'trace' }) do
     fields[#fields + 1] = letter[name]
   end
 end
+-- step keys are made of it: a payment that was made before the command failed is recognised (also by the retry of a retry)
+fields[#fields + 1] = 'origin'
+fields[#fields + 1] = letter.origin or letter.id
 if record then
   fields[#fields + 1] = 'once'
   fields[#fields + 1] = once

@@ -11,7 +11,7 @@ from statemq.keys import PartitionKeys, partition_of
 
 LOOK = "@look"
 
-_TEXTS = ("reply", "once", "if_state", "if_version", "trace", "chain")
+_TEXTS = ("reply", "once", "if_state", "if_version", "trace", "chain", "origin")
 
 
 class Queued(msgspec.Struct):
@@ -28,6 +28,8 @@ class Queued(msgspec.Struct):
     if_version: str = ""
     trace: str = ""
     chain: str = ""
+    origin: str = ""
+    """The first command whose work this is: of a dead letter that was retried, the one that failed first."""
     parked: bool = False
     crashes: int = 0
     """How often its owner died while it was in progress (P14), since something of it was recorded."""
@@ -54,6 +56,11 @@ class Queued(msgspec.Struct):
     def order(self) -> tuple[int, int]:
         """Entry ids as numbers: they order a key's commands wherever they lie (P8)."""
         return entry_order(self.entry)
+
+    @property
+    def identity(self) -> str:
+        """What its step keys, uuids and chance are made of: a retry of a dead letter has those of the command that failed."""
+        return self.origin or self.id
 
 
 def entry_order(entry: str) -> tuple[int, int]:
@@ -166,7 +173,7 @@ def _read_any(
     try:
         reply, once = get("reply", b"").decode(), get("once", b"").decode()
         if_state, if_version = get("if_state", b"").decode(), get("if_version", b"").decode()
-        trace, chain = get("trace", b"").decode(), get("chain", b"").decode()
+        trace, chain, origin = get("trace", b"").decode(), get("chain", b"").decode(), get("origin", b"").decode()
     except UnicodeDecodeError:
         return Garbage(entry, "the entry is not UTF-8 text", {"key": key, "transition": transition}, id, key, transition)
     command = Queued(
@@ -182,6 +189,7 @@ def _read_any(
         if_version=if_version,
         trace=trace,
         chain=chain,
+        origin=origin,
         size=len(f["key"]) + len(get("args", b"")) + 200,
     )
     if not id:
@@ -201,6 +209,7 @@ class _Element(msgspec.Struct, omit_defaults=True):
     if_version: str = ""
     trace: str = ""
     chain: str = ""
+    origin: str = ""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -209,7 +218,8 @@ _decode = msgspec.json.Decoder(_Element).decode
 
 def to_element(c: Queued) -> bytes:
     """The inbox element: entry id, command id, and the rest as JSON."""
-    body = _Element(c.key, c.transition, c.args.decode(errors="replace"), c.reply, c.once, c.if_state, c.if_version, c.trace, c.chain)
+    texts = [getattr(c, name) for name in _TEXTS]
+    body = _Element(c.key, c.transition, c.args.decode(errors="replace"), *texts)
     return b"%b %b %b" % (c.entry.encode(), c.id.encode(), _encode(body))
 
 
@@ -235,6 +245,7 @@ def from_element(raw: bytes) -> Queued | None:
         e.if_version,
         e.trace,
         e.chain,
+        e.origin,
         parked=True,
         size=len(raw) + 100,
         journalled=True,

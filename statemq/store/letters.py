@@ -29,7 +29,7 @@ def kept(c: Queued) -> list[str]:
         said += ["args_garbled", c.args[: LIMITS.buried_field].decode(errors="replace"), "args_wrong", wrong]
     else:
         said += ["args", c.args.decode()]
-    for name in ("if_state", "if_version", "trace", "once"):
+    for name in ("if_state", "if_version", "trace", "once", "origin"):
         if value := getattr(c, name):
             said += [name, value]
     return said
@@ -85,6 +85,7 @@ def _letter(known: Known, part: PartitionKeys, entry: bytes, f: dict[str, bytes]
         if_version=text(f.get("if_version")),
         trace=text(f.get("trace")),
         once=text(f.get("once")),
+        origin=text(f.get("origin")),
         unfit=_unfit(known, part, f),
     )
 
@@ -100,7 +101,7 @@ def _unfit(known: Known, part: PartitionKeys, f: dict[str, bytes]) -> str:
         return f"its arguments are {text(f.get('args_wrong'))}; {anew}"
     if not f.get("args"):  # an entry that was forged, or written by hand
         return f"it holds no arguments ({text(f.get('reason'))}); {anew}"
-    limits = {"id": LIMITS.id, "key": LIMITS.key, "transition": LIMITS.name, "args": LIMITS.arguments}
+    limits = {"id": LIMITS.id, "origin": LIMITS.field, "key": LIMITS.key, "transition": LIMITS.name, "args": LIMITS.arguments}
     if long := next((name for name, value in f.items() if name in limits and len(value) > limits[name]), ""):
         return f"its {long} has {len(f[long])} bytes, more than the limit of {limits[long]}; {anew}"
     if wrong := _wrong_with(f["args"]):
@@ -113,6 +114,8 @@ async def retry(
     router: Router, known: Known, letters: list[str] | None, by: str, *, reply: str = "", durability: Durability | None = None
 ) -> list[str]:
     """The letters' commands are queued again under new ids, which are returned, and the letters are gone.
+
+    They keep the identity of the command that failed first, by which the outside world knows what it has done already.
 
     Without ``letters`` all that can be. What cannot be stays; if such a letter is named, nothing is queued. Two who retry a letter at
     once queue its command once.

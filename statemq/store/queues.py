@@ -164,6 +164,7 @@ async def show(router: Router, namespace: str, id: str) -> CommandStatus:
         attempts=number(j.get("@attempts")),
         error=text(j.get("@error")) or unread,
         due=number(due),
+        origin=text(f.get("origin")),
         worker=worker,
         cancel_asked="@cancel" in j,
         steps=[_step(field, raw) for field, raw in j.items() if not field.startswith(("@", "now@"))],
@@ -181,7 +182,7 @@ async def _place(router: Router, part: PartitionKeys, id: str, where: str, timed
         for raw in await router.call(part.lease, "LRANGE", part.inbox(key), 0, PAGE - 1):
             command = from_element(raw)
             if command is not None and command.id == id:
-                f |= {"transition": command.transition.encode(), "args": command.args}
+                f |= {"transition": command.transition.encode(), "args": command.args, "origin": command.origin.encode()}
                 break
         return "waiting" if timed else "queued", entry, "", f
     rows, running = await asyncio.gather(

@@ -46,7 +46,7 @@ class Branch:
 
     def random(self) -> random.Random:
         if self._random is None:
-            seed = self.attempt.command.id
+            seed = self.attempt.command.identity
             self._random = random.Random(f"{seed}/{self.path}" if self.path else seed)  # noqa: S311 - stable under replay, not secret
         return self._random
 

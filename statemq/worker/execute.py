@@ -123,7 +123,7 @@ class Attempt:
         self._body: asyncio.Task[Any] | None = None
         self._again: asyncio.TimerHandle | None = None
         self._limit = None if run.case.timeout_ms is None else TimeLimit(run.case.timeout_ms, self._late)
-        self.context = Context(Engine(self), command.key, command.id, command.attempts + 1)
+        self.context = Context(Engine(self), command.key, command.id, command.attempts + 1, command.origin)
 
     @property
     def is_open(self) -> bool:

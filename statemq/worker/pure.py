@@ -18,7 +18,7 @@ _log = logging.getLogger("statemq.transition")
 
 
 def uuid_of(command: Queued, place: int | str) -> uuid.UUID:
-    return uuid.uuid5(_UUIDS, f"{command.id}/{place}")
+    return uuid.uuid5(_UUIDS, f"{command.identity}/{place}")
 
 
 class Logger(logging.LoggerAdapter[logging.Logger]):
@@ -51,7 +51,7 @@ class Pure:
         self._random: random.Random | None = None
 
     def context(self) -> Context:
-        return Context(self, self._command.key, self._command.id, self._command.attempts + 1)
+        return Context(self, self._command.key, self._command.id, self._command.attempts + 1, self._command.origin)
 
     def now_ms(self) -> int:
         return self._at_ms
@@ -62,7 +62,7 @@ class Pure:
 
     def random(self) -> random.Random:
         if self._random is None:
-            self._random = random.Random(self._command.id)  # noqa: S311 - stable under replay, not secret
+            self._random = random.Random(self._command.identity)  # noqa: S311 - stable under replay, not secret
         return self._random
 
     @property
