@@ -63,6 +63,9 @@ LATE_MS = 500
 CLOCK_SET_MS = 1000
 """Redis time that moved so much against this process's clock was set; less is the network."""
 
+CLOCK_DRIFT_MS = 20
+"""Two clocks part by less than this between two surveys; more corrects what a slow answer had left open."""
+
 FAR_MS = 120_000
 """A lease that ends so much later than usual was written before Redis' clock was set back; its owner, if it lives, renews it sooner."""
 
@@ -233,10 +236,12 @@ class Worker:
         ]
 
     async def _set_clock(self) -> None:
+        """What this worker takes for Redis time is what it was, or the nearest that the answer allows: Redis read its clock at some moment
+        between question and answer, and these may lie seconds apart while a host hangs (Marzullo's bounds, with one source)."""
         before = time.monotonic()
         redis_ms = await lease.redis_now_ms(self._router)
         after = time.monotonic()
-        offset_ms = redis_ms - (before + after) * 500
+        offset_ms = min(max(self._clock_offset_ms, redis_ms - after * 1000), redis_ms + 1 - before * 1000)
         stood_still_s = max(0.0, offset_ms - self._clock_offset_ms) / 1000
         self._clock_was_set(offset_ms - self._clock_offset_ms)
         self._clock_offset_ms = offset_ms
@@ -244,11 +249,13 @@ class Worker:
             p.confirmed = earlier(p.confirmed, stood_still_s)
 
     def _clock_was_set(self, by_ms: float) -> None:
-        """When Redis' clock is set, or this host stood still, leases end as much later or earlier by it as was still left of them."""
-        if abs(by_ms) > CLOCK_SET_MS:
-            for served in self._served.values():
-                served.view = [replace(h, deadline_ms=h.deadline_ms + round(by_ms)) if h.token else h for h in served.view]
-            for p in self.partitions.values():
+        """When Redis' clock is set, or this host stood still, leases end as much later or earlier by it as was still left of them. The time
+        of a partition that is ahead of Redis' was reckoned from what this worker took for that: each correction has it asked for again."""
+        was_set = abs(by_ms) > CLOCK_SET_MS
+        for served in self._served.values() if was_set else ():
+            served.view = [replace(h, deadline_ms=h.deadline_ms + round(by_ms)) if h.token else h for h in served.view]
+        for p in self.partitions.values():
+            if was_set or (p.ahead_ms and abs(by_ms) > CLOCK_DRIFT_MS):
                 p.clock_was_set(by_ms)
 
     # -- what others do (called in this loop by the life thread) --------------------------------------

@@ -15,6 +15,7 @@ import pytest
 from statemq import Client
 from statemq.codec import command_id
 from statemq.config import LIMITS, OUTCOME_PERIOD_MS, RESEND_WITHIN_MS, WorkerSettings
+from statemq.store import lease
 from statemq.store.lease import Acquired, Held, NotAcquired, redis_now_ms
 from statemq.store.periods import times
 from statemq.worker.daemon import FAR_MS, Worker
@@ -182,6 +183,47 @@ def test_a_lease_ends_by_its_watcher_s_clock(monkeypatch: pytest.MonkeyPatch) ->
     assert read(now + 9_000, doubtful).deadline_ms <= now + 10_000, "its owner has renewed since: silence is noticed after a lease"
     assert read(now - HOUR_MS, msgspec.structs.replace(seen, deadline_ms=now + 3_000)).deadline_ms == now + 3_000
     assert read(now - 1, seen, token="other").deadline_ms == now - 1
+
+
+@pytest.mark.parametrize("slow", ["the question", "the answer"])
+async def test_a_slow_answer_does_not_move_the_clock(play: Stage, monkeypatch: pytest.MonkeyPatch, slow: str) -> None:
+    """A server, a network or this host hangs while Redis' time is asked for: a sleep ended early by half of that."""
+    ask = lease.redis_now_ms
+
+    async def slowly(router: Any) -> int:
+        if slow == "the question":
+            await asyncio.sleep(0.6)
+        redis_ms = await ask(router)
+        if slow == "the answer":
+            await asyncio.sleep(0.6)
+        return redis_ms
+
+    async with play.worker() as worker:
+        await worker._set_clock()
+        before = worker._clock_offset_ms
+        monkeypatch.setattr(lease, "redis_now_ms", slowly)
+        await worker._set_clock()
+        assert abs(worker._clock_offset_ms - before) < 100
+
+
+async def test_time_reckoned_from_a_wrong_clock_is_corrected_with_it(play: Stage) -> None:
+    """A partition that is ahead of Redis' clock is not further ahead than that, once this worker knows Redis' better."""
+    await play.own()
+    set_back(play)
+    play.redis.hset(play.part.lease, mapping={"deadline": 0})
+    async with play.worker() as worker:
+        await wait_until(lambda: worker.partitions)
+        [p] = worker.partitions.values()
+        for wrong_ms in (-700, 700):
+            worker._clock_offset_ms += wrong_ms
+            await p.look_at_clock()
+            await worker._set_clock()
+
+            async def is_right() -> bool:
+                wall_ms, ahead_ms = await times(p.router, p.keys)
+                return abs(p.now_ms() - wall_ms - ahead_ms) < 300
+
+            await wait_until(is_right)
 
 
 async def test_an_id_that_cannot_be_dated_is_made_anew(play: Stage) -> None:
