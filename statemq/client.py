@@ -297,6 +297,8 @@ class Client(Console):
                 raise (
                     TooLarge("idempotency key", size, LIMITS.idempotency_key) if size else UsageError("an idempotency key cannot be empty")
                 )
+            if idempotency_key.startswith("@"):
+                raise UsageError('an idempotency key cannot begin with "@": such keys are kept for statemq itself')
             name = transition.encode()
             draft.idempotency_key, draft.digest = idempotency_key, digest(name, raw)
             draft.meaning = digest(name, canonical(raw, known.schema(transition)))

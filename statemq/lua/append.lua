@@ -39,6 +39,12 @@ local function marks(digest)
   return sent or digest, meaning or digest
 end
 
+-- Whether the idempotency key begins with '@': by such keys statemq remembers what it does itself, so no caller may be there before it.
+local function reserved(once, key)
+  local _, stem = string.find(once, ':once:%d+:')
+  return stem and string.sub(once, stem + 1, stem + 2 + #key) == key .. ':@'
+end
+
 -- The outcome for a repeated request whose command has gone without ending its record: its entry was removed by hand, with what named the record.
 local function gone(once, id, key, transition)
   local outcome = outcome_of(outcomes, now, id) or cjson.encode({ id = id, outcome = 'failed', key = key, transition = transition,
@@ -111,8 +117,10 @@ for c = 1, n do
     answer = 'large id ' .. #id
   elseif #transition > MAX_NAME then
     answer = 'large transition ' .. #transition
-  elseif id == '' or key == '' or transition == '' or transition == '@look' then
+  elseif id == '' or key == '' or transition == '' or transition == '@look' or string.byte(id) == 64 then
     answer = 'unfit command'
+  elseif once and reserved(once, key) then
+    answer = 'unfit idempotency key'
   elseif special then
     answer = refused[c]
   end

@@ -36,8 +36,8 @@ SENT: dict[Role, frozenset[str]] = {
 RUN: dict[Role, frozenset[str]] = {
     Role.reader: frozenset(),
     Role.client: frozenset({"declare", "append", "touch"}),
-    Role.operator: frozenset({"cancel", "pause", "retry", "mend"}),
-    Role.worker: frozenset(sources()) - {"append", "cancel", "pause", "retry", "mend", "touch"},
+    Role.operator: frozenset({"cancel", "pause", "retry", "mend", "rights"}),
+    Role.worker: frozenset(sources()) - {"append", "cancel", "pause", "retry", "mend", "rights", "touch"},
 }
 """The scripts a role runs."""
 

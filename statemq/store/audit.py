@@ -1,4 +1,7 @@
-"""Who cancelled, paused, resumed, retried or discarded what: written before it is done, kept up to a cap (S6)."""
+"""Who cancelled, paused, resumed, retried or discarded what: written before it is done, kept up to a cap (S6).
+
+And whether they may: asked before that, so that what is refused has not been done in part.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,44 @@ from statemq import keys
 from statemq.config import AUDIT_CAP
 from statemq.errors import UnsupportedServer
 from statemq.records import AuditEntry
+from statemq.store.acl import called_by
 from statemq.store.inspect import fields, text
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
 
+_NOTED = frozenset({"XADD"})
+
+NEEDS = {
+    "cancel": called_by("cancel") | _NOTED,
+    "pause": called_by("pause") | _NOTED | {"PUBLISH"},
+    "resume": called_by("pause") | _NOTED | {"PUBLISH"},
+    "retry": called_by("retry") | _NOTED,
+    "discard": _NOTED | {"XDEL"},
+    "repair": called_by("mend") | {"HDEL"},
+}
+"""What each deed calls that writes or tells, by itself and by its script."""
+
+
+async def ask(router: Router, namespace: str, machine: str, did: str) -> None:
+    """This user may do all that it takes. Raises UnsupportedServer before anything was written if not."""
+    channel = keys.reply_channel(namespace, "") if did == "cancel" else keys.news_channel(namespace, machine)
+    try:
+        asked = router.run("rights", [keys.audit(namespace, machine)], channel, *sorted(NEEDS[did]))
+        refused = ", ".join(map(text, await permitted(did, asked)))
+    except UnsupportedServer as error:
+        raise _may_not(did, str(error)) from None
+    if refused:
+        raise _may_not(did, f"not allowed: {refused}")
+
+
+def _may_not(did: str, why: str) -> UnsupportedServer:
+    said = f"this user of Redis may not {did}: that takes the rule of `statemq acl operator`"
+    return UnsupportedServer(why if why.startswith(said) else f"{said} ({why})")
+
 
 async def note(router: Router, namespace: str, machine: str, did: str, what: list[str], by: str) -> None:
-    """It is on record that ``by`` is about to do this, an entry for each thing."""
+    """It is on record that ``by``, who may, is about to do this, an entry for each thing."""
+    await ask(router, namespace, machine, did)
     name = keys.audit(namespace, machine)
     for thing in what:
         await permitted(did, router.call(name, "XADD", name, "MAXLEN", "~", AUDIT_CAP, "*", "did", did, "what", thing, "by", by))
@@ -28,7 +62,7 @@ async def permitted(did: str, asked: Awaitable[Any]) -> Any:
     except ReplyError as error:
         if error.word != "NOPERM" and "ACL failure in script" not in error.message:
             raise
-        raise UnsupportedServer(f"this user of Redis may not {did}: that takes the rule of `statemq acl operator` ({error})") from error
+        raise _may_not(did, str(error)) from error
 
 
 async def entries(router: Router, namespace: str, machine: str, limit: int) -> list[AuditEntry]:

@@ -6,6 +6,7 @@ import asyncio
 
 from statemq import keys as names
 from statemq.keys import PartitionKeys
+from statemq.store.audit import ask
 from statemq.store.catalog import Known
 from statemq.store.inspect import PAGE, text
 from statemq.store.router import Router
@@ -19,6 +20,7 @@ async def mend_stream(router: Router, known: Known, part: PartitionKeys) -> str:
     """
     if await router.call(part.lease, "XLEN", part.commands) or await _parked_ahead(router, part):
         return "full"
+    await ask(router, part.namespace, part.machine, "repair")
     # the others remember the last entry that came from here, and would pass over the new, lower ids
     source = names.forwarded_from(part.number)
     await asyncio.gather(*(router.call(other.lease, "HDEL", other.received, source) for other in known.partitions))

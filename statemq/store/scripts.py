@@ -17,7 +17,7 @@ import msgspec
 from statemq.errors import UnsupportedServer
 from statemq.store.wire import DENIED, ReplyError, Wire
 
-READS = frozenset({"load"})
+READS = frozenset({"load", "rights"})
 """Scripts that write nothing."""
 
 GROWS = frozenset({"append"})

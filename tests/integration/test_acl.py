@@ -16,7 +16,7 @@ from redis.exceptions import NoPermissionError
 from statemq import Client, Machine
 from statemq.config import Role, WorkerSettings
 from statemq.doctor.examine import examine
-from statemq.errors import UnsupportedServer
+from statemq.errors import UnsupportedServer, UsageError
 from statemq.keys import PartitionKeys, partition_of
 from statemq.server import EmbeddedServer
 from statemq.store import acl, libraries
@@ -352,15 +352,62 @@ async def test_who_may_run_no_scripts_reads_and_is_told_so_when_it_writes(own: E
         await Worker([Box], url, namespace=NAMESPACE, settings=WorkerSettings()).run()
 
 
-async def test_a_client_that_may_send_is_told_what_operating_takes(own: EmbeddedServer, admin: Redis) -> None:
+def kept(admin: Redis) -> dict[str, bytes]:
+    """All keys of the namespace with what is in them; but for what changes by itself while a worker lives."""
+    with Redis.from_url(f"redis://localhost:{admin.connection_pool.connection_kwargs['port']}/1") as raw:
+        return {name: raw.dump(name) for name in sorted(raw.scan_iter(f"{NAMESPACE}:*"))}
+
+
+async def _to_operate_on(admin: Redis, url: str) -> tuple[str, str, str]:
+    """A command that waits, one that has begun, and a dead letter; nobody works any more."""
+    box.gate = asyncio.Event()
+    box.gate.set()
+    async with Client(url, namespace=NAMESPACE, machines=[Box]) as client:
+        async with working(url, NAMESPACE, Box, grace_s=0):
+            failing = await client.send(Box.gated("b", then="fail"))
+            assert (await failing.outcome(timeout=20)).outcome == "failed"
+            begun = await client.send(Box.hold("a"))
+            await wait_until(lambda: admin.exists(PARTS[partition_of("a", 2)].steps(begun.id)))
+        waits = await client.send(Box.put("c"))
+        return waits.id, begun.id, (await client.failed(Box))[0].letter
+
+
+VERBS = {
+    "cancel a waiting one": lambda c, waits, begun, letter: c.cancel(waits),
+    "cancel a begun one": lambda c, waits, begun, letter: c.cancel(begun),
+    "pause": lambda c, waits, begun, letter: c.pause(Box),
+    "pause an instance": lambda c, waits, begun, letter: c.pause(Box, "a"),
+    "resume": lambda c, waits, begun, letter: c.resume(Box),
+    "resume an instance": lambda c, waits, begun, letter: c.resume(Box, "a"),
+    "retry": lambda c, waits, begun, letter: c.failed_retry(Box, [letter]),
+    "retry all": lambda c, waits, begun, letter: c.failed_retry(Box),
+    "discard": lambda c, waits, begun, letter: c.failed_discard(Box, [letter]),
+    "discard all": lambda c, waits, begun, letter: c.failed_discard(Box),
+}
+
+
+async def test_what_a_client_may_not_do_has_not_been_done_in_part(own: EmbeddedServer, admin: Redis) -> None:
+    found = await _to_operate_on(admin, own.url + "/1")
     url = grant(admin, own, Role.client)
     async with Client(url, namespace=NAMESPACE, machines=[Box]) as client:
-        sent = await client.send(Box.put("a"))
-        for did, doing in (
-            ("pause", client.pause(Box, "a")),
-            ("pause", client.pause(Box)),
-            ("resume", client.resume(Box, "a")),
-            ("cancel", sent.cancel()),
-        ):
+        before = kept(admin)
+        for name, doing in VERBS.items():
+            did = name.split()[0]
             with pytest.raises(UnsupportedServer, match=f"may not {did}: that takes the rule of `statemq acl operator`"):
-                await doing
+                await doing(client, *found)
+            assert kept(admin) == before, name
+
+
+@pytest.mark.parametrize("without", ["hdel", "publish", "xadd", "xdel", "zrem", "hset", "zadd", "unlink", "lindex", "pexpire"])
+async def test_an_operator_who_lacks_one_right_does_all_of_a_thing_or_nothing(own: EmbeddedServer, admin: Redis, without: str) -> None:
+    found = await _to_operate_on(admin, own.url + "/1")
+    url = grant(admin, own, Role.operator, without=without)
+    async with Client(url, namespace=NAMESPACE) as client:
+        for name, doing in VERBS.items():
+            before = kept(admin)
+            try:
+                await doing(client, *found)
+            except UnsupportedServer:
+                assert kept(admin) == before, name
+            except UsageError as gone:  # the letter that a verb before has taken
+                assert "no dead letter" in str(gone)

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from statemq import Client, Machine, transition
 from statemq.codec import digest
-from statemq.errors import IdempotencyConflict
+from statemq.errors import IdempotencyConflict, UsageError
 from statemq.keys import PartitionKeys
 from statemq.store.draft import Draft
 from tests.working import working
@@ -64,6 +64,8 @@ async def test_an_unchanged_repeat_over_a_deploy(client: Client, url: str, names
     """A former version's client sent and kept the digest of the bytes only."""
     keys = PartitionKeys(namespace, "order", 0)
     raw = msgspec.json.encode(WRITTEN[0])
+    with pytest.raises(UsageError, match="cannot begin with"):
+        await client.send("order", "a", "put", WRITTEN[0], idempotency_key="@failed 0/1-1")
     draft = Draft(keys, "a", "put", raw, [], 1, idempotency_key="old", digest=digest(b"put", raw))
     id = (await client._appender.append(draft)).id
     async with Redis.from_url(url) as redis:

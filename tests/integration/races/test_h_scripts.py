@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from statemq.errors import StatemqError
 from tests.integration.races.stage import Stage
@@ -53,3 +56,26 @@ async def test_a_command_that_is_twice_in_a_batch_is_applied_once(play: Stage) -
     assert await play.committed(fence, play.ended(c, 0, log=[1]), play.ended(c, 1, log=[1, 1])) == ["applied", "gone"]
     assert play.log("a") == [1]
     assert play.redis.xlen(play.part.history) == 1
+
+
+@pytest.mark.leaves_work
+async def test_no_caller_can_name_what_statemq_remembers_for_itself(play: Stage) -> None:
+    """An idempotency key that begins with @, and an id that does, are refused by the script, whoever sends them."""
+    for taken in ("@failed 1", "@"):
+        once = play.part.once("a", taken)
+        args = [*_appending(play), "a.0.x", "a", "add", "{}", 1, "", "0123456789ab", 0]
+        assert await play.router.run("append", [*_append_keys(play), once], *args) == [b"unfit idempotency key"]
+        assert not play.redis.exists(once)
+    assert await play.router.run("append", _append_keys(play), *_appending(play), "@look:a", "a", "add", "{}") == [b"unfit command"]
+    for free in ("a@b", " @", "a:@b"):  # only its first character is kept
+        args = [*_appending(play), f"a.0.{free!r}", "a", "add", "{}", 1, "", "0123456789ab", 0]
+        assert await play.router.run("append", [*_append_keys(play), play.part.once("a", free)], *args) == [b"accepted"]
+
+
+def _append_keys(play: Stage) -> list[str]:
+    part = play.part
+    return [part.commands, part.accepted, part.lease, part.outcomes_, part.timers, part.timers_data]
+
+
+def _appending(play: Stage) -> list[Any]:
+    return [play.redis.hget(play.part.lease, "incarnation"), 1000, 50_000, 512, 131072, "", 1]
