@@ -326,6 +326,17 @@ MUTANTS = {
         "lua/acquire.lua", "if held[3] and held[3] == passed then deadline = 0 end", "",
         _races("test_h_server_clock.py::test_a_dead_owner_s_lease_does_not_last_an_hour"),
     ),
+    "clock-moved-by-a-slow-answer": Mutant(
+        "P5", "a worker's idea of Redis' time moves by half of the time for which an answer was late",
+        "worker/daemon.py", "min(max(self._clock_offset_ms, redis_ms - after * 1000), redis_ms + 1 - before * 1000)",
+        "redis_ms - (before + after) * 500",
+        _races("test_h_server_clock.py::test_a_slow_answer_does_not_move_the_clock"),
+    ),
+    "doubt-outlasts-a-renewal": Mutant(
+        "P5", "a lease that was read with doubt is believed for two minutes, though its owner has renewed it since",
+        "worker/daemon.py", "min(before.deadline_ms, self.now_ms() + self.settings.lease_ms) if same", "before.deadline_ms if same",
+        _races("test_h_server_clock.py::test_a_lease_ends_by_its_watcher_s_clock"),
+    ),
     "failed-command-is-not-kept": Mutant(
         "P25", "a command that failed with policy pause does not pause its instance",
         "lua/postpone.lua", "if paused ~= '' then", "if false then",
