@@ -19,7 +19,7 @@ def command(
         str, typer.Argument(metavar="TARGET", help="package.module, package.module:Class or a .py file.", show_default=False)
     ],
     port: Annotated[int, typer.Option("--port", min=1, max=65535, metavar="N", help="Where HTTP listens, on this machine only.")] = 8080,
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Where the data is kept between runs.")] = DATA,
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", parser=Path, help="Where the data is kept between runs.")] = DATA,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was kept.")] = False,
     crash: Annotated[
         str, typer.Option("--crash", metavar="P", help="kill -9 the worker in the middle of this share of transitions, as 0.4.")
