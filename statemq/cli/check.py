@@ -88,7 +88,7 @@ def _print(found: list[Finding]) -> None:
 
 def acl(
     role: Annotated[Role, typer.Argument(metavar="ROLE", help="reader, client, operator or worker.", show_default=False)],
-    no_functions: Annotated[bool, typer.Option("--no-functions", help="Where functions are refused: all scripts run by EVALSHA.")] = False,
+    no_functions: Annotated[bool, typer.Option("--no-functions", help="No rule has functions any more.", hidden=True)] = False,
     durability: Annotated[
         str | None,
         typer.Option("--durability", metavar="fsync|replicas=N", help="For clients that wait for disk or replicas.", show_default=False),
@@ -100,9 +100,8 @@ def acl(
     reader sees (machines, get, history, doctor). client also sends commands and hears how they end. operator also cancels, pauses,
     retries and discards dead letters, and mends. worker runs machines.
 
-    Only a worker may load functions, since who may load them can replace those that others run; the other roles use what is
-    loaded, and else run the same scripts by EVALSHA. Whoever may write here can change anything in the namespace: give untrusted
-    callers HTTP.
+    All scripts run by EVALSHA: none of these users may load functions, since who may load them can replace those that others run.
+    Whoever may write here can change anything in the namespace: give untrusted callers HTTP.
 
     Example: statemq acl worker | xargs redis-cli ACL SETUSER shop-worker on '>secret'
     """
@@ -110,4 +109,4 @@ def acl(
     from statemq.store.durability import parse
 
     place = find("redis://", namespace)
-    show.out(rules.rule(role, place.namespace, functions=not no_functions, durability=parse(durability)))
+    show.out(rules.rule(role, place.namespace, durability=parse(durability)))

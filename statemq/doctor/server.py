@@ -52,7 +52,7 @@ def _scripts(say: Findings, facts: ServerFacts) -> None:
     if facts.scripts == "function":
         say.ok("functions", "functions are allowed")
     elif facts.scripts == "hash":
-        say.ok("functions", "functions are refused to this user; its scripts run by EVALSHA")
+        say.ok("functions", "scripts run by EVALSHA: functions are refused, or could be changed by other users of the server")
     else:
         say.unseen("functions", ["FUNCTION", "SCRIPT"], "nothing, if this user only reads; workers and clients need one of both")
 

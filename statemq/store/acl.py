@@ -13,7 +13,7 @@ from statemq.config import Role, check_namespace
 from statemq.store.durability import Durability
 from statemq.store.scripts import sources
 
-CONTAINERS = frozenset({"CLUSTER", "CONFIG", "FUNCTION", "MEMORY", "PUBSUB", "SCRIPT", "XGROUP", "XINFO"})
+CONTAINERS = frozenset({"ACL", "CLUSTER", "CONFIG", "FUNCTION", "MEMORY", "PUBSUB", "SCRIPT", "XGROUP", "XINFO"})
 """Commands of which one allows subcommands."""
 
 _CONNECT = "PING SELECT INFO CLUSTER|SLOTS"
@@ -41,39 +41,37 @@ RUN: dict[Role, frozenset[str]] = {
 }
 """The scripts a role runs."""
 
-IF_ALLOWED = frozenset({"CONFIG|GET"})
-"""What ``doctor`` asks for where it may; no rule grants it."""
+IF_ALLOWED = frozenset({"ACL|USERS", "CONFIG|GET"})
+"""What each connection, and ``doctor``, asks for where it may; no rule grants it."""
 
 ABOVE = {Role.client: Role.reader, Role.operator: Role.client}
 """Whose rights a role has beside its own: an operator can what a client can, a client what a reader can."""
 
 
-def commands(role: Role, *, functions: bool = True, durability: Durability | None = None) -> list[str]:
+def commands(role: Role, *, durability: Durability | None = None) -> list[str]:
     """Exactly the commands this role uses, as ACL rules name them, sorted.
 
-    Without ``functions`` the scripts run by hash. Only a worker loads functions, and removes those of other versions, since who may
-    load can replace those that others call; the other roles use the loaded ones, or else run the scripts by hash.
+    The scripts run by hash. Nobody may load functions, or call them: who may load one can replace what others, of other namespaces
+    too, call by its name.
     """
     needed = set(SENT[role])
     for script in RUN[role] - (frozenset() if durability else {"touch"}):
         needed |= called_by(script)
     if role in ABOVE:
-        needed.update(name.upper() for name in commands(ABOVE[role], functions=False, durability=durability))
+        needed.update(name.upper() for name in commands(ABOVE[role], durability=durability))
     if RUN[role]:
-        needed |= {"SCRIPT|LOAD", "EVALSHA"}  # also what is left when a full server takes no function (P22)
-        needed |= {"FCALL", "FUNCTION|LIST"} if functions else set()
-        needed |= {"FUNCTION|LOAD", "FUNCTION|DELETE"} if functions and role is Role.worker else set()
+        needed |= {"SCRIPT|LOAD", "EVALSHA"}
     if durability and role in (Role.client, Role.operator):
         needed |= {"WAITAOF"} if durability.fsync else {"WAIT"}
     return sorted(name.lower() for name in needed)
 
 
-def rule(role: Role, namespace: str, *, functions: bool = True, durability: Durability | None = None) -> str:
+def rule(role: Role, namespace: str, *, durability: Durability | None = None) -> str:
     """What goes behind ``ACL SETUSER <name> on ><password>``."""
     check_namespace(namespace)  # so it holds no pattern of its own
     keys = f"%R~{namespace}:*" if role is Role.reader else f"~{namespace}:*"
     channels = {Role.reader: [], Role.client: [f"&{namespace}:reply:*"]}.get(role, [f"&{namespace}:*"])
-    allowed = (f"+{name}" for name in commands(role, functions=functions, durability=durability))
+    allowed = (f"+{name}" for name in commands(role, durability=durability))
     return " ".join(["resetkeys", "resetchannels", "-@all", keys, *channels, *allowed])
 
 

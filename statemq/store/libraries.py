@@ -77,6 +77,7 @@ class Libraries:
         return used
 
     async def _tidy_node(self, node: Wire, used: set[str], now_s: float) -> None:
+        await self._router.scripts_of(node).look(node)
         listed = await node.call("FUNCTION", "LIST", "LIBRARYNAME", "statemq_*")
         there = {name for name in map(_name, listed) if OURS.fullmatch(name)}
         unused = {(node, name) for name in there - used} - self._removed

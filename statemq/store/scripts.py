@@ -1,7 +1,9 @@
 """The scripts as one function library, named by its hash (P22).
 
 The hash goes into the library's and the functions' names, so old and new processes run side by side.
-Where a server refuses functions (an ACL, a full memory at load), the same sources run by EVALSHA.
+Where a server refuses functions (an ACL, a full memory at load), the same sources run by EVALSHA. So they do where it has users besides
+``default``: a function's name does not hold its text, and whoever may load one can put another text under a name that others call with
+their own rights. A script called by its hash is its text.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import logging
 import re
 from functools import cache
 from importlib import resources
+from typing import Any
 
 import msgspec
 
@@ -87,33 +90,61 @@ class Scripts:
 
     async def greet(self, wire: Wire) -> None:
         """Loads what is missing; part of each new connection, so a wiped or new node never lacks it."""
-        listed, info = await wire.hello(("FUNCTION", "LIST", "LIBRARYNAME", self._library.name), ("INFO", "memory"))
-        for reply in (listed, info):
+        users, info = await wire.hello(("ACL", "USERS"), ("INFO", "memory"))
+        for reply in (users, info):
             if isinstance(reply, OSError | EOFError):
                 raise reply  # lost, not denied
         self.denied = None
         if self.by_hash:
-            await self._load_scripts(wire, ReplyError("functions were refused before"))  # calls by hash may wait to be sent again
-        elif isinstance(listed, ReplyError) or not listed:
+            await self._load_scripts(wire, ReplyError("they were refused before"))  # calls by hash may wait to be sent again
+        elif users != [b"default"]:
+            await self._load_scripts(wire, ReplyError("the server has other users, who could change them"))
+        else:
+            await self._load_function(wire)
+        self._usable = self.denied is None
+        if self._refuses_eviction:
+            _refuse_eviction(wire, info)
+
+    async def look(self, wire: Wire) -> None:
+        """If the server has got other users since the connection was greeted, or other functions by this name, it is greeted anew."""
+        if self.by_hash:
+            return
+        listed = await wire.call("FUNCTION", "LIST", "LIBRARYNAME", self._library.name, "WITHCODE")
+        if await wire.call("ACL", "USERS") != [b"default"] or (listed and code_of(listed[0]) != self._library.source):
+            wire.drop()
+
+    async def _load_function(self, wire: Wire) -> None:
+        """The library is there with this very text, or its scripts run by their hashes."""
+        (listed,) = await wire.hello(("FUNCTION", "LIST", "LIBRARYNAME", self._library.name, "WITHCODE"))
+        if isinstance(listed, OSError | EOFError):
+            raise listed
+        if isinstance(listed, ReplyError) or not listed:
             (loaded,) = await wire.hello(("FUNCTION", "LOAD", self._library.source))
             self.by_hash = False
             if isinstance(loaded, ReplyError) and "already exists" not in loaded.message:
                 await self._load_scripts(wire, loaded)
             elif isinstance(loaded, OSError | EOFError):
                 raise loaded
-        self._usable = self.denied is None
-        if self._refuses_eviction:
-            _refuse_eviction(wire, info)
+        elif code_of(listed[0]) != self._library.source:
+            log.warning(
+                "somebody has changed the function library %s at %s; its scripts are called by their hashes instead. "
+                "Delete it (FUNCTION DELETE) and find out who may load functions",
+                self._library.name,
+                wire.address,
+            )
+            await self._load_scripts(wire, ReplyError("somebody has changed them"))
 
     async def _load_scripts(self, wire: Wire, why: ReplyError) -> None:
         if "unknown command" in why.message.lower():
-            raise UnsupportedServer(f"the server at {wire.address} has no functions; statemq needs Redis 7.0 or Valkey 7.2 or newer")
+            raise UnsupportedServer(_too_old(wire))
         if why.word in {"LOADING", "READONLY", "MASTERDOWN", "BUSY", "CLUSTERDOWN"}:
             raise why
         names = sorted(self._library.scripts)
         replies = await wire.hello(*(("SCRIPT", "LOAD", self._library.scripts[s]) for s in names))
         for name, reply in zip(names, replies, strict=True):
             if isinstance(reply, ReplyError):
+                if "unknown command" in reply.message.lower():
+                    raise UnsupportedServer(_too_old(wire))
                 denied = UnsupportedServer(
                     f"the server at {wire.address} allows neither functions ({why}) nor scripts ({reply}); "
                     "statemq needs FUNCTION LOAD and FCALL, or SCRIPT LOAD and EVALSHA"
@@ -140,6 +171,16 @@ class Scripts:
 
     def command(self, name: str) -> tuple[str, str]:
         return ("EVALSHA", self._shas[name]) if self.by_hash else ("FCALL", self._names[name])
+
+
+def _too_old(wire: Wire) -> str:
+    return f"the server at {wire.address} has no functions; statemq needs Redis 7.0 or Valkey 7.2 or newer"
+
+
+def code_of(listed: Any) -> str:
+    """The text in a row of FUNCTION LIST WITHCODE: names and values in turn."""
+    row = dict(zip(listed[::2], listed[1::2], strict=False))
+    return bytes(row.get(b"library_code", b"")).decode(errors="replace")
 
 
 def _refuse_eviction(wire: Wire, info: object) -> None:

@@ -21,7 +21,6 @@ from statemq.keys import PartitionKeys, partition_of
 from statemq.server import EmbeddedServer
 from statemq.store import acl, libraries
 from statemq.store.durability import parse
-from statemq.store.router import Router
 from statemq.worker import sweep
 from statemq.worker.daemon import Worker
 from tests.integration import box
@@ -66,8 +65,8 @@ def denials(admin: Redis) -> set[tuple[Role, str]]:
 ALWAYS = {"auth"}
 """Needs no right."""
 
-FALLBACK = {"function|list", "function|load"}
-"""What is asked first; without functions its refusal leads to EVALSHA."""
+ASKED = {"acl|users"}
+"""What each connection asks first; who may not know it calls the scripts by their hashes."""
 
 USED_UP = "18446744073709551615-18446744073709551615"
 
@@ -169,30 +168,13 @@ async def scripts(play: Stage) -> None:
     assert play.inbox("a") == [one.id, two.id]
 
 
-async def full(url: str, admin: Redis) -> None:
-    """A full server takes no function: what a worker then runs, it runs by hash (P22)."""
-    admin.function_flush()
-    admin.config_set("maxmemory", 1)
-    router = await Router(url).open()
-    try:
-        assert await router.run("renew", [PARTS[0].lease], 1000, "nobody's", 0) == [b"fenced"]
-    finally:
-        await router.close()
-        admin.config_set("maxmemory", 0)
-
-
-@pytest.mark.parametrize("functions", [True, False], ids=["functions", "hashes"])
-async def test_each_role_uses_all_of_its_rule_and_nothing_else(
-    own: EmbeddedServer, admin: Redis, functions: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_each_role_uses_all_of_its_rule_and_nothing_else(own: EmbeddedServer, admin: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "EVERY_S", 0.05)
     monkeypatch.setattr(sweep, "GONE_MS", -1)
     monkeypatch.setattr(libraries, "EVERY_S", 0.05)
     monkeypatch.setattr(libraries, "KEEP_S", 0.0)
-    if functions:
-        admin.function_load("#!lua name=statemq_0123456789ab\nredis.register_function('former', function() end)")
     box.ran.clear()
-    urls = {role: grant(admin, own, role, functions=functions) for role in Role}
+    urls = {role: grant(admin, own, role) for role in Role}
     with monitoring(own.port) as monitor:
 
         async def sends(role: Role, name: str) -> bool:
@@ -211,15 +193,11 @@ async def test_each_role_uses_all_of_its_rule_and_nothing_else(
                 for name in ("gone", "gone too"):  # workers that died long ago
                     admin.xgroup_createconsumer(PARTS[0].commands, "workers", name)
                 await wait_until(lambda: sends(Role.worker, "xgroup|delconsumer"))
-                await wait_until(lambda: not functions or sends(Role.worker, "function|delete"))
-                async with Client(urls[Role.client], namespace=NAMESPACE, machines=[Box]) as later:  # finds the functions
-                    assert await later.call(Box.put("f"), timeout=20) == 1
                 await people.mend()
                 async with second(urls[Role.worker]):
                     await wait_until(lambda: sends(Role.worker, "pubsub|shardnumsub"))
                 async with stage(urls[Role.worker], NAMESPACE) as play:
                     await scripts(play)
-                await full(urls[Role.worker], admin)
                 denied = denials(admin)
                 # another namespace's backup was put here, without its config: the worker asks what there is
                 admin.delete(f"{NAMESPACE}:{{box}}:config")
@@ -230,16 +208,14 @@ async def test_each_role_uses_all_of_its_rule_and_nothing_else(
     below: set[str] = set()
     for role in Role:
         mine = used[role.value] - ALWAYS
-        listed = set(acl.commands(role, functions=functions))
+        listed = set(acl.commands(role))
         assert mine <= listed
         below = mine if role is Role.worker else below | mine
         assert below == listed, f"{role} has rights that nothing of it uses"
-    reads = {(Role.reader, name) for name in (*FALLBACK, "script|load", "config|get")}
-    # a rule with functions is refused one thing: those who came before a worker may not load them
-    others = {(role, "function|load") for role in (Role.client, Role.operator)}
-    others |= set() if functions else {(role, name) for role in Role for name in FALLBACK}
+    asked = {(role, name) for role in Role for name in ASKED}
     stages = {(Role.worker, "client|setinfo")}  # the test's own library
-    assert denied - stages == reads | others | {(Role.operator, "config|get")}
+    tidies = {(Role.worker, "function|list")}  # a worker removes what former versions have loaded where it may
+    assert denied - stages - tidies == asked | {(Role.reader, "script|load"), (Role.reader, "config|get"), (Role.operator, "config|get")}
 
 
 @asynccontextmanager
@@ -274,7 +250,7 @@ async def test_a_client_that_waits_for_disk_or_replicas_has_a_rule_too(own: Embe
                     assert (await other.handle((await sent).id).outcome(timeout=20)).outcome == "completed"
                 assert "pexpire" in monitor.used()["client"]
             sent.cancel()
-    assert {name for _, name in denials(admin)} <= {"function|load"}
+    assert {name for _, name in denials(admin)} <= ASKED
 
 
 @pytest.mark.quick
@@ -306,8 +282,7 @@ async def test_nothing_else_is_allowed(own: EmbeddedServer, admin: Redis, role: 
             ("SUBSCRIBE", "shop2:reply:x"),
             ("PUBLISH", "shop2:reply:x", "[]"),
         ]
-        if role is not Role.worker:
-            refused.append(("FUNCTION", "LOAD", "REPLACE", "#!lua name=x\nredis.register_function('x', function() end)"))
+        refused.append(("FUNCTION", "LOAD", "REPLACE", "#!lua name=x\nredis.register_function('x', function() end)"))
         if role is Role.reader:
             refused += [
                 ("HSET", f"{NAMESPACE}:{{box:0}}:lease", "token", "x"),
@@ -345,7 +320,7 @@ async def test_who_may_run_no_scripts_reads_and_is_told_so_when_it_writes(own: E
         assert (await reader.get("box", "a")).version == 0
         with pytest.raises(UnsupportedServer, match="may not pause: that takes the rule of `statemq acl operator`"):
             await reader.pause("box", "a")
-        with pytest.raises(UnsupportedServer, match=r"allows neither functions .*NOPERM.* nor scripts"):
+        with pytest.raises(UnsupportedServer, match=r"allows neither functions .* nor scripts .*NOPERM"):
             await reader.call("box", "a", "put", timeout=5)
         assert (await reader.get("box", "a")).version == 0
     with pytest.raises(UnsupportedServer, match="allows neither functions"):

@@ -129,8 +129,9 @@ def test_the_rule_of_acl_goes_into_acl_setuser_as_it_is_printed(own: EmbeddedSer
         _, said = worker.communicate(timeout=WITHIN_S)
     assert worker.returncode == 0
     assert "INFO is denied" not in said
-    assert "+fcall" in rule
-    assert "+fcall" not in run("acl", "worker", "--no-functions").stdout
+    assert "+fcall" not in rule
+    assert "+function" not in rule
+    assert run("acl", "worker", "--no-functions", "--namespace", "shop").stdout == rule  # as it could be asked for before
     assert " %R~statemq:* " in run("acl", "reader").stdout
     assert "+waitaof" in run("acl", "client", "--durability", "fsync").stdout
     assert "is no durability" in run("acl", "client", "--durability", "much", code=2).stderr
@@ -160,7 +161,9 @@ def test_http_runs_as_a_client(own: EmbeddedServer, redis: Redis, run: Cli) -> N
         for process in started:
             process.terminate()
             process.wait(WITHIN_S)
-    assert {(row["username"], row["object"]) for row in redis.acl_log()} <= {("client", "function|load")}  # it came before the worker
+    assert {(row["username"], row["object"]) for row in redis.acl_log()} <= {
+        (role, asked) for role in urls for asked in ("acl|users", "function|list")
+    }
 
 
 def ask(port: int, path: str, body: bytes | None = None) -> Any:

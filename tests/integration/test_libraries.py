@@ -135,14 +135,56 @@ async def test_a_worker_that_does_not_say_which_it_uses_keeps_all(
 
 async def test_who_may_not_remove_them_does_not_try_again(own: EmbeddedServer, admin: Redis) -> None:
     admin.function_load(version(6).source)
-    rule = [word for word in acl.rule(Role.worker, "shop").split() if word != "+function|delete"]
+    rule = [*acl.rule(Role.worker, "shop").split(), "+function|list"]  # a former version's rule, and less
     admin.execute_command("ACL", "SETUSER", "worker", "reset", "on", ">secret", *rule)
     admin.acl_log_reset()
     async with looking(own.url.replace("redis://", "redis://worker:secret@")) as look:
         for n in range(5):
             await look.tidy(n * KEEP_S)
     assert version(6).name in there(admin)
-    assert [(row["object"], row["count"]) for row in admin.acl_log()] == [("function|delete", 1)]
+    assert {row["object"]: row["count"] for row in admin.acl_log()} == {"function|delete": 1, "acl|users": 1}
+
+
+def changed(admin: Redis) -> None:
+    """Somebody has put another text under the name of the library: each of its functions leaves a word and does nothing."""
+    text = library().source
+    names = [name.split("'")[0] for name in text.split("function_name='")[1:]]
+    evil = "".join(f"redis.register_function('{n}', function() redis.call('SET', 'ran', '{n}') return 'accepted' end)\n" for n in names)
+    admin.execute_command("FUNCTION", "LOAD", "REPLACE", f"#!lua name={library().name}\n{evil}")
+
+
+async def test_a_changed_library_is_not_called(own: EmbeddedServer, admin: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever comes while it stands there finds another text under the name, and runs its own by hash."""
+    changed(admin)
+    async with working(own.url, "shop", Box), Client(own.url, namespace="shop", machines=[Box]) as client:
+        assert await client.call(Box.put("a"), timeout=20) == 1
+    assert not admin.exists("ran")
+    assert "somebody has changed the function library" in caplog.text
+
+
+async def test_a_library_that_is_changed_later_is_noticed(own: EmbeddedServer, admin: Redis, caplog: pytest.LogCaptureFixture) -> None:
+    async with looking(own.url) as look:
+        changed(admin)
+        await look.tidy(0)
+        await look._router.home.connected(20)
+        node = look._router.home
+        await wait_until(lambda: look._router.scripts_of(node).by_hash)
+    assert "somebody has changed the function library" in caplog.text
+
+
+@pytest.mark.parametrize("role", ["admin", "worker"])
+async def test_another_namespaces_login_cannot_change_what_runs(own: EmbeddedServer, admin: Redis, role: str) -> None:
+    """A login of a former rule may load functions. It changes them under those who are connected: they do not call them."""
+    there = [*acl.rule(Role.worker, "there").split(), "+function|load", "+function|list", "+fcall", "+function|delete"]
+    admin.execute_command("ACL", "SETUSER", "stranger", "reset", "on", ">secret", *there)
+    admin.execute_command("ACL", "SETUSER", "worker", "reset", "on", ">secret", *acl.rule(Role.worker, "shop").split())
+    url = own.url if role == "admin" else own.url.replace("redis://", "redis://worker:secret@")
+    async with working(url, "shop", Box), Client(own.url, namespace="shop", machines=[Box]) as client:
+        assert await client.call(Box.put("a"), timeout=20) == 1
+        with Redis.from_url(own.url.replace("redis://", "redis://stranger:secret@"), decode_responses=True) as stranger:
+            changed(stranger)
+        assert await client.call(Box.put("a"), timeout=20) == 2
+    assert not admin.exists("ran")
 
 
 async def test_workers_look_after_them(own: EmbeddedServer, admin: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
