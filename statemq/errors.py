@@ -35,9 +35,24 @@ decides over ``Reject``, and ``Reject`` over an error that would be tried again.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 
-class StatemqError(Exception):
+def _made(kind: type[BaseException], args: tuple[Any, ...]) -> BaseException:
+    """An error as it was, its fields still to come: its ``__init__`` takes the fields, not the text that it made of them."""
+    error = kind.__new__(kind, *args)
+    error.args = args
+    return error
+
+
+class _Whole(Exception):
+    """An error that survives ``pickle`` and ``copy`` with all its fields: it may cross to another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (type(self), self.args), dict(vars(self))
+
+
+class StatemqError(_Whole):
     """The root of what statemq raises."""
 
     code = "error"
@@ -234,7 +249,7 @@ def unicode(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-class Reject(Exception):
+class Reject(_Whole):
     """Raise in a transition or guard to refuse the command: nothing changes, no retry."""
 
     def __init__(self, reason: str = "rejected", code: str = "rejected") -> None:
@@ -242,7 +257,7 @@ class Reject(Exception):
         super().__init__(self.reason)
 
 
-class Fail(Exception):
+class Fail(_Whole):
     """Raise in a transition to fail the command for good, in a step to end its retries."""
 
     def __init__(self, reason: str = "failed", code: str = "failed") -> None:
