@@ -44,13 +44,15 @@ class Instance(msgspec.Struct, frozen=True):
     exists: bool = False
     paused: bool = False
     entered: int = 0
-    """The version at which the present state was entered."""
+    """ms: since when it is in this state. A transition that enters the state it is in begins a new visit, but does not change this."""
     updated: int = 0
     """ms; 0 if never."""
+    visit: int = 0
+    """The version at which the present visit of the state began."""
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """A row of ``list``: an instance, since when (ms) it is in its state, and whether it is paused."""
+    """A row of ``list``: an instance, since when (ms) it is in its state, whatever visits of it there were, and whether it is paused."""
 
     key: str
     state: str

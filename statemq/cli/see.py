@@ -50,6 +50,7 @@ def get(
         {
             "state": found.state + (", paused" if found.paused else ""),
             "version": str(found.version) if found.exists else "0, no command has changed it yet",
+            "entered": show.time(found.entered),
             "updated": show.time(found.updated),
             "data": "" if found.data is None else json_text(found.data),
         },

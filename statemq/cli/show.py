@@ -14,7 +14,7 @@ T = TypeVar("T")
 Columns = Mapping[str, Callable[[T], str]]
 """Title → the cell of a row. Cells are any text; they are made harmless here."""
 
-TIMES = frozenset({"at", "due", "updated", "since", "started", "seen"})
+TIMES = frozenset({"at", "due", "entered", "updated", "since", "started", "seen"})
 """Fields of records that hold ms since 1970; shown as RFC 3339, 0 as nothing."""
 
 

@@ -100,6 +100,8 @@ class InstanceView(msgspec.Struct, frozen=True):
     version: int
     data: Any
     paused: bool
+    entered: Time | None
+    """Since when it is in its state."""
     updated: Time | None
     allowed: list[str]
     running: CommandView | None
@@ -181,6 +183,7 @@ def instance_view(instance: Instance, allowed: list[str], running: CommandStatus
         version=instance.version,
         data=instance.data,
         paused=instance.paused,
+        entered=time_of(instance.entered) or None,
         updated=time_of(instance.updated) or None,
         allowed=allowed,
         running=None if running is None else command_view(running),

@@ -6,8 +6,8 @@
 --      then for each command: instance, and as its flags say inbox(i) steps(j) once(o)
 -- ARGV token number worker history_cap('' not to trim now) once_ttl_ms states [state …] n, n ids, then n times:
 --      entry flags key transition version next from to data json outcome reply
---      flags: i lies in the inbox, p may be pending in the group, j has a journal, t has a timer, o has an idempotency key, e enters its
---      state (anew), a<n> took n attempts; next: the version it makes, '' if it writes no instance; from, to: states, from '' for
+--      flags: i lies in the inbox, p may be pending in the group, j has a journal, t has a timer, o has an idempotency key, e begins a
+--      visit of its state, a<n> took n attempts; next: the version it makes, '' if it writes no instance; from, to: states, from '' for
 --      none; data: the instance's, or the reason of one that does not write; json: the outcome without its closing brace
 -- RETURNS done [applied|gone|conflict …] (the words only if one is not applied) | fenced | rewound
 local lease, commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -50,7 +50,8 @@ local next_key = 9 + states
 local instance, special = {}, {} -- by command: the instance's key; what its flags say, of those that are not plain
 local version_of, inbox_of, dead, words, all = {}, {}, {}, nil, true
 local taken = {} -- ids: one that is in the batch twice ends once (I3)
-local first_from, last, entered = {}, {}, {} -- by instance: the state it was in, its last command here, the version at which it last entered one
+-- by instance: the state it was in, its last command here, whether it left that state, the version at which its present visit began
+local first_from, last, left, entered = {}, {}, {}, {}
 local o = base
 for c = 1, n do
   local id, entry, flags, key, version, next_version = ARGV[ids + c], ARGV[o + 1], ARGV[o + 2], ARGV[o + 3], ARGV[o + 5], ARGV[o + 6]
@@ -128,6 +129,7 @@ for c = 1, n do
         version_of[name] = next_version
         last[name] = c
         if not first_from[name] then first_from[name] = ARGV[o + 7] end
+        if ARGV[o + 7] ~= ARGV[o + 8] then left[name] = true end
         if flags ~= '' and string.find(flags, 'e', 1, true) then entered[name] = next_version end
       end
     end
@@ -205,7 +207,7 @@ for c = 1, n do
           leaves[was] = { key }
         end
       end
-      if was ~= to or visit then
+      if left[name] then -- who enters the state it is in has a new visit, but is in that state as long as before
         local list = enters[to]
         if list then
           list[#list + 1] = at

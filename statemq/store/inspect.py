@@ -49,8 +49,12 @@ def plain(raw: bytes | None) -> Any:
 async def get(router: Router, known: Known, key: str) -> Instance:
     """The instance as last committed. An untouched one is in the initial state, version 0."""
     part = known.partition(key)
-    row = await router.call(part.lease, "HMGET", part.instance(key), "state", "version", "data", "entered", "updated", "paused")
-    state, version, data, entered, updated, paused = row
+    for _ in range(5):
+        row = await router.call(part.lease, "HMGET", part.instance(key), "state", "version", "data", "entered", "updated", "paused")
+        state, version, data, visit, updated, paused = row
+        since = await router.call(part.lease, "ZSCORE", part.in_state(text(state)), key) if state is not None else None
+        if state is None or since is not None:
+            break  # else it has gone to another state between the two looks, or somebody took it out of the index
     if state is None and known.spec is not None:
         data = known.spec.new_data()
     return Instance(
@@ -61,8 +65,9 @@ async def get(router: Router, known: Known, key: str) -> Instance:
         data=plain(data),
         exists=state is not None,
         paused=paused is not None,
-        entered=number(entered),
+        entered=number(since),
         updated=number(updated),
+        visit=number(visit),
     )
 
 

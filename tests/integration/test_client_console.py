@@ -45,9 +45,9 @@ async def test_a_committed_instance_is_seen_everywhere(client: Client, fake: Fak
     await fake.complete("a", "a is open", state="OPEN")
     await calling
     got = await client.get("door", "a")
-    assert (got.state, got.version, got.exists, got.paused, got.entered) == ("OPEN", 1, True, False, 1)
+    assert (got.state, got.version, got.exists, got.paused, got.visit) == ("OPEN", 1, True, False, 1)
     (listed,) = await client.list(Door, state="OPEN")
-    assert (listed.key, listed.state, listed.since) == ("a", "OPEN", got.updated)
+    assert (listed.key, listed.state, listed.since, got.entered) == ("a", "OPEN", got.updated, got.updated)
     assert await client.list(Door, older="1h") == []
     assert await client.list(Door, state="SHUT") == []
     with pytest.raises(UnknownTransition, match='door has no state "AJAR"'):

@@ -100,7 +100,7 @@ async def test_a_body_may_reject_and_nothing_of_it_is_kept(client: Client, url: 
         assert refused.value.code == "too_dark"
         assert await client.call(Lamp.dim("desk", by=4), timeout=20) == 6
         lamp = await client.get(Lamp, "desk")
-        assert (lamp.state, lamp.version, lamp.entered) == ("ON", 2, 1)  # without a target the visit to ON goes on
+        assert (lamp.state, lamp.version, lamp.visit) == ("ON", 2, 1)  # without a target the visit to ON goes on
 
 
 async def test_several_targets_the_body_chooses_and_a_final_state_stays(client: Client, url: str, namespace: str) -> None:

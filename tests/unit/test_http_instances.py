@@ -25,7 +25,7 @@ def edge() -> Edge:
 
 
 def test_an_instance_with_what_is_under_way(edge: Edge) -> None:
-    edge.client.instance = Instance("", "", "DOWN", 3, {"size": 2}, True, False, 2, 1_732_449_600_123)
+    edge.client.instance = Instance("", "", "DOWN", 3, {"size": 2}, True, False, 1_732_449_000_123, 1_732_449_600_123, 2)
     edge.client.queued = [
         Queued(ID, "a/b", "setUp", "running", "stream"),
         Queued(OTHER, "a/b", "tearDown", "queued", "stream", error="why"),
@@ -43,6 +43,7 @@ def test_an_instance_with_what_is_under_way(edge: Edge) -> None:
         "version": 3,
         "data": {"size": 2},
         "paused": False,
+        "entered": "2024-11-24T11:50:00.123Z",
         "updated": "2024-11-24T12:00:00.123Z",
         "allowed": ["setUp"],
         "running": {
