@@ -89,16 +89,16 @@ def test_in_a_group_too() -> None:
 
 
 def _fails() -> None:
-    raise errors.Rejected("no", id="m.0.x", machine="m", key="a", transition="go", state="UP", code="funds")
+    raise errors.TooLarge("arguments", 7, 5)
 
 
 def test_a_process_pool_hands_it_on() -> None:
     """An error that cannot be unpickled breaks the pool, and all who wait for it."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         asked = pool.submit(_fails)
-        with pytest.raises(errors.Rejected) as caught:
+        with pytest.raises(errors.TooLarge) as caught:
             asked.result(60)
-    assert (caught.value.key, caught.value.state, caught.value.code) == ("a", "UP", "funds")
+    assert (caught.value.what, caught.value.size, caught.value.limit) == ("arguments", 7, 5)
 
 
 def test_whatever_may_be_caught_is_exported() -> None:
