@@ -4,7 +4,7 @@
 -- KEYS lease commands timers
 -- ARGV worker n believed_token lease_ms incarnation alive_channel reinit news_channel partition seen(ended|silent|lives|) process
 --      passed(a deadline that has passed by the caller's clock, wherever Redis' stands now)
--- RETURNS done token last_entry dead next_due paused [entry crashes …] own(the partition's time) | taken token owner | alive | wiped | foreign
+-- RETURNS done token last_entry dead next_due paused [entry crashes …] own(the partition's time) now(Redis') | taken token owner | alive | wiped | foreign
 local lease, commands, timers = KEYS[1], KEYS[2], KEYS[3]
 local worker, n, believed, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local incarnation, alive_channel, reinit, news, partition, seen = ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
@@ -60,4 +60,5 @@ for _, pending in ipairs(redis.call('XPENDING', commands, 'workers', '-', '+', '
   answer[#answer + 1] = text(pending[4] + (dead ~= '' and pending[2] == dead and 1 or 0))
 end
 answer[#answer + 1] = text(own)
+answer[#answer + 1] = text(now)
 return answer

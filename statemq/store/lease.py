@@ -44,6 +44,8 @@ class Acquired(msgspec.Struct, frozen=True):
     paused: bool
     own_ms: int
     """The partition's time, which is ahead of Redis time where that was set back."""
+    redis_ms: int
+    """Redis time, at the same moment."""
     pending: dict[str, int]
     """Entries that were in progress → how often an owner has died of them."""
 
@@ -100,6 +102,7 @@ async def acquire(
         dead=r[3].decode(),
         next_due_ms=int(float(r[4])) if r[4] else None,
         paused=r[5] == b"1",
+        redis_ms=int(r.pop()),
         own_ms=int(r.pop()),
         pending={r[i].decode(): int(r[i + 1]) for i in range(6, len(r), 2)},
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Hashable, Iterator, Sequence
+from time import monotonic
 from typing import Any
 
 from statemq import keys
@@ -30,8 +31,8 @@ from statemq.worker.patience import Patience
 from statemq.worker.shop import Shop
 from statemq.worker.window import Window
 
-SET_BACK_MS = 1000
-"""Less than this is no clock that was set, but two looks at it that took differently long."""
+SET_BACK_MS = 5000
+"""A partition's time that is ahead by less is Redis' again as soon as that has caught up (``own_time``)."""
 
 
 class Partition(Window):
@@ -50,8 +51,9 @@ class Partition(Window):
         """The last moment at which this tenure is known to have been the partition's: when that was asked, not when it was answered."""
         self.began_s = asked.monotonic_s
         self.ahead_ms = 0
-        """By how much the partition's time is ahead of what this worker takes for Redis time."""
-        self._now_is(acquired.own_ms)
+        """By how much the partition's time is ahead of Redis'. Only the scripts' own figure is taken: one reckoned from when an answer came
+        would be wrong by its way, and a sleep that ends under the next owner, who reckoned otherwise, by the difference."""
+        self._is_ahead(acquired.own_ms - acquired.redis_ms)
         self.suspects = suspects
         """Commands of a batch whose commit raised (P20): each is committed alone; one that raised alone has the error, and is buried."""
         self.position = "0-0"
@@ -88,10 +90,8 @@ class Partition(Window):
         scripts keep it (``own_time``); this is what they said last, and what has passed since."""
         return self._redis_ms() + self.ahead_ms
 
-    def _now_is(self, own_ms: int) -> None:
-        """Counted from what this worker takes for Redis time at this moment, be that behind a clock that was set or not."""
-        ahead_ms = own_ms - self._redis_ms()
-        self.ahead_ms = ahead_ms if abs(ahead_ms) > SET_BACK_MS else 0
+    def _is_ahead(self, by_ms: int) -> None:
+        self.ahead_ms = by_ms if by_ms > SET_BACK_MS else 0
 
     def clock_was_set(self, by_ms: float) -> None:
         """What this worker takes for Redis time has changed by so much, and the partition's time with it only if the scripts say so."""
@@ -100,8 +100,10 @@ class Partition(Window):
 
     async def look_at_clock(self) -> None:
         """The partition's time is again what the scripts have for it."""
-        wall_ms, ahead_ms = await times(self.router, self.keys)
-        self._now_is(wall_ms + ahead_ms)
+        before_s = monotonic()
+        redis_ms, ahead_ms = await times(self.router, self.keys)
+        self.shop.heard_clock(redis_ms, before_s)
+        self._is_ahead(ahead_ms)
         self.on_due()
 
     def __str__(self) -> str:

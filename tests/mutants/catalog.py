@@ -328,8 +328,8 @@ MUTANTS = {
     ),
     "clock-moved-by-a-slow-answer": Mutant(
         "P5", "a worker's idea of Redis' time moves by half of the time for which an answer was late",
-        "worker/daemon.py", "min(max(self._clock_offset_ms, redis_ms - after * 1000), redis_ms + 1 - before * 1000)",
-        "redis_ms - (before + after) * 500",
+        "worker/daemon.py", "min(max(self._clock_offset_ms, redis_ms - time.monotonic() * 1000), redis_ms + 1 - asked_s * 1000)",
+        "redis_ms - (asked_s + time.monotonic()) * 500",
         _races("test_h_server_clock.py::test_a_slow_answer_does_not_move_the_clock"),
     ),
     "doubt-outlasts-a-renewal": Mutant(
