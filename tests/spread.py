@@ -16,8 +16,8 @@ PROCESSES_A_CORE = 3
 QUICK = ("unit", "house", "tour", "integration/races")
 """Folders whose tests take a moment each."""
 
-TOGETHER = ("tests/security/",)
-"""Folders of which a file runs in one process: its tests share a serving process, which takes longer to start than they do."""
+TOGETHER = ("tests/security/", "tests/integration/test_http.py")
+"""Folders, and files, of which a file runs in one process: its tests share a serving process, which takes longer to start than they do."""
 
 MEASURED = "measured"
 """The property of a test that holds a line for the end of the run."""

@@ -1,4 +1,5 @@
-"""The command line as people use it: real processes, a real Redis, a worker started by its own command."""
+"""The command line as people use it: a real Redis, a worker started by its own command, and where the process matters (signals, terminals,
+pipes, code that is imported) a process for each command; the others run here."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from statemq.server.host import free_port
+from tests.command_line import Done, run_here
 from tests.waiting import block_until
 
 ROOT = Path(__file__).parents[2]
@@ -89,10 +91,18 @@ class Cli:
         self.started: list[subprocess.Popen[str]] = []
         (folder / "gate.py").write_text(GATE)
 
-    def run(self, *words: str, code: int = 0, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, code: int = 0, stdin: str = "") -> Done:
+        done = run_here(*words, env=self.env, cwd=self.folder, stdin=stdin)
+        return self.checked(words, done, code)
+
+    def process(self, *words: str, code: int = 0, stdin: str = "") -> Done:
+        """The same as a process: for what imports gate.py, and to see that a process says and returns what the others here do."""
         done = subprocess.run(
             self.command(words), cwd=self.folder, env=self.env, input=stdin, capture_output=True, text=True, timeout=WITHIN_S
         )
+        return self.checked(words, Done(done.returncode, done.stdout, done.stderr), code)
+
+    def checked(self, words: tuple[str, ...], done: Done, code: int) -> Done:
         assert "Traceback" not in done.stderr
         assert done.returncode == code, f"statemq {' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         return done
@@ -145,17 +155,17 @@ def test_a_machine_from_declaration_to_history(cli: Cli) -> None:
     assert 'no process has declared "gate"' in cli.run("call", "gate", "a", "open", code=2).stderr
 
     worker = cli.worker()
-    done = cli.run("call", "gate", "a", "open", "note=7", "width=7")
+    done = cli.process("call", "gate", "a", "open", "note=7", "width=7")
     assert done.stdout == '{"note":"7","width":7}\n'
     assert [line for line in done.stderr.splitlines() if "yet; trying for some seconds" not in line] == []  # which a slow machine may hear
-    assert cli.run("call", "gate", "b", "open", "-", stdin='{"note": "é\\u001b"}').stdout == '{"note":"é\\u001b","width":1}\n'
-    refused = cli.run("call", "gate", "a", "open", code=1)
+    assert cli.process("call", "gate", "b", "open", "-", stdin='{"note": "é\\u001b"}').stdout == '{"note":"é\\u001b","width":1}\n'
+    refused = cli.process("call", "gate", "a", "open", code=1)
     assert refused.stdout == ""
     assert "rejected: gate/a is OPEN; open needs SHUT; allowed now: shut" in refused.stderr
     assert "not today" in cli.run("call", "gate", "c", "refuse", code=1).stderr
 
     assert cli.rows("get", "gate", "a")[0]["data"] == {"note": "7"}
-    assert cli.run("query", "gate", "b", "note", "loud=true", "--target", "gate.py").stdout == '"É\\u001b"\n'
+    assert cli.process("query", "gate", "b", "note", "loud=true", "--target", "gate.py").stdout == '"É\\u001b"\n'
     assert cli.run("can", "gate", "a", "shut").stdout.startswith("allowed")
     assert "open needs SHUT" in cli.run("can", "gate", "a", "open", code=1).stdout
     assert {row["key"] for row in cli.rows("list", "gate", "--state", "OPEN")} == {"a", "b"}
@@ -272,7 +282,7 @@ def test_several_processes_share_the_work_and_end_together(cli: Cli) -> None:
 
 def test_no_redis_is_said_and_is_exit_code_3(cli: Cli) -> None:
     cli.env["STATEMQ_REDIS"] = f"redis://user:secret@localhost:{free_port()}"
-    done = cli.run("machines", code=3)
+    done = cli.process("machines", code=3)
     assert "no Redis answers at redis://localhost:" in done.stderr
     assert "secret" not in done.stderr
 
@@ -291,7 +301,7 @@ def test_a_running_dev_is_found_from_its_folder(cli: Cli) -> None:
     (cli.folder / ".statemq" / "dev.json").write_text(json.dumps(about))
     home, cli.folder = cli.folder, cli.folder / "below"
     cli.folder.mkdir()
-    done = cli.run("query", "gate", "a", "note")
+    done = cli.process("query", "gate", "a", "note")
     assert done.stdout == '""\n'
     assert f"using the dev server of {home}" in done.stderr
 
@@ -307,7 +317,7 @@ def test_a_closed_pipe_is_no_error_to_talk_about(cli: Cli) -> None:
 
 def declare(cli: Cli) -> None:
     """What a worker does first, without one: a query with the class declares its machine."""
-    cli.run("query", "gate", "nobody", "note", "--target", "gate.py")
+    cli.process("query", "gate", "nobody", "note", "--target", "gate.py")
 
 
 def read_until(terminal: int, text: str) -> str:

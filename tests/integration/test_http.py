@@ -7,32 +7,56 @@ import json
 import signal
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+import redis
 
 from statemq.config import LIMITS
 from statemq.worker.daemon import Worker
+from tests.leaks import leaks, wipe
 from tests.serving import Edge, answers, working_thread
 from tests.waiting import block_until
 
 
+@pytest.fixture(scope="module")
+def shared(url: str) -> Iterator[str]:
+    """A namespace that tests with a key of their own share; nothing unbounded is left in it either."""
+    name = f"t-{uuid.uuid4().hex[:12]}"
+    yield name
+    with redis.Redis.from_url(url, decode_responses=True) as asked:
+        left = leaks(asked, name)
+        wipe(asked, name)
+    assert not left
+
+
+@pytest.fixture(scope="module")
+def edge(url: str, shared: str) -> Iterator[Edge]:
+    """One serving process for all tests that neither end it nor need it alone."""
+    edge = Edge(url, shared)
+    assert edge.said, edge.end()
+    yield edge
+    assert edge.end() == (0, "")
+
+
+@pytest.fixture(scope="module")
+def worker(url: str, shared: str) -> Iterator[Worker]:
+    """A worker in a thread of its own, for the same tests."""
+    with working_thread(url, shared) as worker:
+        yield worker
+
+
 @pytest.fixture
-def edge(url: str, namespace: str) -> Iterator[Edge]:
+def own(url: str, namespace: str) -> Iterator[Edge]:
+    """A serving process that the test may end, in a namespace without a worker."""
     edge = Edge(url, namespace)
     assert edge.said, edge.end()
     yield edge
     edge.end()
-
-
-@pytest.fixture
-def worker(url: str, namespace: str) -> Iterator[Worker]:
-    """A worker in a thread of its own."""
-    with working_thread(url, namespace) as worker:
-        yield worker
 
 
 @pytest.mark.quick
@@ -56,10 +80,10 @@ def test_one_client_connection_serves_many_requests(edge: Edge, worker: Worker) 
 
 def test_many_requests_at_once(edge: Edge, worker: Worker) -> None:
     with ThreadPoolExecutor(20) as pool:
-        texts = list(pool.map(lambda number: edge.post(f"/gate/{number % 5}/setUp").text, range(60)))
+        texts = list(pool.map(lambda number: edge.post(f"/gate/at-once-{number % 5}/setUp").text, range(60)))
     for key in range(5):
-        assert texts.count(f'"{key} is now UP"\n') == 1
-        assert texts.count(f'"{key} is already UP"\n') == 11
+        assert texts.count(f'"at-once-{key} is now UP"\n') == 1
+        assert texts.count(f'"at-once-{key} is already UP"\n') == 11
 
 
 @pytest.mark.parametrize(
@@ -98,15 +122,15 @@ def test_keys_that_cannot_be(edge: Edge) -> None:
 
 
 def test_looking_at_an_instance(edge: Edge, worker: Worker) -> None:
-    fresh = edge.get("/gate/a")
+    fresh = edge.get("/gate/seen")
     assert (fresh.headers["etag"], fresh.json["exists"], fresh.json["state"]) == ('"0"', False, "DOWN")
-    edge.post("/gate/a/setUp")
-    held = edge.post("/gate/a/hold/send")
+    edge.post("/gate/seen/setUp")
+    held = edge.post("/gate/seen/hold/send")
     assert held.status == 202
-    queued = edge.post("/gate/a/tearDown/send").json["id"]
+    queued = edge.post("/gate/seen/tearDown/send").json["id"]
 
     def running() -> Any:
-        body = edge.get("/gate/a").json
+        body = edge.get("/gate/seen").json
         return body if body["running"] and body["running"].get("steps") else None
 
     body = block_until(running)
@@ -116,26 +140,26 @@ def test_looking_at_an_instance(edge: Edge, worker: Worker) -> None:
     assert "tearDown" in body["allowed"]
     assert edge.get(held.headers["location"]).json["transition"] == "hold"
     edge.post(f"/-/commands/{held.json['id']}/cancel")
-    assert edge.get(f"/-/commands/{queued}/result").json == "a is now DOWN"
+    assert edge.get(f"/-/commands/{queued}/result").json == "seen is now DOWN"
 
 
 def test_a_query_with_arguments(edge: Edge, worker: Worker) -> None:
-    edge.post("/gate/a/setUp", {"size": 2})
-    assert edge.get("/gate/a/room?least=5").json == {"room": 5}
-    answer = edge.get("/gate/a/room?least=x")
+    edge.post("/gate/asked/setUp", {"size": 2})
+    assert edge.get("/gate/asked/room?least=5").json == {"room": 5}
+    answer = edge.get("/gate/asked/room?least=x")
     assert (answer.status, answer.json["error"]) == (400, "arguments")
-    assert edge.get("/gate/a/nothing").json["error"] == "unknown_transition"
+    assert edge.get("/gate/asked/nothing").json["error"] == "unknown_transition"
 
 
 def test_rejections_failures_and_what_cannot_be(edge: Edge, worker: Worker) -> None:
-    refused = edge.post("/gate/a/tearDown")
+    refused = edge.post("/gate/refused/tearDown")
     assert (refused.status, refused.json["error"]) == (409, "rejected")
-    assert refused.json["detail"] == "gate/a is DOWN; tearDown needs UP"
+    assert refused.json["detail"] == "gate/refused is DOWN; tearDown needs UP"
     assert "setUp" in refused.json["allowed"]
     assert refused.json["id"] == refused.headers["statemq-id"]
-    own = edge.post("/gate/a/refuse").json
+    own = edge.post("/gate/refused/refuse").json
     assert (own["status"], own["detail"], own["code"]) == (409, "balance 3 < 5", "funds")
-    failed = edge.post("/gate/a/fail").json
+    failed = edge.post("/gate/refused/fail").json
     assert (failed["status"], failed["error"], failed["detail"], failed["code"]) == (500, "failed", "the card is stolen", "stolen")
     for arguments, status, error in [
         ({"size": "x"}, 400, "arguments"),
@@ -143,54 +167,54 @@ def test_rejections_failures_and_what_cannot_be(edge: Edge, worker: Worker) -> N
         ([], 400, "arguments"),
         ({"size": "x" * LIMITS.arguments}, 413, "too_large"),
     ]:
-        answer = edge.post("/gate/a/setUp", arguments)
+        answer = edge.post("/gate/refused/setUp", arguments)
         assert (answer.status, answer.json["error"]) == (status, error)
-    assert edge.ask("POST", "/gate/a/setUp", b"{", {"Content-Type": "application/json"}).json["error"] == "body"
-    unknown = edge.post("/gate/a/setup")
+    assert edge.ask("POST", "/gate/refused/setUp", b"{", {"Content-Type": "application/json"}).json["error"] == "body"
+    unknown = edge.post("/gate/refused/setup")
     assert (unknown.status, unknown.json["error"]) == (404, "unknown_transition")
     assert "setUp" in unknown.json["known"]
     unknown = edge.post("/gatte/a/setUp")
     assert (unknown.status, unknown.json["error"], unknown.json["known"]) == (404, "unknown_machine", ["gate"])
-    assert edge.get("/gate/a").json["exists"] is False
+    assert edge.get("/gate/refused").json["exists"] is False
 
 
 def test_the_state_and_version_that_were_meant(edge: Edge, worker: Worker) -> None:
-    assert edge.post("/gate/a/setUp?if_state=UP").status == 409
-    unknown = edge.post("/gate/a/setUp?if_state=AJAR")
+    assert edge.post("/gate/meant/setUp?if_state=UP").status == 409
+    unknown = edge.post("/gate/meant/setUp?if_state=AJAR")
     assert (unknown.status, unknown.json["error"]) == (400, "parameter")
-    assert edge.post("/gate/a/setUp", If_Match='"1"').status == 412
-    assert edge.post("/gate/a/setUp?if_state=DOWN", If_Match='"0"').status == 200
-    tag = edge.get("/gate/a").headers["etag"]
-    assert edge.post("/gate/a/tearDown", If_Match=tag).status == 200
-    assert edge.post("/gate/a/setUp", If_Match=tag).json["error"] == "version"
+    assert edge.post("/gate/meant/setUp", If_Match='"1"').status == 412
+    assert edge.post("/gate/meant/setUp?if_state=DOWN", If_Match='"0"').status == 200
+    tag = edge.get("/gate/meant").headers["etag"]
+    assert edge.post("/gate/meant/tearDown", If_Match=tag).status == 200
+    assert edge.post("/gate/meant/setUp", If_Match=tag).json["error"] == "version"
 
 
 def test_an_idempotency_key(edge: Edge, worker: Worker) -> None:
-    first = edge.post("/gate/a/setUp", {"size": 2}, Idempotency_Key="order-7")
-    again = edge.post("/gate/a/setUp", {"size": 2}, Idempotency_Key='"order-7"')
-    assert first.text == again.text == '"a is now UP"\n'
+    first = edge.post("/gate/once/setUp", {"size": 2}, Idempotency_Key="order-7")
+    again = edge.post("/gate/once/setUp", {"size": 2}, Idempotency_Key='"order-7"')
+    assert first.text == again.text == '"once is now UP"\n'
     assert first.headers["statemq-id"] == again.headers["statemq-id"]
-    other = edge.post("/gate/a/setUp", {"size": 3}, Idempotency_Key="order-7")
+    other = edge.post("/gate/once/setUp", {"size": 3}, Idempotency_Key="order-7")
     assert (other.status, other.json["error"], other.json["id"]) == (422, "idempotency_conflict", first.headers["statemq-id"])
-    assert edge.post("/gate/b/setUp", {"size": 3}, Idempotency_Key="order-7").status == 200
-    assert edge.post("/gate/a/setUp", Idempotency_Key="k" * 257).status == 413
+    assert edge.post("/gate/once-2/setUp", {"size": 3}, Idempotency_Key="order-7").status == 200
+    assert edge.post("/gate/once/setUp", Idempotency_Key="k" * 257).status == 413
 
 
 def test_a_delay_and_a_cancel_before_it_is_over(edge: Edge, worker: Worker) -> None:
-    sent = edge.post("/gate/a/setUp/send?delay=1h")
+    sent = edge.post("/gate/later/setUp/send?delay=1h")
     where = sent.headers["location"]
     assert edge.get(where).json["status"] == "delayed"
     assert edge.get(f"{where}/result?wait=0").json["error"] == "pending"
     cancelled = edge.post(f"{where}/cancel")
     assert (cancelled.status, cancelled.json["cancel"]) == (200, "cancelled")
     assert edge.get(f"{where}/result").json["error"] == "cancelled"
-    soon = edge.post("/gate/a/setUp/send?delay=20ms")
+    soon = edge.post("/gate/later/setUp/send?delay=20ms")
     for wait in ("", "?wait=0"):
-        assert edge.get(f"{soon.headers['location']}/result{wait}").json == "a is now UP"
+        assert edge.get(f"{soon.headers['location']}/result{wait}").json == "later is now UP"
 
 
 def test_a_wait_that_is_over_and_a_cancel_of_what_runs(edge: Edge, worker: Worker) -> None:
-    over = edge.post("/gate/a/hold?wait=50ms")
+    over = edge.post("/gate/held/hold?wait=50ms")
     assert (over.status, over.json["error"]) == (504, "pending")
     id = over.json["id"]
     assert over.headers["location"] == f"/-/commands/{id}/result"
@@ -199,7 +223,7 @@ def test_a_wait_that_is_over_and_a_cancel_of_what_runs(edge: Edge, worker: Worke
     ended = edge.get(over.headers["location"])
     assert (ended.status, ended.json["error"], ended.json["id"]) == (409, "cancelled", id)
     assert edge.post(f"/-/commands/{id}/cancel").status == 200
-    assert edge.post(f"/-/commands/{edge.post('/gate/a/setUp').headers['statemq-id']}/cancel").json["error"] == "ended"
+    assert edge.post(f"/-/commands/{edge.post('/gate/held/setUp').headers['statemq-id']}/cancel").json["error"] == "ended"
 
 
 def test_ids_nobody_knows(edge: Edge) -> None:
@@ -225,7 +249,7 @@ TWO_COMMANDS = "import msgspec, statemq.config as c\nc.LIMITS = msgspec.structs.
 
 
 @pytest.mark.leaves_work
-def test_a_full_backlog(edge: Edge, url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_backlog(url: str, namespace: str) -> None:
     """Without a worker nothing drains; the serving process has a small limit of its own."""
     small = Edge(url, namespace, before=TWO_COMMANDS)
     try:
@@ -237,16 +261,16 @@ def test_a_full_backlog(edge: Edge, url: str, namespace: str, monkeypatch: pytes
 
 
 @pytest.mark.leaves_work
-def test_sigterm_answers_who_waits_and_ends_soon(edge: Edge) -> None:
+def test_sigterm_answers_who_waits_and_ends_soon(own: Edge) -> None:
     """No worker: the command waits. Callers in the middle of their headers or body do not hold it up either."""
-    half_head, half_body = (socket.create_connection(("127.0.0.1", edge.port)) for _ in range(2))
+    half_head, half_body = (socket.create_connection(("127.0.0.1", own.port)) for _ in range(2))
     half_head.sendall(b"POST /gate/b/set")
     half_body.sendall(b"POST /gate/b/setUp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(edge.post, "/gate/a/setUp?wait=60s")
-        block_until(lambda: edge.get("/gate/a").json["queue"])
+        waiting = pool.submit(own.post, "/gate/a/setUp?wait=60s")
+        block_until(lambda: own.get("/gate/a").json["queue"])
         began_s = time.monotonic()
-        code, errors = edge.end()
+        code, errors = own.end()
         assert (code, errors) == (0, "")
         assert time.monotonic() - began_s < 15
         answer = waiting.result()
@@ -256,10 +280,10 @@ def test_sigterm_answers_who_waits_and_ends_soon(edge: Edge) -> None:
     half_head.close()
 
 
-def test_ctrl_c(edge: Edge) -> None:
-    edge.process.send_signal(signal.SIGINT)
-    assert edge.process.wait(20) == 130
-    assert edge.end() == (130, "")
+def test_ctrl_c(own: Edge) -> None:
+    own.process.send_signal(signal.SIGINT)
+    assert own.process.wait(20) == 130
+    assert own.end() == (130, "")
 
 
 def test_it_refuses_to_be_reached_by_others_without_a_token(url: str, namespace: str) -> None:
@@ -289,11 +313,12 @@ def test_a_taken_port_is_one_sentence(edge: Edge, url: str, namespace: str) -> N
     assert edge.get("/-/health").status == 200
 
 
-def test_several_processes_share_the_port(url: str, namespace: str, worker: Worker) -> None:
+def test_several_processes_share_the_port(url: str, namespace: str) -> None:
     edge = Edge(url, namespace, workers=2)
     try:
-        block_until(lambda: answers(edge))
-        assert {edge.post(f"/gate/{number}/setUp").status for number in range(20)} == {200}
+        with working_thread(url, namespace):
+            block_until(lambda: answers(edge))
+            assert {edge.post(f"/gate/{number}/setUp").status for number in range(20)} == {200}
     finally:
         code, errors = edge.end()
     assert code == 0, errors
