@@ -9,6 +9,7 @@ import typer
 
 from statemq.cli import options, show
 from statemq.cli.connect import ask
+from statemq.cli.ends import ENDED_BADLY
 from statemq.cli.escape import json_text
 
 
@@ -234,11 +235,14 @@ def _lease(partition: Any) -> str:
 
 def workers(
     machine: Annotated[str | None, typer.Argument(metavar="MACHINE", help="Only its workers.", show_default=False)] = None,
+    live: Annotated[bool, typer.Option("--live", help="Only those that live; exit code 1 when there is none.")] = False,
     json: options.Json = False,
     redis: options.Redis = None,
     namespace: options.Namespace = None,
 ) -> None:
     """List the workers, and which partitions they own.
+
+    As a health check: statemq workers --live
 
     Example: statemq workers
     """
@@ -251,8 +255,10 @@ def workers(
         "CONCURRENCY": lambda w: str(w.concurrency or ""),
         "PARTITIONS": lambda w: ranges(w.partitions),
     }
-    found = ask(redis, namespace, lambda client: client.workers(machine))
+    found = [w for w in ask(redis, namespace, lambda client: client.workers(machine)) if w.live or not live]
     show.rows(found, columns, json, "no worker runs; statemq worker TARGET starts one")
+    if live and not found:
+        raise typer.Exit(ENDED_BADLY)
 
 
 def ranges(numbers: list[int]) -> str:

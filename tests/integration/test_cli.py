@@ -208,6 +208,19 @@ def test_without_a_worker_it_says_so_and_ends_as_asked(cli: Cli) -> None:
 
 
 @pytest.mark.leaves_work  # a cancelled command lies in the stream until a worker passes it
+def test_the_health_check_of_compose_fails_when_no_worker_lives(cli: Cli) -> None:
+    worker = (ROOT / "compose.yaml").read_text().split("\n  worker:\n", 1)[1].split("\n  http:\n", 1)[0]
+    _, program, *words = json.loads(worker.split("healthcheck:\n      test: ", 1)[1].split(" #", 1)[0].splitlines()[0])
+    assert program == "statemq"
+    assert "no worker runs" in cli.run(*words, code=1).stderr
+    process = cli.worker()
+    assert cli.live()[0]["id"] in cli.run(*words).stdout
+    process.kill()
+    process.wait(WITHIN_S)
+    block_until(lambda: not cli.live(), WITHIN_S)
+    assert cli.run(*words, "--json", code=1).stdout == ""
+
+
 def test_ctrl_c_ends_the_wait_and_names_the_command(cli: Cli) -> None:
     declare(cli)
     waiting = cli.start("call", "gate", "a", "open", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
