@@ -163,7 +163,9 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting_each: int = 5_000
     """Of these, requests of one caller (its token, or else its address), so that one cannot take all places."""
     redis_within_s: float = 5.0
-    """When Redis has not answered after this, the answer is 503."""
+    """When Redis has not answered after this, the answer is 503, or 504 with the id of a command that may have been queued."""
+    wrong_token_s: float = 0.25
+    """Wrong tokens of one address are answered one after the other, so long apart (5 s later at most)."""
     queue_shown: int = 100
     """Commands of an instance's queue that ``GET /{machine}/{key}`` shows."""
 

@@ -13,16 +13,21 @@ import falcon.asgi
 from statemq.config import HttpSettings
 from statemq.errors import UsageError
 from statemq.http.framing import CLOSE, check_framing
+from statemq.http.guessable import SHORTEST, is_guessable
+from statemq.http.guesses import Guesses
 from statemq.http.problems import Refusal
 from statemq.http.request import Request
+
+HOW_TO_MAKE_ONE = "make one with: head -c 24 /dev/urandom | base64"
 
 READ, SUBMIT, OPERATE = "read", "submit", "operate"
 ROLES = frozenset({READ, SUBMIT, OPERATE})
 """To look; to send commands; to cancel them."""
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-OPEN_PATHS = frozenset({("-", "health"), ("-", "ready")})
-"""Answered without a token, so that what watches the process needs none; they tell nothing else."""
+PROBES = frozenset({("-", "health"), ("-", "ready")})
+"""Answered without a token and by any Host, since what watches the process has no token and asks by the address of the moment. Who has
+neither a token nor an allowed Host (a page whose name was rebound to this address) hears yes or no, and no reason."""
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -40,8 +45,10 @@ class Tokens:
     def __init__(self, roles_of: Mapping[str, Iterable[str]]) -> None:
         self._roles_of: list[tuple[bytes, frozenset[str]]] = []
         for token, roles in roles_of.items():
-            if not re.fullmatch(r"[!-~]{8,}", token):
-                raise UsageError("a token has at least 8 characters, printable ASCII without spaces")
+            if not re.fullmatch(rf"[!-~]{{{SHORTEST},}}", token):
+                raise UsageError(f"a token has at least {SHORTEST} characters, printable ASCII without spaces; {HOW_TO_MAKE_ONE}")
+            if is_guessable(token):
+                raise UsageError(f"a token is easy to guess (a common word, a row of keys, repetition); {HOW_TO_MAKE_ONE}")
             granted = frozenset(roles)
             if unknown := granted - ROLES:
                 raise UsageError(f"a token cannot have the role {', '.join(sorted(unknown))}; roles are {', '.join(sorted(ROLES))}")
@@ -106,19 +113,31 @@ class Access:
     def __init__(self, tokens: Tokens | None, allowed_hosts: Iterable[str]) -> None:
         self.tokens = tokens
         self.hosts = LOOPBACK_NAMES | {bracketed(host.lower()) for host in allowed_hosts}
+        self.limit(HttpSettings())
 
-        self.max_header_bytes = HttpSettings().max_header_bytes
+    def limit(self, settings: HttpSettings) -> None:
+        self.max_header_bytes = settings.max_header_bytes
+        self.guesses = Guesses(settings.wrong_token_s)
 
     async def process_request(self, req: Request, resp: falcon.asgi.Response) -> None:
         req.body_left = check_framing(req.scope, self.max_header_bytes)
-        self.check_host(req)
+        probe = is_probe(req)
+        if not self.is_known_host(req):
+            if not probe:
+                raise Refusal("host", "this server does not answer to that Host; allow the name when it is started")
+            return
         if req.method not in READING:
             check_origin(req)
-        req.roles = self.check_token(req)
+        roles = self.roles(req)
+        if roles is None and req.get_header("Authorization"):
+            await self.guesses.wrong(address_of(req))
+        if roles is None and not probe:
+            raise Refusal("token", "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
+        req.roles = roles or frozenset()
 
     async def process_resource(self, req: Request, resp: falcon.asgi.Response, resource: Any, params: dict[str, Any]) -> None:
         needed = READ if req.method in READING else resource.write_role
-        if needed not in req.roles and req.segments not in OPEN_PATHS:
+        if needed not in req.roles and req.segments not in PROBES:
             raise Refusal("role", f"this token does not have the role {needed}")
 
     async def process_response(self, req: Request, resp: falcon.asgi.Response, resource: Any, req_succeeded: bool) -> None:
@@ -126,24 +145,33 @@ class Access:
         if req.body_left:  # the server would read on until its end, for as long as the caller likes
             resp.set_headers(CLOSE)
 
-    def check_host(self, req: Request) -> None:
+    def is_known_host(self, req: Request) -> bool:
         """A page whose name was rebound to this address still sends its own name as Host."""
         name = host_name(req.get_header("Host") or "")  # several are joined by commas, and no name
-        if name not in self.hosts and "*" not in self.hosts:
-            raise Refusal("host", "this server does not answer to that Host; allow the name when it is started")
+        return name in self.hosts or "*" in self.hosts
 
-    def check_token(self, req: Request) -> frozenset[str]:
+    def roles(self, req: Request) -> frozenset[str] | None:
+        """What the caller may do; None if it has no valid token. The request knows its caller from then on."""
         if self.tokens is None:
-            req.caller = str((req.scope.get("client") or ("",))[0])
+            req.caller = address_of(req)
             return ROLES
-        if req.segments in OPEN_PATHS:
-            return frozenset()
         scheme, _, token = (req.get_header("Authorization") or "").partition(" ")
         roles = self.tokens.roles(token.strip()) if scheme.lower() == "bearer" else None
-        if roles is None:
-            raise Refusal("token", "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
-        req.caller = f"token {_digest(token.strip()).hex()[:8]}"
+        if roles is not None:
+            req.caller = f"token {_digest(token.strip()).hex()[:8]}"
         return roles
+
+
+def is_probe(req: Request) -> bool:
+    try:
+        return req.segments in PROBES
+    except Refusal:  # a path that cannot be read is refused in its turn, after its Host and token
+        return False
+
+
+def address_of(req: Request) -> str:
+    """The address from which the request comes: that of the last proxy, if there are any."""
+    return str((req.scope.get("client") or ("",))[0])
 
 
 def check_origin(req: Request) -> None:

@@ -75,7 +75,7 @@ def create_service(machines: Iterable[type[Declared]], url: str, namespace: str,
 
 def build_app(service: Service, access: Access) -> App:
     app = App(request_type=Request, router=Router())
-    access.max_header_bytes = service.settings.max_header_bytes
+    access.limit(service.settings)
     app.add_middleware(access)
     app.add_middleware(service)
     app.req_options.strip_url_path_trailing_slash = False
@@ -120,6 +120,8 @@ async def on_refusal(req: Request, resp: falcon.asgi.Response, error: Refusal, p
 
 async def on_statemq_error(req: Request, resp: falcon.asgi.Response, error: StatemqError, params: dict[str, Any]) -> None:
     refusal = refusal_of(error, req.command)
+    if req.queued and refusal.problem.status == 503:  # which says that nothing was queued
+        refusal = Refusal("pending", f"the command was queued, but {refusal.problem.detail}", id=req.command)
     if refusal.problem.status >= 500:
         log.warning("%s %s: %s: %s", req.method, params.get("machine", ""), refusal.problem.error, error)
     await on_refusal(req, resp, refusal, params)

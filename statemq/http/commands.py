@@ -78,7 +78,7 @@ async def send(
         options["delay"] = read_duration_s("delay", given["delay"])
     client = await service.client()
     try:
-        return await client.send(machine, key, transition, arguments, timeout=service.settings.redis_within_s, **options)
+        handle = await client.send(machine, key, transition, arguments, timeout=service.settings.redis_within_s, **options)
     except UnknownTransition as error:
         if error.name == options.get("if_state") != transition:
             raise Refusal("parameter", f"if_state: {error}") from None
@@ -87,7 +87,9 @@ async def send(
         name_command(req, resp, error.id)
         again = ", or send it again with the same Idempotency-Key" if idempotency_key else ""
         detail = f"{error}; ask for it by its id{again}"
-        raise Refusal("redis_away", detail, id=error.id, machine=machine, key=key, transition=transition) from None
+        raise Refusal("pending", detail, id=error.id, machine=machine, key=key, transition=transition) from None
+    req.queued = True
+    return handle
 
 
 async def answer_outcome(

@@ -33,7 +33,6 @@ ERRORS: dict[str, tuple[int, str]] = {
     "token": (401, "No valid bearer token."),
     "role": (403, "The token may not do this."),
     "origin": (403, "A web page of another origin asks to change something."),
-    "content_type": (403, "A body must be sent as application/json."),
     "not_found": (404, "There is no such path."),
     "unknown_machine": (404, "No process has declared this machine yet."),
     "unknown_transition": (404, "The machine has no such transition or query."),
@@ -45,6 +44,7 @@ ERRORS: dict[str, tuple[int, str]] = {
     "ended": (409, "The command has ended already."),
     "version": (412, "The instance has another version than If-Match names."),
     "too_large": (413, "The body, key or another field is too large."),
+    "content_type": (415, "A body must be sent as application/json."),
     "host": (421, "This server does not answer to that Host."),
     "idempotency_conflict": (422, "The idempotency key was used for another request."),
     "headers": (431, "The headers are too large."),
@@ -53,17 +53,26 @@ ERRORS: dict[str, tuple[int, str]] = {
     "partition_mismatch": (500, "The machine was created with another number of partitions."),
     "internal": (500, "A fault of the server; its log says more."),
     "stream_exhausted": (503, "The partition's stream has used up its entry ids; nothing was queued."),
-    "redis_away": (503, "Redis does not answer now."),
+    "not_ready": (503, "This process cannot do its work now."),
+    "redis_away": (503, "Redis does not answer now; nothing was queued."),
     "unsupported_server": (503, "The Redis server lacks what statemq needs."),
     "namespace_lost": (503, "The namespace was wiped or replaced."),
     "schema_too_new": (503, "The data in Redis is of a later version of statemq."),
     "server": (503, "Redis refused."),
     "stopping": (503, "This process is ending; nothing was queued."),
-    "pending": (504, "The command has not ended yet; it goes on. Ask again by its id."),
+    "pending": (504, "The command has not ended yet, or may have been queued. Ask again by its id."),
 }
 """``error`` → status and meaning. Words stay for 1.x; new ones may come."""
 
-RETRY_AFTER_S = {"redis_away": 1, "backlog_full": 1, "stream_exhausted": 60, "namespace_lost": 60, "server": 1, "stopping": 1}
+RETRY_AFTER_S = {
+    "redis_away": 1,
+    "not_ready": 1,
+    "backlog_full": 1,
+    "stream_exhausted": 60,
+    "namespace_lost": 60,
+    "server": 1,
+    "stopping": 1,
+}
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -45,6 +45,8 @@ class Request(falcon.asgi.Request):
         """A body was announced and has not been read to its end."""
         self.command = ""
         """The id of the command that it has queued or asks for, once that is known."""
+        self.queued = False
+        """Whether that command was queued by it, or may have been."""
         self.caller = ""
         """Its token's mark (the digest's first digits), or else its address."""
 

@@ -6,10 +6,11 @@ import falcon
 import falcon.asgi
 
 from statemq.codec import parse_command_id
+from statemq.errors import StatemqError
 from statemq.http.access import OPERATE
 from statemq.http.commands import answer_outcome, wait_s
 from statemq.http.paths import header_id
-from statemq.http.problems import Refusal
+from statemq.http.problems import Refusal, refusal_of
 from statemq.http.request import Request
 from statemq.http.service import Service
 from statemq.http.views import CancelView, HealthView, answer_json, command_view, machine_view
@@ -82,10 +83,17 @@ class HealthResource(Engine):
 
 
 class ReadyResource(Engine):
-    """``GET /-/ready``: 200 when Redis answers and has the machines of this process, 503 otherwise."""
+    """``GET /-/ready``: 200 when Redis answers and has the machines of this process, 503 otherwise. Only who may ask other things, too,
+    is told the reason."""
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response) -> None:
-        client = await self.service.client()
-        for name in self.service.specs:
-            await self.service.within(client.graph(name))
+        try:
+            client = await self.service.client()
+            for name in self.service.specs:
+                await self.service.within(client.graph(name))
+        except StatemqError as error:
+            if not req.roles:
+                raise Refusal("not_ready", "this process cannot do its work now; a request with a token is told why") from None
+            refusal = refusal_of(error)
+            raise (refusal if refusal.problem.status == 503 else Refusal("not_ready", refusal.problem.detail)) from None
         answer_json(resp, HealthView("ready"))

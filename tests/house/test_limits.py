@@ -17,7 +17,7 @@ def rows(title: str) -> dict[str, float]:
     """The first two columns of the table under a heading that begins so."""
     text = (ROOT / "docs" / "LIMITS.md").read_text()
     part = text.split(f"## {title}")[1].split("\n## ")[0]
-    found = re.findall(r"^\| `(\w+)` \| ([\d,]+)", part, re.MULTILINE)
+    found = re.findall(r"^\| `(\w+)` \| ([\d,]+(?:\.\d+)?)", part, re.MULTILINE)
     assert len(found) == len({name for name, _ in found})
     return {name: float(number.replace(",", "")) for name, number in found}
 

@@ -163,7 +163,8 @@ class Edge:
     def __init__(self, *, tokens: Tokens | None = None, allowed_hosts: tuple[str, ...] = (), settings: HttpSettings | None = None) -> None:
         self.client = FakeClient()
         self.service = Service([Resource], lambda: cast(Client, self.client), settings or HttpSettings())
-        self.app = build_app(self.service, Access(tokens, allowed_hosts))
+        self.access = Access(tokens, allowed_hosts)
+        self.app = build_app(self.service, self.access)
 
     def ask(self, method: str, path: str, *, body: bytes | str | Any = b"", headers: dict[str, str] | None = None) -> falcon.testing.Result:
         sent = dict(headers or {})

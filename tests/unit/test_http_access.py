@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from statemq.errors import PortTaken, UsageError
+from statemq.config import HttpSettings
+from statemq.errors import PortTaken, RedisAway, ServerError, UnknownMachine, UsageError
 from statemq.http.access import OPERATE, READ, ROLES, SUBMIT, Tokens, host_name
 from statemq.http.address import find_address
 from statemq.http.app import routes
@@ -15,6 +16,7 @@ from statemq.http.server import read_tokens
 from tests.unit.http_fakes import Edge, problem
 
 SECRET = "correct-horse-battery"
+UNSLOWED = HttpSettings(wrong_token_s=0)
 READER, SENDER, OPERATOR = "reader-0000", "sender-0000", "operator-0000"
 
 GETS = [
@@ -47,8 +49,45 @@ def test_the_lists_here_are_whole() -> None:
 
 @pytest.mark.parametrize("path", [*GETS, *POSTS, "/nowhere"])
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil", "", "localhost,evil"])
-def test_other_hosts_are_refused_everywhere(path: str, host: str) -> None:
-    problem(ask(Edge(), path, {"Host": host}), 421, "host")  # type: ignore[arg-type]
+def test_other_hosts_are_refused_everywhere_but_at_the_probes(path: str, host: str) -> None:
+    result = ask(Edge(), path, {"Host": host})
+    if path in OPEN:
+        assert result.status_code == 200  # type: ignore[attr-defined]
+    else:
+        problem(result, 421, "host")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("host", ["10.1.2.3", "10.1.2.3:8080", "[fd00::7]:8080", "pod-7.shop.svc", ""])
+@pytest.mark.parametrize("token", [None, "not-the-token"])
+def test_probes_ask_by_any_host_and_hear_no_reason(host: str, token: str | None) -> None:
+    """A kubelet asks by the pod's address, a load balancer by its own name."""
+    for tokens in (None, Tokens({SECRET: ROLES})):
+        edge = Edge(tokens=tokens, settings=UNSLOWED)
+        headers = {"Host": host} | ({"Authorization": f"Bearer {token}"} if token else {})
+        assert [edge.get(path, headers=headers).status_code for path in OPEN] == [200, 200]
+        for fault in (UnknownMachine("x", "secret-namespace", ["order"]), RedisAway("no Redis at secret"), ServerError("secret")):
+            edge.client.fault = fault
+            for path in (*OPEN, "/-/ready?x=1"):
+                result = edge.get(path, headers=headers)
+                assert "secret" not in result.text and "order" not in result.text
+                if path != "/-/health":
+                    problem(result, 503, "not_ready")
+
+
+def test_who_has_a_token_hears_why_it_is_not_ready() -> None:
+    edge = Edge(tokens=Tokens({SECRET: [SUBMIT]}))
+    edge.client.fault = UnknownMachine("x", "n", ["order"])
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    assert "order" in problem(edge.get("/-/ready", headers=headers), 503, "not_ready")["detail"]
+    assert "order" not in problem(edge.get("/-/ready"), 503, "not_ready")["detail"]
+    edge.client.fault = RedisAway("away")
+    problem(edge.get("/-/ready", headers=headers), 503, "redis_away")
+
+
+@pytest.mark.parametrize("path", ["/-/health/", "/-/ready/x", "//-/health", "/-/%68ealt", "/%FF/-/health", "/-/health%2Fx", "/-/machines"])
+def test_nothing_else_is_a_probe(path: str) -> None:
+    problem(Edge().get(path, headers={"Host": "evil.example"}), 421, "host")
+    problem(Edge(tokens=Tokens({SECRET: ROLES})).get(path), 401, "token")
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", "api.example"])
@@ -97,7 +136,7 @@ def test_pages_of_this_server_may_write() -> None:
 @pytest.mark.parametrize("path", ["/resource/a/setUp", "/resource/a/setUp/send"])
 def test_a_body_that_a_form_can_send_is_refused(path: str, kind: str) -> None:
     edge = Edge()
-    problem(edge.post(path, body='{"size": 2}', headers={"Content-Type": kind} if kind else {}), 403, "content_type")
+    problem(edge.post(path, body='{"size": 2}', headers={"Content-Type": kind} if kind else {}), 415, "content_type")
     assert not edge.client.sent
 
 
@@ -114,7 +153,7 @@ def test_every_answer_is_hardened(path: str) -> None:
 @pytest.mark.parametrize("path", [*GETS, *POSTS, "/nowhere"])
 @pytest.mark.parametrize("given", [None, "Bearer", "Bearer wrong-token", f"Basic {SECRET}", f"Bearer {SECRET}x", SECRET])
 def test_without_the_token_nothing_but_health_is_answered(path: str, given: str | None) -> None:
-    edge = Edge(tokens=Tokens({SECRET: ROLES}))
+    edge = Edge(tokens=Tokens({SECRET: ROLES}), settings=UNSLOWED)
     result = ask(edge, path, {"Authorization": given} if given else {})
     if path in OPEN:
         assert result.status_code == 200  # type: ignore[attr-defined]
