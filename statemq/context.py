@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar, TypeVarTuple, overload
 
 from statemq.codec import duration_ms, time_limit_ms
+from statemq.errors import Fail, UsageError
 from statemq.retry import Retry
 
 R = TypeVar("R")
@@ -21,6 +22,13 @@ A = TypeVarTuple("A")
 
 Duration = float | timedelta | str
 """Seconds, a timedelta, or a text such as ``30s`` (``ms s m h d``)."""
+
+
+class InvalidCall(Fail, UsageError):
+    """An operation of ``ctx`` was asked for what cannot be: the command fails for good, since each attempt asks for the same."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, "usage")
 
 
 class Engine(Protocol):
@@ -108,7 +116,7 @@ class Context:
 
         Raises StepFailed when the retries are used up, StepConflict when the record was made for other arguments or another type.
         """
-        return self._engine.step(name, fn, args, retry, None if timeout is None else time_limit_ms(timeout), returns)
+        return self._engine.step(name, fn, args, retry, None if timeout is None else _ms(time_limit_ms, timeout, f"step {name}"), returns)
 
     def step_key(self, name: str) -> str:
         """``<command id>/<name>``: pass it to the outside world as the idempotency key of a step's call.
@@ -122,7 +130,7 @@ class Context:
 
         The next attempt finds it again by its branch and its number there; or by ``name``, which other sleeps of the branch do not change.
         """
-        return self._engine.sleep(duration_ms(duration), *_named(name))
+        return self._engine.sleep(_ms(duration_ms, duration, "sleep"), *_named(name))
 
     def timeout(self, duration: Duration, *, name: str = "") -> AbstractAsyncContextManager[None]:
         """``async with ctx.timeout("30m"): …`` ends the block with TimeoutError if it lasts longer, as ``asyncio.timeout`` does.
@@ -130,7 +138,7 @@ class Context:
         Durable like a sleep: the deadline is recorded when the block is first reached, so crashes and restarts do not move it; a block
         that ended in time did so at each attempt, and one that did not, did not.
         """
-        return self._engine.timeout(duration_ms(duration), *_named(name))
+        return self._engine.timeout(_ms(duration_ms, duration, "timeout"), *_named(name))
 
     def now(self) -> datetime:
         """The time (UTC) of the latest thing recorded: the same at each attempt, so it may decide what is done."""
@@ -139,6 +147,13 @@ class Context:
     def uuid(self, *, name: str = "") -> uuid.UUID:
         """A UUID that is new at each call and the same at each attempt, in each branch; ``name`` as for ``sleep``."""
         return self._engine.uuid(*_named(name))
+
+
+def _ms(read: Callable[[Duration], int], duration: Duration, what: str) -> int:
+    try:
+        return read(duration)
+    except UsageError as error:
+        raise InvalidCall(f"{what}: {error}") from None
 
 
 def _named(name: str) -> tuple[str, ...]:

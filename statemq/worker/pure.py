@@ -7,7 +7,7 @@ import random
 import uuid
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from statemq.context import Context
+from statemq.context import Context, InvalidCall
 from statemq.store.commands import Queued
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ class Pure:
         return Logger(self._machine, self._command.key, self)
 
     def step(self, name: str, *_: Any) -> NoReturn:
-        raise TypeError(f"ctx.step({name!r}, …) needs an async def transition: a plain def cannot wait")
+        raise InvalidCall(f"ctx.step({name!r}, …) needs an async def transition: a plain def cannot wait")
 
     def sleep(self, ms: int, name: str = "") -> NoReturn:
-        raise TypeError("ctx.sleep needs an async def transition: a plain def cannot wait")
+        raise InvalidCall("ctx.sleep needs an async def transition: a plain def cannot wait")
 
     def timeout(self, ms: int, name: str = "") -> NoReturn:
-        raise TypeError("ctx.timeout needs an async def transition: a plain def cannot wait")
+        raise InvalidCall("ctx.timeout needs an async def transition: a plain def cannot wait")

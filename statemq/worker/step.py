@@ -151,4 +151,6 @@ def asked(field: str, fn: Any, args: tuple[Any, ...], retry: Retry | None, timeo
         if inspect.iscoroutine(fn):
             fn.close()
         raise Fail(f"step {field} was given {type(fn).__name__}, not a function: write ctx.step({field!r}, function, *arguments)")
+    if retry is not None and not isinstance(retry, Retry):
+        raise Fail(f"step {field} was given {retry!r} as retry, which is no Retry: write retry=Retry(attempts=3)", "usage")
     return Step(field, fn, args, retry, timeout_ms, *told(field, fn, returns))
