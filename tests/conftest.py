@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import uuid
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 import redis as redis_py
@@ -13,7 +15,7 @@ from xdist.remote import Producer
 
 from statemq.server import EmbeddedServer
 from tests.leaks import leaks, wipe
-from tests.spread import TOGETHER, Spread, is_quick, measured, processes
+from tests.spread import TOGETHER, Spread, holds_quick, is_quick, measured, processes
 
 PASSED = pytest.StashKey[bool]()
 
@@ -31,6 +33,21 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Spread:
     return Spread(config, log)
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    gc.disable()  # nothing that is collected is garbage
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()  # it stays to the end: looked through again and again, it costs more than it holds
+    gc.enable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """None leaves it to pytest."""
+    left_out = config.getoption("quick") and collection_path.is_file() and not holds_quick(collection_path)
+    return True if left_out else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -67,6 +67,11 @@ def is_quick(item: pytest.Item) -> bool:
     return any(item.path.is_relative_to(TESTS / folder) for folder in QUICK) or item.get_closest_marker("quick") is not None
 
 
+def holds_quick(file: Path) -> bool:
+    """Whether one of the file's tests may be quick; to import the others takes longer than the quick ones run."""
+    return any(file.is_relative_to(TESTS / folder) for folder in QUICK) or "mark.quick" in file.read_text()
+
+
 def measured(reporter: pytest.TerminalReporter) -> list[str]:
     """What the tests measured, from whichever process ran them."""
     reports = [report for kind in ("passed", "failed") for report in reporter.getreports(kind) if report.when == "call"]
