@@ -13,6 +13,7 @@ from statemq.keys import PartitionKeys
 from statemq.records import CommandStatus, Outcome, Queued, Step
 from statemq.store.catalog import Known
 from statemq.store.commands import entry_order, from_element
+from statemq.store.glance import Look, inbox_elements
 from statemq.store.inspect import PAGE, fields, in_progress, number, paused_why, plain, text
 from statemq.store.periods import outcome_names
 from statemq.store.router import Router
@@ -25,16 +26,18 @@ _timer = msgspec.json.Decoder(list[str]).decode
 async def queue(router: Router, known: Known, key: str | None, limit: int) -> list[Queued]:
     """Commands that have not ended, in the order in which they were accepted; delayed ones last, by their time."""
     parts = known.partitions if key is None else [known.partition(key)]
-    rows = await asyncio.gather(*(_queue_of(router, part, key, limit) for part in parts))
+    looks = Look(), Look(), Look()
+    rows = await asyncio.gather(*(_queue_of(router, part, key, limit, looks) for part in parts))
     # one row an id: a command that is parked while this looks is met in the stream and in its inbox
     found = {row.id or row.entry: row for part in rows for row in part}.values()
     return sorted(found, key=lambda q: (q.due if q.where == "timer" else 0, entry_order(q.entry or "0-0")))[:limit]
 
 
-async def _queue_of(router: Router, part: PartitionKeys, key: str | None, limit: int) -> list[Queued]:
+async def _queue_of(router: Router, part: PartitionKeys, key: str | None, limit: int, looks: tuple[Look, Look, Look]) -> list[Queued]:
+    """``looks``: at the streams, the inboxes and the timers, so that long arguments in one do not hide what is in another."""
     look = PAGE if key is not None else limit
     stream, running, timers, parked = await asyncio.gather(
-        router.call(part.lease, "XRANGE", part.commands, "-", "+", "COUNT", look),
+        looks[0].stream(router, part, look),
         in_progress(router, part, PAGE),
         router.call(part.lease, "ZRANGE", part.timers, 0, look - 1, "WITHSCORES"),
         _keys_with_inbox(router, part) if key is None else _one(key),
@@ -50,9 +53,9 @@ async def _queue_of(router: Router, part: PartitionKeys, key: str | None, limit:
     begun = await asyncio.gather(*(_with_trouble(router, part, row) for row in found if row.status == "running" and row.id))
     told = {row.entry: row for row, _ in begun}
     found = [told.get(row.entry, row) for row in found]
-    for inbox in await asyncio.gather(*(_inbox(router, part, k, due, limit) for k in parked)):
+    for inbox in await asyncio.gather(*(_inbox(router, part, k, due, limit, looks[1]) for k in parked)):
         found += inbox
-    return found + await _delayed(router, part, key, due)
+    return found + await _delayed(router, part, key, due, looks[2])
 
 
 async def _one(key: str) -> list[str]:
@@ -65,8 +68,8 @@ async def _keys_with_inbox(router: Router, part: PartitionKeys) -> list[str]:
     return list(dict.fromkeys(text(v).split(" ", 1)[1] for v in flat[1::2] if v.startswith(b"@") and b" " in v))
 
 
-async def _inbox(router: Router, part: PartitionKeys, key: str, due: dict[str, int], limit: int) -> list[Queued]:
-    raw = await router.call(part.lease, "LRANGE", part.inbox(key), 0, limit - 1)
+async def _inbox(router: Router, part: PartitionKeys, key: str, due: dict[str, int], limit: int, look: Look) -> list[Queued]:
+    raw = await look.inbox(router, part, key, limit)
     commands = [c for c in map(from_element, raw) if c is not None]
     if not commands:
         return []
@@ -93,15 +96,14 @@ async def _with_trouble(router: Router, part: PartitionKeys, row: Queued) -> tup
     return msgspec.structs.replace(row, attempts=number(attempts), error=text(error)), text(mark)
 
 
-async def _delayed(router: Router, part: PartitionKeys, key: str | None, due: dict[str, int]) -> list[Queued]:
+async def _delayed(router: Router, part: PartitionKeys, key: str | None, due: dict[str, int], look: Look) -> list[Queued]:
     if not due:
         return []
-    where, data = await asyncio.gather(
-        router.call(part.lease, "HMGET", part.accepted, *due), router.call(part.lease, "HMGET", part.timers_data, *due)
-    )
+    where = await router.call(part.lease, "HMGET", part.accepted, *due)
+    delayed = [id for id, place in zip(due, where, strict=True) if place == b"timer"]
     rows = []
-    for id, place, raw in zip(due, where, data, strict=True):
-        if place == b"timer" and raw:
+    for id, raw in zip(delayed, await look.timers(router, part, delayed), strict=False):  # those behind the bound are not shown
+        if raw:
             f = _timer_fields(raw)
             if key is None or text(f.get("key")) == key:
                 rows.append(_row(f, "delayed", "timer", "", due[id]))
@@ -179,7 +181,7 @@ async def _place(router: Router, part: PartitionKeys, id: str, where: str, timed
     if where.startswith("@"):
         entry, _, key = where[1:].partition(" ")
         f: dict[str, bytes] = {"key": key.encode()}
-        for raw in await router.call(part.lease, "LRANGE", part.inbox(key), 0, PAGE - 1):
+        async for raw in inbox_elements(router, part, key, PAGE):
             command = from_element(raw)
             if command is not None and command.id == id:
                 f |= {"transition": command.transition.encode(), "args": command.args, "origin": command.origin.encode()}

@@ -1,0 +1,96 @@
+"""A look at commands reads few of them at a time and stops at a bound in bytes: their arguments may be as long as they may."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeVar
+
+from statemq.keys import PartitionKeys
+from statemq.store.inspect import text
+from statemq.store.router import Router
+
+_Row = TypeVar("_Row")
+
+LOOK_BYTES = 1 << 20
+"""What one look reads in all before it asks for no more."""
+
+AT_ONCE = 4
+"""Pages of one look that are read at a time, of all partitions and keys."""
+
+ROWS, PAGE_BYTES = 32, 1 << 16
+"""The most commands of one page, and the bytes that it is meant to have, by what the page before it had."""
+
+
+class Look:
+    """One look, however many partitions and keys it goes through. Every answer is the front of what lies there: at most as many as were
+    asked for, and fewer where the bytes did not suffice."""
+
+    def __init__(self) -> None:
+        self._left = LOOK_BYTES
+        self._turn = asyncio.Semaphore(AT_ONCE)
+
+    async def stream(self, router: Router, part: PartitionKeys, limit: int) -> list[Any]:
+        """Entries of the commands' stream."""
+
+        async def page(found: list[Any], count: int) -> list[Any]:
+            since = f"({text(found[-1][0])}" if found else "-"
+            return list(await router.call(part.lease, "XRANGE", part.commands, since, "+", "COUNT", count))
+
+        return await self._read(page, limit)
+
+    async def inbox(self, router: Router, part: PartitionKeys, key: str, limit: int) -> list[bytes]:
+        """Elements of the key's inbox. Its head may be taken between two pages, and then one element is missed."""
+
+        async def page(found: list[bytes], count: int) -> list[bytes]:
+            return list(await router.call(part.lease, "LRANGE", part.inbox(key), len(found), len(found) + count - 1))
+
+        return await self._read(page, limit)
+
+    async def timers(self, router: Router, part: PartitionKeys, ids: list[str]) -> list[bytes | None]:
+        """What is kept of these delayed commands."""
+
+        async def page(found: list[bytes | None], count: int) -> list[bytes | None]:
+            return list(await router.call(part.lease, "HMGET", part.timers_data, *ids[len(found) : len(found) + count]))
+
+        return await self._read(page, len(ids))
+
+    async def _read(self, page: Callable[[list[_Row], int], Awaitable[list[_Row]]], limit: int) -> list[_Row]:
+        found: list[_Row] = []
+        count = 1
+        while len(found) < limit:
+            asked = min(count, limit - len(found))
+            async with self._turn:
+                if self._left <= 0:
+                    break
+                rows = await page(found, asked)
+                size = _size(rows)
+                self._left -= size
+            found += rows
+            if len(rows) < asked:
+                break
+            count = _next(count, asked, size)
+        return found
+
+
+async def inbox_elements(router: Router, part: PartitionKeys, key: str, limit: int) -> AsyncGenerator[bytes, None]:
+    """The first ``limit`` elements of the key's inbox, a page at a time: who finds what they want reads no further."""
+    seen, count = 0, 1
+    while seen < limit:
+        rows = await router.call(part.lease, "LRANGE", part.inbox(key), seen, seen + count - 1)
+        for row in rows:
+            yield row
+        if len(rows) < count:
+            return
+        seen += len(rows)
+        count = min(_next(count, count, _size(rows)), limit - seen)
+
+
+def _next(count: int, asked: int, size: int) -> int:
+    """How many to read after so many that had so many bytes together."""
+    return max(1, min(2 * count, ROWS, PAGE_BYTES * asked // max(1, size)))
+
+
+def _size(value: Any) -> int:
+    """The bytes of a reply."""
+    return sum(map(_size, value)) if isinstance(value, list) else len(value or b"")

@@ -1,0 +1,89 @@
+"""What a look reads of long arguments: few at a time, and no more than a bound in bytes, however much lies there."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from statemq import Client
+from statemq.keys import PartitionKeys
+from statemq.store.commands import Queued, to_element
+from statemq.store.glance import LOOK_BYTES
+from statemq.store.router import Router
+from tests.fake_worker import FakeWorker
+from tests.integration.door import Door
+
+pytestmark = pytest.mark.leaves_work
+
+N = 100
+ARGS = b'{"width":"%b"}' % (b"9" * 120_000)
+BOUND = 2 * LOOK_BYTES
+"""One look, and the pages that were on their way when it had read enough."""
+
+
+async def sent(router: Router) -> int:
+    """The bytes that the server has given in all."""
+    stats = await router.home.call("INFO", "stats")
+    return int(stats.partition(b"total_net_output_bytes:")[2].split()[0])
+
+
+async def park(router: Router, part: PartitionKeys, key: str, ids: list[str]) -> None:
+    for place, id in enumerate(ids, start=1):
+        await router.call(part.lease, "RPUSH", part.inbox(key), to_element(Queued(f"{place}-0", id, key, "open", ARGS)))
+        await router.call(part.lease, "HSET", part.accepted, id, f"@{place}-0 {key}")
+
+
+async def test_of_one_keys_parked_commands(client: Client, fake: FakeWorker, router: Router) -> None:
+    part = await fake.part("a")
+    ids = [f"door.{part.number}.{i}" for i in range(N)]
+    await park(router, part, "a", ids)
+    before = await sent(router)
+    rows = await client.queue(Door, "a")
+    assert await sent(router) - before < BOUND
+    assert [row.id for row in rows] == ids[: len(rows)] != []
+    assert (await client.show(ids[0])).transition == "open"
+    assert await sent(router) - before < 2 * BOUND
+    assert (await client.show(ids[-1])).transition == "open"  # deep in the inbox, too
+
+
+async def test_of_many_keys_parked_commands(client: Client, fake: FakeWorker, router: Router) -> None:
+    part = await fake.part("a")
+    for i in range(N):
+        await park(router, part, f"k{i}", [f"door.{part.number}.{i}"])
+    before = await sent(router)
+    assert await client.queue(Door) != []
+    assert await sent(router) - before < BOUND
+
+
+async def test_of_a_stream(client: Client, fake: FakeWorker, router: Router) -> None:
+    part = await fake.part("a")
+    for i in range(N):
+        id = f"door.{part.number}.{i}"
+        await router.call(part.lease, "XADD", part.commands, "*", "id", id, "key", "a", "transition", "open", "args", ARGS)
+    for key in (None, "a"):
+        before = await sent(router)
+        rows = await client.queue(Door, key)
+        assert await sent(router) - before < BOUND
+        assert [row.id for row in rows] == [f"door.{part.number}.{i}" for i in range(len(rows))] != []
+
+
+async def test_of_delayed_commands(client: Client, fake: FakeWorker, router: Router) -> None:
+    part = await fake.part("a")
+    for i in range(N):
+        id = f"door.{part.number}.{i}"
+        kept = msgspec.json.encode(["id", id, "key", "a", "transition", "open", "args", ARGS.decode()])
+        await router.call(part.lease, "ZADD", part.timers, 10**14 + i, id)
+        await router.call(part.lease, "HSET", part.timers_data, id, kept)
+        await router.call(part.lease, "HSET", part.accepted, id, "timer")
+    before = await sent(router)
+    rows = await client.queue(Door, "a")
+    assert await sent(router) - before < BOUND
+    assert [row.id for row in rows] == [f"door.{part.number}.{i}" for i in range(len(rows))] != []
+
+
+async def test_short_ones_are_all_seen(client: Client, fake: FakeWorker, router: Router) -> None:
+    part = await fake.part("a")
+    for i in range(N):
+        id = f"door.{part.number}.{i}"
+        await router.call(part.lease, "XADD", part.commands, "*", "id", id, "key", "a", "transition", "open", "args", b"{}")
+    assert len(await client.queue(Door, "a", limit=N)) == N
