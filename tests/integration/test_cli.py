@@ -207,7 +207,6 @@ def test_without_a_worker_it_says_so_and_ends_as_asked(cli: Cli) -> None:
     assert cli.rows("show", queued["id"])[0]["status"] == "cancelled"
 
 
-@pytest.mark.leaves_work  # a cancelled command lies in the stream until a worker passes it
 def test_the_health_check_of_compose_fails_when_no_worker_lives(cli: Cli) -> None:
     worker = (ROOT / "compose.yaml").read_text().split("\n  worker:\n", 1)[1].split("\n  http:\n", 1)[0]
     _, program, *words = json.loads(worker.split("healthcheck:\n      test: ", 1)[1].split(" #", 1)[0].splitlines()[0])
@@ -221,6 +220,7 @@ def test_the_health_check_of_compose_fails_when_no_worker_lives(cli: Cli) -> Non
     assert cli.run(*words, "--json", code=1).stdout == ""
 
 
+@pytest.mark.leaves_work  # a cancelled command lies in the stream until a worker passes it
 def test_ctrl_c_ends_the_wait_and_names_the_command(cli: Cli) -> None:
     declare(cli)
     waiting = cli.start("call", "gate", "a", "open", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))

@@ -104,7 +104,8 @@ def test_keys_that_are_none(key: str) -> None:
 async def test_each_is_an_instance_of_its_own(url: str, namespace: str) -> None:
     async with Client(url, namespace=namespace, machines=[Echo]) as client, working(url, namespace, Echo), Redis.from_url(url) as redis:
         for n, key in enumerate(HOSTILE):
-            assert await client.call(Echo.say(key, n), timeout=20, idempotency_key=key[:80]) == n
+            once = key[:80].lstrip("@")  # which begins statemq's own
+            assert await client.call(Echo.say(key, n), timeout=20, idempotency_key=once) == n
         for n, key in enumerate(HOSTILE):
             instance = await client.get(Echo, key)
             assert (instance.data, instance.version, instance.key) == ({"kept": n}, 1, key)
