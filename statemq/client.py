@@ -20,6 +20,7 @@ from statemq.records import Outcome
 from statemq.store.draft import Appended, Draft, unsure
 from statemq.store.inspect import held_up
 from statemq.store.reply import Replies, alone
+from statemq.store.wire import swallow
 
 __all__ = ["Client", "Handle"]
 
@@ -123,28 +124,39 @@ class Client(Console):
 
         ``idempotency_key``: of this instance; the same key again gives the same command, with other arguments
         IdempotencyConflict. ``if_state``, ``if_version``: else it is rejected when its turn comes. ``trace``: W3C traceparent.
-        After ``timeout`` (seconds or a timedelta): Pending with its id if it may have been queued, RedisAway if nothing was sent.
+        After ``timeout`` (seconds or a timedelta; None: the client's): Pending with its id if it may have been queued, RedisAway if nothing
+        was sent.
         Raises UnknownMachine, UnknownTransition, InvalidArguments, InvalidKey, TooLarge, BacklogFull, Refused, NamespaceLost.
         """
-        deadline_s = self._deadline(timeout)
-        drafting = self._draft(command, key, transition, args, idempotency_key, if_state, if_version, delay, trace)
-        draft = await (drafting if deadline_s is None else self._by(deadline_s, drafting))
+        deadline_s = self._by_when(self._within_s if timeout is None else duration_ms(timeout) / 1000)
+        draft = await self._by(deadline_s, self._draft(command, key, transition, args, idempotency_key, if_state, if_version, delay, trace))
         if not self._replies.opened:
             await self._open_replies(deadline_s)
         since, answer = self._replies.dropped, self._appender.append(draft)
-        return self._handle(draft, await (answer if deadline_s is None else self._confirmed(deadline_s, draft, answer)), since)
+        return self._handle(draft, await self._confirmed(deadline_s, draft, answer), since)
 
     async def send_many(self, commands: Iterable[Command[R]]) -> list[Handle[R]]:
-        """All of them are queued, in this order for each instance. If one cannot be, its error is raised; the others go on."""
-        drafts = [await self._draft(c, None, None, NO_ARGUMENTS, None, None, None, None, None) for c in commands]
+        """All of them are queued, in this order for each instance. If one cannot be, its error is raised; the others go on.
+
+        Redis may take the client's ``timeout`` for each; then Pending with the id of one that may have been queued, or RedisAway.
+        """
+        drafts = [
+            await self._by(self._by_when(self._within_s), self._draft(c, None, None, NO_ARGUMENTS, None, None, None, None, None))
+            for c in commands
+        ]
         await self._open_replies(None)
         since, answers = self._replies.dropped, [self._appender.append(draft) for draft in drafts]
+        swallow(answers)
         try:
-            await asyncio.gather(*answers, return_exceptions=True)
-        except asyncio.CancelledError:
             for answer in answers:
-                answer.cancel()
-            raise
+                if not answer.done():
+                    await asyncio.wait([answer], timeout=self._within_s)
+                if not answer.done():
+                    left = [draft for draft, answer in zip(drafts, answers, strict=True) if not answer.done()]
+                    raise self._unconfirmed(next((draft for draft in left if draft.id), left[0]))
+        finally:
+            for answer in answers:
+                answer.cancel()  # no effect on those that have ended
         return [self._handle(draft, answer.result(), since) for draft, answer in zip(drafts, answers, strict=True)]
 
     @overload
@@ -305,11 +317,12 @@ class Client(Console):
         return draft
 
     def _deadline(self, timeout: Duration | None) -> float | None:
+        return None if timeout is None else self._by_when(duration_ms(timeout) / 1000)
+
+    def _by_when(self, within_s: float) -> float:
         """By this loop's time."""
-        if timeout is None:
-            return None
         self._check()
-        return self._loop.time() + duration_ms(timeout) / 1000
+        return self._loop.time() + within_s
 
     async def _by(self, deadline_s: float, drafting: Coroutine[Any, Any, Draft]) -> Draft:
         """The draft. A machine that is not known yet is asked for, or declared, for no longer than the caller waits."""

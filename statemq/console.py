@@ -31,7 +31,7 @@ from statemq.records import (
     Verdict,
     WorkerInfo,
 )
-from statemq.session import Session
+from statemq.session import Session, bounded
 from statemq.store import audit, inspect, operate, queues
 from statemq.store import letters as dead
 from statemq.store.catalog import Known
@@ -48,11 +48,13 @@ class Console(Session):
 
     # -- see -----------------------------------------------------------------------------------------
 
+    @bounded
     async def get(self, machine: MachineRef, key: str) -> Instance:
         """The instance as last committed; an untouched one: the initial state, version 0, ``exists`` false."""
         known = await self._find(machine)
         return await inspect.get(self._router, known, check_key(key))
 
+    @bounded
     async def list(
         self, machine: MachineRef, *, state: str | None = None, older: Duration | None = None, limit: int = 100
     ) -> builtins.list[Listed]:
@@ -63,6 +65,7 @@ class Console(Session):
         older_ms = None if older is None else duration_ms(older)
         return await inspect.list_instances(self._router, known, None if state is None else str(state), older_ms, _positive(limit))
 
+    @bounded
     async def query(self, machine: MachineRef, key: str, name: str, args: Mapping[str, Any] = NO_ARGUMENTS) -> Any:
         """What the class's ``@query`` says of the instance as last committed. Needs the class here; raises UsageError without."""
         known = await self._find(machine)
@@ -78,6 +81,7 @@ class Console(Session):
             raise StatemqError(str(error)) from None
         return result
 
+    @bounded
     async def can(self, machine: MachineRef, key: str, transition: str, args: Mapping[str, Any] = NO_ARGUMENTS) -> Verdict:
         """Whether the transition would be accepted now, and what would be. Guards are asked if the class is known here."""
         known = await self._find(machine)
@@ -96,22 +100,26 @@ class Console(Session):
             reason = copies_of(copy_context())().run(case.check_guard, await self._instance(known, key), arguments) or ""
         return Verdict(not reason, reason, now.state, allowed, paused=paused)
 
+    @bounded
     async def machines(self) -> builtins.list[MachineInfo]:
         """All machines of the namespace with their counts, by name."""
         self._check()
         found = [await self._catalog.find(name) for name in await known_machines(self._router, self.namespace)]
         return builtins.list(await asyncio.gather(*(inspect.machine(self._router, self.namespace, known) for known in found)))
 
+    @bounded
     async def queue(self, machine: MachineRef, key: str | None = None, limit: int = 100) -> builtins.list[Queued]:
         """Commands that have not ended, in order. A bounded look: of a very long stream it sees the beginning."""
         known = await self._find(machine)
         return await queues.queue(self._router, known, _key(key), _positive(limit))
 
+    @bounded
     async def history(self, machine: MachineRef, key: str | None = None, limit: int = 100) -> builtins.list[HistoryEntry]:
         """The last outcomes, oldest first, as far back as history is kept."""
         known = await self._find(machine)
         return await inspect.history(self._router, known, _key(key), _positive(limit))
 
+    @bounded
     async def show(self, id: str) -> CommandStatus:
         """Where the command is and what it has done. Raises Unknown."""
         self._check()
@@ -120,27 +128,32 @@ class Console(Session):
             checked, lambda: queues.show(self._router, self.namespace, checked), lambda status: status.outcome is not None
         )
 
+    @bounded
     async def partitions(self, machine: MachineRef) -> builtins.list[PartitionInfo]:
         """Owner and queue sizes of each partition."""
         known = await self._find(machine)
         return await inspect.partitions(self._router, known)
 
+    @bounded
     async def workers(self, machine: MachineRef | None = None) -> builtins.list[WorkerInfo]:
         """The machine's workers, or all; live ones first."""
         self._check()
         names = [machine] if machine is not None else await known_machines(self._router, self.namespace)
         return await inspect.workers(self._router, self.namespace, [await self._catalog.find(name) for name in names])
 
+    @bounded
     async def live_workers(self, machine: MachineRef) -> int:
         """How many workers of the machine live; with none, commands wait until one comes."""
         known = await self._find(machine)
         return await inspect.live_workers(self._router, self.namespace, known.name)
 
+    @bounded
     async def graph(self, machine: MachineRef) -> dict[str, Any]:
         """The machine as it was declared last: states, transitions, argument schemas."""
         known = await self._find(machine)
         return (await self._catalog.reread(known.name)).config.graph
 
+    @bounded
     async def audit(self, machine: MachineRef, limit: int = 100) -> builtins.list[AuditEntry]:
         """What operators did to the machine, the latest last, as far back as it is kept."""
         known = await self._find(machine)
@@ -148,27 +161,32 @@ class Console(Session):
 
     # -- act: written to the audit first, with ``by`` (None: this process's user and host) -----------
 
+    @bounded
     async def cancel(self, id: str, *, by: str | None = None) -> str:
         """``cancelled``, ``asked`` (it has begun; its owner ends it) or ``ended``. Raises Unknown."""
         self._check()
         checked, who = checked_id(id), by or operator()
         return await self._told(checked, lambda: operate.cancel(self._router, self.namespace, checked, who))
 
+    @bounded
     async def pause(self, machine: MachineRef, key: str | None = None, *, by: str | None = None) -> None:
         """Nothing new of the instance, or of the whole machine, starts until it is resumed."""
         known = await self._find(machine)
         await operate.pause(self._router, known, _key(key), by or operator())
 
+    @bounded
     async def resume(self, machine: MachineRef, key: str | None = None, *, by: str | None = None) -> None:
         """What waits goes on; a command whose failure paused its instance is tried again."""
         known = await self._find(machine)
         await operate.resume(self._router, known, _key(key), by or operator())
 
+    @bounded
     async def failed(self, machine: MachineRef, limit: int = 100) -> builtins.list[DeadLetter]:
         """Commands that failed for good, oldest first."""
         known = await self._find(machine)
         return await dead.failed(self._router, known, _positive(limit))
 
+    @bounded
     async def failed_retry(self, machine: MachineRef, letters: Iterable[str] | None = None, *, by: str | None = None) -> builtins.list[str]:
         """These dead letters' commands (None: all that can be) are queued again, each once; their new ids.
 
@@ -179,6 +197,7 @@ class Console(Session):
         reply, durability = self._replies.channel, self._durability
         return await dead.retry(self._router, known, chosen, by or operator(), reply=reply, durability=durability)
 
+    @bounded
     async def failed_discard(self, machine: MachineRef, letters: Iterable[str] | None = None, *, by: str | None = None) -> int:
         """These dead letters (None: all) are gone; how many there were."""
         known = await self._find(machine)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import wraps
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from statemq.codec import parse_command_id, short_id
+from statemq.codec import duration_ms, parse_command_id, short_id
 from statemq.command import Declared
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace
 from statemq.errors import Pending, RedisAway, UsageError
+from statemq.handle import Duration
 from statemq.keys import PartitionKeys
 from statemq.store.append import Appender
 from statemq.store.catalog import Catalog
@@ -23,8 +25,13 @@ from statemq.store.reply import Replies
 from statemq.store.router import Router
 
 T = TypeVar("T")
+P = ParamSpec("P")
+S = TypeVar("S", bound="Session")
 
 CONNECT_WITHIN_S = 5.0
+
+WITHIN_S = 10.0
+"""How long Redis may take for an answer, unless a client says otherwise."""
 
 _forks = 0
 """How many forks lie between this process and the one that loaded this module."""
@@ -38,12 +45,32 @@ def _forked() -> None:
 os.register_at_fork(after_in_child=_forked)
 
 
+def bounded(ask: Callable[Concatenate[S, P], Awaitable[T]]) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """The question ends within the client's time-out: with RedisAway, if Redis has not answered by then."""
+
+    @wraps(ask)
+    async def asked(self: S, /, *what: P.args, **how: P.kwargs) -> T:
+        limit = asyncio.timeout(self._within_s)
+        try:
+            async with limit:
+                return await ask(self, *what, **how)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            late = f"Redis at {self._router.address} did not answer within {self._within_s:g} s"
+            raise RedisAway(f"{late}; what it was asked for may have been done all the same") from None
+
+    return asked
+
+
 class Session:
     """``async with Client(url) as client:``, or ``connect()`` and ``close()``.
 
     ``machines``: classes to know from the start, for calls by name; a class given in a call is known from then on.
     ``durability``: ``"fsync"`` or ``"replicas=N"``: that a command is queued, how it ended, and that it was cancelled, is told only when it
     is that safe. What only looks (``get``, ``list``, ``history`` …) shows the present.
+    ``timeout``, in seconds or a timedelta: how long Redis may take for anything but the wait for an outcome, which has a time-out of
+    its own; then RedisAway is raised, and by ``send`` Pending with the id, if the command may have been queued.
     """
 
     _router: Router
@@ -59,7 +86,9 @@ class Session:
         namespace: str = DEFAULT_NAMESPACE,
         machines: Iterable[type[Declared]] = (),
         durability: str | None = None,
+        timeout: Duration = WITHIN_S,
     ) -> None:
+        self._within_s = duration_ms(timeout) / 1000
         self.url, self.namespace = url, check_namespace(namespace)
         self._machines, self._durability = tuple(machines), parse_durability(durability)
         self._forks: int | None = None

@@ -32,6 +32,7 @@ from statemq.records import (
     Verdict,
     WorkerInfo,
 )
+from statemq.session import WITHIN_S
 
 __all__ = ["Client", "SyncHandle"]
 
@@ -39,9 +40,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-
-WITHIN_S = 30.0
-"""How long Redis may take for an answer, unless a client says otherwise."""
 
 CLOSES_WITHIN_S = 5.0
 
@@ -70,7 +68,7 @@ class Client:
         classes = tuple(machines)
         self.url, self.namespace = url, check_namespace(namespace)
         self._make: Callable[[], asynchronous.Client] = lambda: asynchronous.Client(
-            url, namespace=namespace, machines=classes, durability=durability
+            url, namespace=namespace, machines=classes, durability=durability, timeout=timeout
         )
         self._make()  # what is wrong with the settings is said here
         self._connections: dict[blocking.Process, blocking.Connection] = {}
@@ -171,7 +169,7 @@ class Client:
         return SyncHandle(self, self._wait(within, lambda c, left: c.send(*what, timeout=left, **how)))
 
     def send_many(self, commands: Iterable[Command[R]]) -> list[SyncHandle[R]]:
-        return [SyncHandle(self, handle) for handle in self._run(lambda c: c.send_many(commands))]
+        return [SyncHandle(self, handle) for handle in self._wait(self._within_s, lambda c, _: c.send_many(commands))]
 
     @overload
     def call(

@@ -20,7 +20,7 @@ from statemq.errors import StatemqError
 from statemq.testing.evidence import Invoke
 from tests import audit
 from tests.chaos.diary import Diary
-from tests.chaos.ledger import Ledger
+from tests.chaos.ledger import NEVER_S, Ledger
 
 UNDER_WAY = 96
 BURST = 5
@@ -165,7 +165,7 @@ class Caller:
 
 async def main(url: str, namespace: str, name: str, seed: str, keys: str, rate: str, out: str, durability: str) -> None:
     audit.install()
-    async with Client(url, namespace=namespace, machines=[Ledger], durability=durability or None) as client:
+    async with Client(url, namespace=namespace, machines=[Ledger], durability=durability or None, timeout=NEVER_S) as client:
         caller = Caller(client, Diary(Path(out), name, safe=bool(durability)), seed, int(keys), float(rate))
         running = asyncio.ensure_future(caller.run())
         loop = asyncio.get_running_loop()

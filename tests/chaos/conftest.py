@@ -10,7 +10,7 @@ import pytest
 
 from statemq import Client
 from tests.chaos.fleet import Fleet
-from tests.chaos.ledger import Ledger
+from tests.chaos.ledger import NEVER_S, Ledger
 from tests.spread import MEASURED
 
 Report = Callable[[str], None]
@@ -20,6 +20,12 @@ Report = Callable[[str], None]
 def report(record_property: Callable[[str, object], None]) -> Report:
     """Says a measured value at the end of the run; as a property of the test it comes along from whichever process ran it."""
     return functools.partial(record_property, MEASURED)
+
+
+@pytest.fixture(autouse=True)
+def patient_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients outwait each outage, unless a test says otherwise."""
+    monkeypatch.setitem(Client.__init__.__kwdefaults__, "timeout", NEVER_S)
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import asyncio
 import sys
 
 from statemq import Client
-from tests.chaos.ledger import Ledger
+from tests.chaos.ledger import NEVER_S, Ledger
 
 CHUNK = 500
 
 
 async def main(url: str, namespace: str, key: str, count: str) -> None:
-    async with Client(url, namespace=namespace, machines=[Ledger]) as client:
+    async with Client(url, namespace=namespace, machines=[Ledger], timeout=NEVER_S) as client:
         for at in range(0, int(count), CHUNK):
             commands = [Ledger.apply(key, x) for x in range(at, min(at + CHUNK, int(count)))]
             sys.stdout.writelines(f"{handle.id}\n" for handle in await client.send_many(commands))

@@ -17,7 +17,7 @@ from statemq import Client, Command, Pending
 from statemq.client import Handle
 from tests.chaos.evidence import heard
 from tests.chaos.judge import Sent
-from tests.chaos.ledger import Ledger, Link
+from tests.chaos.ledger import NEVER_S, Ledger, Link
 
 UNDER_WAY = 64
 BURST = 6
@@ -78,7 +78,7 @@ class Producer:
 
 
 async def main(url: str, namespace: str, number: str, seed: str, count: str, keys: str, rate: str, out: str) -> None:
-    async with Client(url, namespace=namespace, machines=[Ledger]) as client:
+    async with Client(url, namespace=namespace, machines=[Ledger], timeout=NEVER_S) as client:
         producer = Producer(client, int(number), int(seed), int(keys))
         try:
             await producer.run(int(count), float(rate))

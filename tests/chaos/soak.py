@@ -40,7 +40,7 @@ from tests.chaos.diary import Diary
 from tests.chaos.faults import FAULTS, LOSSES, SEEN_AS, WIRE_TIMEOUT_S, Arena
 from tests.chaos.fleet import ROOT, Fleet
 from tests.chaos.judge import undrained
-from tests.chaos.ledger import MODEL, Ledger
+from tests.chaos.ledger import MODEL, NEVER_S, Ledger
 from tests.faulty import FaultyProxy
 from tests.waiting import wait_until
 
@@ -125,7 +125,9 @@ class Soak:
             server_bin = server_clock.server_bin if server_clock is not None else self.args.server
             self.server = stack.enter_context(EmbeddedServer(self.folder / "redis", server_bin=server_bin, config=words))
             self.redis = stack.enter_context(redis_py.Redis(port=self.server.port, decode_responses=True, retry=None, socket_timeout=60))
-            self.client = await stack.enter_async_context(Client(self.server.url, namespace=self.namespace, machines=[Ledger]))
+            self.client = await stack.enter_async_context(
+                Client(self.server.url, namespace=self.namespace, machines=[Ledger], timeout=NEVER_S)
+            )
             workers = await stack.enter_async_context(FaultyProxy(self.server.port))
             callers = await stack.enter_async_context(FaultyProxy(self.server.port))
             self.fleet = Fleet(self.client, self.evidence, lease_ms=int(LEASE_S * 1000), url=workers.url, program="tests.audit")

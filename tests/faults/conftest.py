@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from statemq.server import EmbeddedServer
-from tests.chaos.conftest import report, seed
+from tests.chaos.conftest import patient_clients, report, seed
 
-__all__ = ["report", "seed"]
+__all__ = ["patient_clients", "report", "seed"]
 Serve = Callable[..., EmbeddedServer]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 
 import msgspec
 import pytest
@@ -177,6 +178,34 @@ async def test_an_unconfirmed_send_is_pending_with_its_id(shaky: Client, proxy: 
         await asyncio.to_thread(blocking.send, Door.open("a"))
     await asyncio.to_thread(blocking.close)
     assert [c.id for c in await fake.queued("a")] == [caught.value.id, also.value.id]
+
+
+@pytest.mark.leaves_work
+async def test_without_a_timeout_of_its_own_a_call_has_the_clients(proxy: FaultyProxy, fake: FakeWorker, namespace: str) -> None:
+    assert all(inspect.signature(kind).parameters["timeout"].default == 10 for kind in (Client, sync.Client))
+    async with Client(proxy.url, namespace=namespace, machines=[Door], timeout=1) as client:
+        await client.send(Door.open("b"))
+        proxy.hold_reply("append")
+        with pytest.raises(Pending, match="may have been queued") as caught:
+            await client.send(Door.open("a"))
+        assert caught.value.id in [c.id for c in await fake.queued("a")]
+        proxy.cut()
+        await client.send(Door.open("a"))
+        proxy.hold_reply("append")
+        with pytest.raises(Pending, match="may have been queued") as many:
+            await client.send_many([Door.open("a"), Door.open("a")])
+        assert many.value.id in [c.id for c in await fake.queued("a")]
+        proxy.refuse = True
+        proxy.cut()
+        await wait_until(lambda: not client._router.home.up)
+        for ask in (client.get(Door, "a"), client.list(Door), client.queue(Door), client.machines(), client.pause(Door)):
+            with pytest.raises(RedisAway, match="did not answer within 1 s"):
+                await ask
+        for send in (client.send(Door.open("a")), client.send_many([Door.open("a")])):
+            with pytest.raises(RedisAway, match="the command was not sent"):
+                await send
+        with pytest.raises(RedisAway, match="the command was not sent"):
+            await client.send("unknown", "a", "open")
 
 
 async def test_nothing_is_sent_when_the_time_of_a_send_is_up_before_redis_is_back(
