@@ -16,6 +16,7 @@ from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from statemq.worker.step import Step
+from statemq.worker.waits import Timeout, current_task
 
 if TYPE_CHECKING:
     from statemq.worker.execute import Attempt
@@ -170,7 +171,7 @@ class Branches:
 
 
 async def left_behind(attempt: Attempt) -> str:
-    """What the body has called and not awaited, in words, now that it returns; "" if nothing. A sleep that lost a race is no fault."""
+    """In words, what the body has called and neither awaited nor entered when it returns; "" if nothing. A sleep may lose a race."""
     left = _left_behind(attempt)
     for _ in range(CANCELLED_WITHIN):
         if not left or not any(task.cancelling() for task in attempt.branches.tasks):
@@ -185,9 +186,13 @@ def _left_behind(attempt: Attempt) -> str:
     owners = {_coro(task): task for task in tasks}
     running = [field for field, task in attempt.in_step.items() if not task.cancelling()]
     for field, coro in attempt.called.items():
+        what = f"{field.partition('@')[0]} {field.partition('@')[2]}" if "@" in field else f"step {field}"
+        if isinstance(coro, Timeout):
+            if not coro.forgotten:
+                continue
+            return f"{what} was called but never entered, so it bounds nothing; write async with ctx.timeout(…)"
         if inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED:  # cancelled before it began
             continue
-        what = f"{field.partition('@')[0]} {field.partition('@')[2]}" if "@" in field else f"step {field}"
         if coro not in owners:
             return f"{what} was called but never awaited; await it"
         if "@" not in field and not owners[coro].cancelling():
@@ -202,11 +207,11 @@ def _left_behind(attempt: Attempt) -> str:
     return ""
 
 
-def drop(called: dict[str, Coroutine[Any, Any, Any]], branches: Branches) -> None:
+def drop(called: dict[str, Coroutine[Any, Any, Any] | Timeout], branches: Branches) -> None:
     """What was called and will not be awaited is dropped: Python need not say so, too."""
     owned = {_coro(task) for task in branches.tasks} if called else set()
     for coro in called.values():
-        if coro not in owned:
+        if not isinstance(coro, Timeout) and coro not in owned:
             coro.close()
     called.clear()
 
@@ -216,13 +221,6 @@ def _branch_of(step: Step, attempt: Attempt) -> Branch:
     if step.branch is None:
         step.branch = Branch(attempt, f"{step.field}@")
     return cast(Branch, step.branch)
-
-
-def current_task() -> asyncio.Task[Any] | None:
-    try:
-        return asyncio.current_task()
-    except RuntimeError:  # a thread
-        return None
 
 
 def _coro(task: Any) -> Any:

@@ -90,7 +90,9 @@ class Engine:
 
     def timeout(self, ms: int, name: str = "") -> Timeout:
         self._attempt.check_open()
-        return Timeout(self._attempt, self._place("timeout@", name), ms)
+        field = self._place("timeout@", name)
+        called = self._attempt.called[field] = Timeout(self._attempt, field, ms)
+        return called
 
     def _place(self, kind: str, name: str) -> str:
         """Which one of its branch it is: the one of that name, or else by its number. No other branch's is called so."""

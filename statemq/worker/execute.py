@@ -41,7 +41,7 @@ from statemq.worker.step import (
 )
 from statemq.worker.suspects import went_on
 from statemq.worker.tries import tried
-from statemq.worker.waits import Waits
+from statemq.worker.waits import Timeout, Waits
 
 if TYPE_CHECKING:
     from statemq.worker.lane import Lane
@@ -95,7 +95,7 @@ class Attempt:
         self.recorded = len(self.unread)
         self._records = sum(not f.startswith("@") for f in command.journal)
         self._bytes = sum(map(len, command.journal.values()))
-        self.called: dict[str, Coroutine[Any, Any, Any]] = {}
+        self.called: dict[str, Coroutine[Any, Any, Any] | Timeout] = {}
         """Operations that were called and have not begun."""
         self._n = -1 if command.journal else 0
         """Records there are, by their numbers."""

@@ -12,9 +12,10 @@ from collections.abc import Callable, Coroutine, Set
 from types import FrameType
 from typing import Any, cast
 
-from statemq.worker.branches import STANDING, WAIT_FOR, Branch, code_of, current_task
+from statemq.worker.branches import STANDING, WAIT_FOR, Branch, code_of
 from statemq.worker.judge import describe
 from statemq.worker.step import args_digest
+from statemq.worker.waits import current_task
 
 _AS_COMPLETED = asyncio.as_completed.__code__
 _MAKERS = frozenset({WAIT_FOR, _AS_COMPLETED})

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from statemq.codec import duration_text
+from statemq.context import InvalidCall
 from statemq.worker import tell
 from statemq.worker.order import News, end_of
 from statemq.worker.order import tell as done
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.05
 """How soon it is looked again whether a body may leave, where that is urgent."""
+
+
+def current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # a thread
+        return None
 
 
 class Wait:
@@ -195,17 +203,25 @@ class Waits:
 class Timeout:
     """``async with ctx.timeout(…)``: the block ends with TimeoutError when its deadline, which was recorded, has passed."""
 
-    __slots__ = ("_attempt", "_cancelling", "_field", "_ms", "_over", "_task")
+    __slots__ = ("_attempt", "_caller", "_cancelling", "_field", "_ms", "_over", "_task")
 
     def __init__(self, attempt: Attempt, field: str, ms: int) -> None:
         self._attempt, self._field, self._ms = attempt, field, ms
         self._over = False
+        self._caller = current_task()
         self._task: asyncio.Task[Any] | None = None
         self._cancelling = 0
 
+    @property
+    def forgotten(self) -> bool:
+        """Of one that is not entered: its caller has ended, and neither was cancelled nor failed before it could enter it."""
+        task = self._caller
+        return task is None or task is current_task() or (task.done() and not task.cancelled() and task.exception() is None)
+
     async def __aenter__(self) -> None:
         if self._task is not None:
-            raise RuntimeError("ctx.timeout(…) is for one block; call it anew for each")
+            raise InvalidCall("ctx.timeout(…) is for one block; call it anew for each")
+        self._attempt.called.pop(self._field, None)
         self._task = asyncio.current_task()
         assert self._task is not None
         due_ms = await self._attempt.waits.reach(self._field, self._ms)

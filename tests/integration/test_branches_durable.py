@@ -132,6 +132,44 @@ class Tree(Machine[None], initial="on", partitions=1, retry=Retry(attempts=3, fi
             ctx.step("charge", mark, "charge")
         elif what == "sleep":
             ctx.sleep(1)
+        elif what == "time-out":
+            ctx.timeout(1)
+        elif what == "time-out by name":
+            ctx.timeout(1, name="limit")
+            await ctx.step("charge", mark, "charge")
+        elif what == "time-out in a branch":
+
+            async def bounds() -> None:
+                ctx.timeout(1)
+
+            await asyncio.gather(bounds(), ctx.sleep(0.01))
+        elif what == "time-out that raises":
+            limit = ctx.timeout(1)
+            raise ConnectionError(f"what it raised {limit is None}")
+        elif what == "time-out entered":
+            first = ctx.timeout(60)
+            await ctx.step("charge", mark, "charge")
+            async with first, ctx.timeout(60):
+                await ctx.sleep(0.01)
+        elif what == "time-out, cancelled":
+
+            async def later(stop: bool) -> None:
+                limit = ctx.timeout(60)
+                if stop:
+                    raise ValueError
+                await asyncio.sleep(60)
+                async with limit:
+                    pass
+
+            task = asyncio.create_task(later(False))
+            await asyncio.gather(asyncio.sleep(0.01), later(True), return_exceptions=True)
+            task.cancel()
+        elif what == "time-out twice":
+            twice = ctx.timeout(60)
+            async with twice:
+                pass
+            async with twice:
+                pass
         elif what == "task":
             asyncio.create_task(ctx.step("charge", mark, "charge"))  # type: ignore[arg-type]  # noqa: RUF006
         elif what == "running":
@@ -276,6 +314,13 @@ async def test_the_time_before_the_first_record_is_that_of_all_attempts(client: 
     [
         ("step", "step charge was called but never awaited"),
         ("sleep", "sleep 1 was called but never awaited"),
+        ("time-out", "timeout 1 was called but never entered"),
+        ("time-out by name", "timeout limit was called but never entered"),
+        ("time-out in a branch", r"timeout bounds@1\.1 was called but never entered"),
+        ("time-out that raises", "what it raised"),
+        ("time-out entered", ""),
+        ("time-out, cancelled", ""),
+        ("time-out twice", "is for one block; call it anew for each"),
         ("task", "step charge was still running when the transition returned; await or cancel it"),
         ("running", "step charge was still running when the transition returned; await or cancel it"),
         ("branch", "audit had not begun when the transition returned; await or cancel its task"),
@@ -295,7 +340,7 @@ async def test_what_is_left_behind_is_named(client: Client, url: str, namespace:
                     await call()
             else:
                 assert await call() == "done"
-            if what != "raises":
+            if "raises" not in what:
                 assert [entry.attempts for entry in await client.history(Tree, "a")] == [1]
         gc.collect()
 
