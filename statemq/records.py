@@ -92,6 +92,7 @@ class CommandStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     worker: str = ""
     cancel_asked: bool = False
     steps: list[Step] = []
+    """As many as about 1 MiB of the journal holds."""
     outcome: Outcome | None = None
 
 

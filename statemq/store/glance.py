@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from statemq.keys import PartitionKeys
-from statemq.store.inspect import text
+from statemq.store.inspect import fields, text
 from statemq.store.router import Router
 
 _Row = TypeVar("_Row")
@@ -64,12 +64,12 @@ class Look:
                 if self._left <= 0:
                     break
                 rows = await page(found, asked)
-                size = _size(rows)
+                size = size_of(rows)
                 self._left -= size
             found += rows
             if len(rows) < asked:
                 break
-            count = _next(count, asked, size)
+            count = next_count(count, asked, size)
         return found
 
 
@@ -83,14 +83,29 @@ async def inbox_elements(router: Router, part: PartitionKeys, key: str, limit: i
         if len(rows) < count:
             return
         seen += len(rows)
-        count = min(_next(count, count, _size(rows)), limit - seen)
+        count = min(next_count(count, count, size_of(rows)), limit - seen)
 
 
-def _next(count: int, asked: int, size: int) -> int:
+async def journal_steps(router: Router, part: PartitionKeys, id: str) -> dict[str, bytes]:
+    """The steps of the command's journal, as many as the bytes of one look suffice for."""
+    found: dict[str, bytes] = {}
+    cursor, count, left = b"0", 1, LOOK_BYTES
+    while left > 0:
+        cursor, flat = await router.call(part.lease, "HSCAN", part.steps(id), cursor, "COUNT", count)
+        found |= {name: raw for name, raw in fields(flat).items() if not name.startswith(("@", "now@"))}
+        size = size_of(flat)
+        left -= size
+        if cursor == b"0":
+            break
+        count = next_count(count, max(1, len(flat) // 2), size)
+    return found
+
+
+def next_count(count: int, asked: int, size: int) -> int:
     """How many to read after so many that had so many bytes together."""
     return max(1, min(2 * count, ROWS, PAGE_BYTES * asked // max(1, size)))
 
 
-def _size(value: Any) -> int:
+def size_of(value: Any) -> int:
     """The bytes of a reply."""
-    return sum(map(_size, value)) if isinstance(value, list) else len(value or b"")
+    return sum(map(size_of, value)) if isinstance(value, list) else len(value or b"")

@@ -14,11 +14,12 @@ from statemq.store.audit import note, permitted
 from statemq.store.catalog import Known
 from statemq.store.commands import Queued
 from statemq.store.durability import Durability, secured, stand
+from statemq.store.glance import next_count, size_of
 from statemq.store.inspect import fields, number, text
 from statemq.store.router import Router
 
 PAGE = 32
-"""Letters of one partition read at a time: with whole arguments they may be large."""
+"""The most letters of one partition that are read at a time: with whole arguments they may be large."""
 
 
 def kept(c: Queued) -> list[str]:
@@ -62,8 +63,10 @@ async def failed(router: Router, known: Known, limit: int) -> list[DeadLetter]:
 async def _letters(
     router: Router, known: Known, part: PartitionKeys, *, since: str = "-", until: str = "+"
 ) -> AsyncGenerator[DeadLetter, None]:
-    """A partition's, oldest first."""
-    while page := await router.call(part.lease, "XRANGE", part.failed, since, until, "COUNT", PAGE):
+    """A partition's, oldest first; the first one alone, and then by how large they are: all partitions are read beside one another."""
+    count = 1
+    while page := await router.call(part.lease, "XRANGE", part.failed, since, until, "COUNT", count):
+        count = min(PAGE, next_count(count, len(page), size_of(page)))
         for entry, flat in page:
             yield _letter(known, part, entry, fields(flat))
         since = f"({text(page[-1][0])}"

@@ -13,7 +13,7 @@ from statemq.keys import PartitionKeys
 from statemq.records import CommandStatus, Outcome, Queued, Step
 from statemq.store.catalog import Known
 from statemq.store.commands import entry_order, from_element
-from statemq.store.glance import Look, inbox_elements
+from statemq.store.glance import Look, inbox_elements, journal_steps
 from statemq.store.inspect import PAGE, fields, in_progress, number, paused_why, plain, text
 from statemq.store.periods import outcome_names
 from statemq.store.router import Router
@@ -135,10 +135,11 @@ async def show(router: Router, namespace: str, id: str) -> CommandStatus:
     """Where the command is and what it has done. Raises Unknown when nothing is known of it (any more)."""
     name, p = parse_command_id(id)
     part = PartitionKeys(namespace, name, p)
-    where, journal, due = await asyncio.gather(
+    where, said, due, steps = await asyncio.gather(
         router.call(part.lease, "HGET", part.accepted, id),
-        router.call(part.lease, "HGETALL", part.steps(id)),
+        router.call(part.lease, "HMGET", part.steps(id), "@attempts", "@error", "@mark", "@cancel"),
         router.call(part.lease, "ZSCORE", part.timers, id),
+        journal_steps(router, part, id),
     )
     if where is None:
         outcome = await find_outcome(router, part, id)
@@ -148,8 +149,8 @@ async def show(router: Router, namespace: str, id: str) -> CommandStatus:
             )
         return CommandStatus(id, outcome.outcome, name, outcome.key, outcome.transition, attempts=outcome.attempts, outcome=outcome)
     status, entry, worker, f = await _place(router, part, id, text(where), due is not None)
-    j = fields(journal)
-    mark = text(j.get("@mark")).split(" ")[0]
+    attempts, error, by, cancel = said
+    mark = text(by).split(" ")[0]
     if status == "queued" and entry and text(where).startswith("@") and mark and await _is_head(router, part, text(f.get("key")), id):
         status, worker = "running", mark
     key = text(f.get("key"))
@@ -163,13 +164,13 @@ async def show(router: Router, namespace: str, id: str) -> CommandStatus:
         transition=text(f.get("transition")),
         args=plain(f.get("args")),
         entry=entry,
-        attempts=number(j.get("@attempts")),
-        error=text(j.get("@error")) or unread,
+        attempts=number(attempts),
+        error=text(error) or unread,
         due=number(due),
         origin=text(f.get("origin")),
         worker=worker,
-        cancel_asked="@cancel" in j,
-        steps=[_step(field, raw) for field, raw in j.items() if not field.startswith(("@", "now@"))],
+        cancel_asked=cancel is not None,
+        steps=[_step(field, raw) for field, raw in steps.items()],
     )
 
 

@@ -87,3 +87,37 @@ async def test_short_ones_are_all_seen(client: Client, fake: FakeWorker, router:
         id = f"door.{part.number}.{i}"
         await router.call(part.lease, "XADD", part.commands, "*", "id", id, "key", "a", "transition", "open", "args", b"{}")
     assert len(await client.queue(Door, "a", limit=N)) == N
+
+
+async def test_of_a_journal(client: Client, fake: FakeWorker, router: Router) -> None:
+    handle = await client.send(Door.open("a"))
+    steps = (await fake.part("a")).steps(handle.id)
+    for i in range(N):
+        await router.call(steps, "HSET", steps, f"step{i}", b'{"result":"%b"}' % (b"9" * 120_000))
+    await router.call(steps, "HSET", steps, "@attempts", 2, "@error", "ValueError: boom", "@cancel", "1", "now@step0", "1")
+    before = await sent(router)
+    status = await handle.status()
+    assert await sent(router) - before < BOUND
+    assert (status.attempts, status.error, status.cancel_asked) == (2, "ValueError: boom", True)
+    assert {step.name for step in status.steps} < {f"step{i}" for i in range(N)}
+    assert status.steps != []
+
+
+async def test_of_a_long_journal_of_short_steps_all_are_seen(client: Client, fake: FakeWorker, router: Router) -> None:
+    handle = await client.send(Door.open("a"))
+    steps = (await fake.part("a")).steps(handle.id)
+    for i in range(1000):
+        await router.call(steps, "HSET", steps, f"step{i}", b'{"result":1}')
+    assert sorted(step.name for step in (await handle.status()).steps) == sorted(f"step{i}" for i in range(1000))
+
+
+async def test_of_dead_letters(client: Client, fake: FakeWorker, router: Router) -> None:
+    part = await fake.part("a")
+    for i in range(N):
+        id = f"door.{part.number}.{i}"
+        await router.call(part.lease, "XADD", part.failed, "*", "id", id, "key", "a", "transition", "open", "args", ARGS, "at", i)
+    before = await sent(router)
+    found = await client.failed(Door, limit=2)
+    assert await sent(router) - before < BOUND
+    assert [letter.args for letter in found] == [ARGS.decode()] * 2
+    assert len(await client.failed(Door, limit=N)) == N
