@@ -61,7 +61,32 @@ _pack: Callable[[Any], bytes] = hiredis.pack_command
 """A tuple of bytes, texts and numbers as one RESP command."""
 
 
-class Wire(asyncio.Protocol):
+class Link(asyncio.Protocol):
+    """One connection of a wire, which hears of it only while this is the wire's present one.
+
+    What ends one that was given up may be told when the next one greets already: it would count as that one's loss, and a second
+    connection would come about beside it, whose answers mix with its own (P2).
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._wire.link is self:
+            self._wire.connection_made(transport)
+        else:
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self._wire.link is self:
+            self._wire.data_received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._wire.link is self:
+            self._wire.connection_lost(exc)
+
+
+class Wire:
     """A connection that comes back.
 
     ``timeout_s``: with calls unanswered and nothing heard for so long, the connection counts as dead.
@@ -89,6 +114,8 @@ class Wire(asyncio.Protocol):
         self._unanswered = Unanswered()
         self._unsent: list[bytes] = []
         self._hello: deque[asyncio.Future[Reply]] = deque()
+        self.link = Link(self)
+        """The connection that there is, or that is coming about."""
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
         self._loop = asyncio.get_running_loop()
@@ -267,6 +294,7 @@ class Wire(asyncio.Protocol):
 
     async def _connect(self) -> None:
         a = self.address
+        self.link, self._transport = Link(self), None
         self._lost = asyncio.Event()
         self._reader = hiredis.Reader(replyError=ReplyError)
         self._hello.clear()
@@ -292,7 +320,7 @@ class Wire(asyncio.Protocol):
         finally:
             moved.cancel()
             dialing.cancel()  # no effect if it has ended
-        await asyncio.wait([dialing])  # nothing of it may come into the next connection
+        await asyncio.wait([dialing])  # it makes no link any more
         if not dialing.cancelled():
             dialing.result()
         if self._moved.is_set():  # also in the very turns in which the connection came about
@@ -301,12 +329,12 @@ class Wire(asyncio.Protocol):
     async def _reach(self, a: Address) -> None:
         """A new connection, by the address of its name that served last, or after a failure by the next one."""
         if a.path:
-            await self._loop.create_unix_connection(lambda: self, sock=await connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, a.path))
+            await self._loop.create_unix_connection(lambda: self.link, sock=await connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, a.path))
             return
         sock, self._by = await dial(a.host, a.port, self._by)
         tls = a.ssl_context()
         try:
-            await self._loop.create_connection(lambda: self, sock=sock, ssl=tls, server_hostname=a.host if tls else None)
+            await self._loop.create_connection(lambda: self.link, sock=sock, ssl=tls, server_hostname=a.host if tls else None)
         except BaseException:
             sock.close()
             raise

@@ -72,7 +72,7 @@ async def test_a_move_in_the_turns_in_which_a_connection_comes_about_counts(url:
     """It found no transport to drop, and the dial was over: the wire stayed at the old server, beside others at the new one (P2)."""
     new, stuck = address.parse(url), list[int]()
     with EmbeddedServer(tmp_path / "old") as old:
-        for turns in range(20):
+        for turns in [*range(20)] * 5:
             wire = Wire(new.at("127.0.0.1", old.port)).open()
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -82,6 +82,27 @@ async def test_a_move_in_the_turns_in_which_a_connection_comes_about_counts(url:
                 stuck.append(turns)
             await wire.close()
     assert not stuck
+
+
+async def test_what_a_former_connection_tells_late_is_not_of_the_present_one(url: str) -> None:
+    """Its end may be told when the next one greets already, as to who is moved in the turns in which a connection comes about: a third
+    one came about beside the second, and the answers of both were taken for one row (P2)."""
+    losses = list[int]()
+    wire = Wire(address.parse(url), on_lost=lambda: losses.append(wire.generation)).open()
+    try:
+        await wire.connected(20)
+        assert wire._transport is not None
+        former = wire._transport.get_protocol()
+        wire.drop()
+        await wait_until(lambda: wire.generation == 2)
+        answer = wire.call("ECHO", "mine")
+        former.data_received(b"$4\r\nelse\r\n")  # type: ignore[union-attr]
+        former.connection_lost(None)
+        assert wire.up and losses == [1]
+        assert await answer == b"mine"
+        assert wire.generation == 2
+    finally:
+        await wire.close()
 
 
 async def test_a_subscription_that_hears_nothing_says_something(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
