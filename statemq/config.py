@@ -172,8 +172,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 def shown(url: str) -> str:
     """What may be said of a Redis URL: not its user and password, nor its options, which can hold them too."""
-    body, _, options = url.partition("?")
-    if "@" in options:  # a "?" in a password, or an "@" in an option: there is no telling where a secret ends
+    body, *options = re.split(r"[?#]", url, maxsplit=1)
+    if "@" in "".join(options):  # a "?" or "#" in a password, or an "@" in an option: there is no telling where a secret ends
         return url.partition("://")[0] + "://…"
     return body.split("@")[-1]
 

@@ -21,7 +21,7 @@ def load_target(target: str) -> list[Any]:
     """The machine classes of a target, in the order in which they are written.
 
     A module gives the machines it defines, or, if it defines none, those it imports. The working folder (for a file:
-    its folder) is on the import path afterwards, as for ``python -m``. Raises UsageError in one sentence, DeclarationError.
+    its folder) is on the import path afterwards, behind the libraries. Raises UsageError in one sentence, DeclarationError.
     """
     place, _, name = target.partition(":")
     if not place:
@@ -99,8 +99,9 @@ def _import_file(place: str) -> ModuleType:
 
 
 def _on_path(folder: Path) -> None:
+    """Behind the libraries, so that no file beside the target is imported in place of one."""
     if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+        sys.path.append(str(folder))
 
 
 def _broken(place: str, error: BaseException) -> UsageError:

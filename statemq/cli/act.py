@@ -8,7 +8,7 @@ import typer
 
 from statemq.cli import options, show
 from statemq.cli.connect import ask
-from statemq.cli.ends import ENDED_BADLY, USAGE, command, say
+from statemq.cli.ends import ENDED_BADLY, USAGE, resume_line, say, to_copy
 from statemq.cli.escape import clean
 from statemq.errors import Unknown, UsageError
 
@@ -43,7 +43,7 @@ def cancel(id: options.Id, redis: options.Redis = None, namespace: options.Names
     """
     answer, when = ask(redis, namespace, lambda client: _cancel(client, id))
     if answer == "ended":
-        say(f"{id} has ended already; statemq result {id} tells how")
+        say(f"{id} has ended already; {to_copy('result', id)} tells how")
         raise typer.Exit(ENDED_BADLY)
     show.out(answer)
     if when:
@@ -60,7 +60,7 @@ async def _cancel(client: Client, id: str) -> tuple[str, str]:
     except Unknown:  # it has ended just now
         return answer, ""
     if name := status.paused:
-        return answer, f"{name} is paused: it ends when that is resumed ({command()} resume {name.replace('/', ' ', 1)})"
+        return answer, f"{name} is paused: it ends when that is resumed ({resume_line(name)})"
     return answer, "it has begun, and is being ended"
 
 

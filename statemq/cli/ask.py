@@ -12,7 +12,7 @@ from statemq.cli import options, show
 from statemq.cli.arguments import read_arguments
 from statemq.cli.classes import class_of, classes
 from statemq.cli.connect import ask
-from statemq.cli.ends import ENDED_BADLY, INTERRUPTED, command, hint_result, say
+from statemq.cli.ends import ENDED_BADLY, INTERRUPTED, hint_result, resume_line, say
 from statemq.cli.escape import json_text
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def can(
         if not verdict.allowed and transition not in verdict.transitions:  # else the state is not why
             show.fields("allowed now: " + (", ".join(verdict.transitions) or "nothing"), {})
         if verdict.paused:
-            say(f"{verdict.paused} is paused: what is sent waits ({command()} resume {verdict.paused.replace('/', ' ', 1)})")
+            say(f"{verdict.paused} is paused: what is sent waits ({resume_line(verdict.paused)})")
         if guarded and not verdict.guards:
             say("guards were not asked: they run where the class is (--target)")
     if not verdict.allowed:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from statemq.cli.dev_target import Declared
 from statemq.cli.ends import command
+from statemq.config import shown
 from statemq.keys import PartitionKeys, partition_of
 
 KEY = "my-machine"
@@ -109,6 +110,10 @@ def redis_cli(url: str) -> str:
 
 
 def shown_url(url: str) -> str:
-    """The URL without its password."""
+    """The URL without its password, and without its options, which may hold one too."""
     parts = urlsplit(url)
-    return url.replace(f":{parts.password}@", ":...@", 1) if parts.password else url
+    login, at, place = parts.netloc.rpartition("@")
+    if "@" in parts.query + parts.fragment + parts.path:  # a "?", "#" or "/" in a password: there is no telling where it ends
+        return shown(url)
+    user = login.partition(":")[0] + (":..." if ":" in login else "")
+    return f"{parts.scheme}://{user}{at}{place}{parts.path}"

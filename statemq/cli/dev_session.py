@@ -6,7 +6,6 @@ import asyncio
 import http.client
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from statemq.cli.dev_sources import Watch
 from statemq.cli.dev_target import Look, Looked
 from statemq.cli.ends import say
 from statemq.errors import ServerError, UnknownMachine
+from statemq.python import python
 from statemq.server import EmbeddedServer
 from statemq.worker.crash import VARIABLE as CRASH_VARIABLE
 from statemq.worker.signals import Signals
@@ -71,7 +71,7 @@ class Session:
         self.look_at_s = 0.0
         self.shown = self.answers = self.waits = False
         env = child_env(wanted)
-        command = [sys.executable, "-m", "statemq"]
+        command = python("statemq")
         crash = {CRASH_VARIABLE: str(wanted.crash)} if wanted.crash else {}
         # The worker loses its Redis together with this process, so nothing is left for it to end in good order.
         work = [

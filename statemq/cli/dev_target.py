@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from statemq.errors import StatemqError, UsageError
+from statemq.python import python
 from statemq.server.host import end_with_parent
 from statemq.target import load_target, users_frame
 
@@ -65,7 +66,7 @@ class Look:
         self._folder = tempfile.TemporaryDirectory(prefix="statemq-dev-")
         self._answer = Path(self._folder.name) / "looked.json"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "statemq.cli.dev_target", target, str(self._answer)],
+            python("statemq.cli.dev_target", target, str(self._answer)),
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=STDERR,  # what the user's module prints is no answer of ours

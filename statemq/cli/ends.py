@@ -11,11 +11,10 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 
 from statemq import errors
-from statemq.cli.escape import clean
+from statemq.cli.escape import clean, quote
 
 OK, ENDED_BADLY, USAGE, NO_REDIS, TIMED_OUT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -52,9 +51,20 @@ def say(text: str) -> None:
 
 def command() -> str:
     """How this command line was called, for lines to copy."""
-    return shlex.quote(os.environ.get("STATEMQ_COMMAND") or "statemq")
+    return quote(os.environ.get("STATEMQ_COMMAND") or "statemq")
+
+
+def to_copy(verb: str, *words: str) -> str:
+    """A line that does what it says when it is copied to a shell, whatever the words hold."""
+    options_end = ["--"] if any(word.startswith("-") for word in words) else []
+    return " ".join([command(), verb, *options_end, *map(quote, words)])
+
+
+def resume_line(paused: str) -> str:
+    """For what is paused, as `CommandStatus.paused` names it: a machine, or a machine and a key."""
+    return to_copy("resume", *paused.split("/", 1))
 
 
 def hint_result(id: str) -> None:
     """How to ask again for what was not waited for."""
-    say(f"ask again with: {command()} result {id}")
+    say(f"ask again with: {to_copy('result', id)}")

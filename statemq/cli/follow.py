@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from statemq.cli.ends import command, say
+from statemq.cli.ends import command, resume_line, say
 from statemq.cli.escape import clean
 from statemq.cli.status import ENDED, headline, progress
 from statemq.errors import Pending, ServerError, Unknown
@@ -92,7 +92,7 @@ class _Watch:
         if not await self.client.live_workers(status.machine):
             return f"no live worker for {status.machine}; waiting for one ({command()} worker TARGET starts it)"
         if status.paused:
-            return f"{status.paused} is paused; waiting ({command()} resume {status.paused.replace('/', ' ', 1)})"
+            return f"{status.paused} is paused; waiting ({resume_line(status.paused)})"
         return ""
 
 

@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from pathlib import Path
@@ -184,13 +183,15 @@ def _settings(given: dict[str, Any]) -> WorkerSettings:
 
 def _supervise(processes: int, words: list[str], place: Place, grace_s: float) -> int:
     """This command line, once for each process, with the Redis found here (not in its words: they are for all to see)."""
+    from statemq.python import python
     from statemq.worker.daemon import ENDS_S
     from statemq.worker.supervise import Child, supervise
 
-    words = [sys.executable, "-m", "statemq", *words]
     env = {**os.environ, "STATEMQ_REDIS": place.url, "STATEMQ_NAMESPACE": place.namespace}
     return supervise(
-        [Child(f"worker {number}", words, env=env) for number in range(1, processes + 1)], say=log.warning, grace_s=grace_s + ENDS_S
+        [Child(f"worker {number}", python("statemq", *words), env=env) for number in range(1, processes + 1)],
+        say=log.warning,
+        grace_s=grace_s + ENDS_S,
     )
 
 

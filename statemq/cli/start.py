@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from statemq.cli import show
-from statemq.cli.ends import command, say
+from statemq.cli.ends import command, say, to_copy
 from statemq.cli.escape import clean
 from statemq.errors import UsageError
 
@@ -38,4 +38,4 @@ def init(
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from None
     show.out(clean(str(file)))
-    say(f"next: {command()} dev {file}\nand in another terminal: {command()} call order o-1 pay cents=1200")
+    say(f"next: {to_copy('dev', str(file))}\nand in another terminal: {command()} call order o-1 pay cents=1200")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from statemq.config import FAILED_CAP, LIMITS, SCHEMA
@@ -138,7 +139,7 @@ def _stuck(say: Findings, facts: MachineFacts, long_ms: int) -> None:
         say.warn(
             "stuck",
             f"key {worst.ready_key} in partition {worst.number} has been ready or busy for {worst.ready_ms / 1000:.1f} s",
-            f"statemq queue {name} -- {worst.ready_key} shows what waits there; more --concurrency or workers run more at a time",
+            f"statemq queue {name} -- {shlex.quote(worst.ready_key)} shows what waits; more --concurrency or workers run more at once",
         )
     due = [p for p in facts.partitions if p.due_ms > long_ms and not p.paused]
     if due:

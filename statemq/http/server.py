@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from statemq.http.access import ROLES, Access, Tokens
 from statemq.http.address import Address, find_address, own_names
 from statemq.http.app import create_service
 from statemq.http.listen import GRACE_S, listen
+from statemq.python import python
 from statemq.target import load_target
 from statemq.worker.fork import clean_children
 from statemq.worker.signals import heeded
@@ -75,7 +75,7 @@ def serve(
     digests = None if tokens is None else tokens.digests()
     serving = Serving(targets=names, url=url, namespace=namespace, address=address, allowed_hosts=hosts, tokens=digests)
     env = {**os.environ, SERVING_ENV: msgspec.json.encode(serving).decode()}
-    children = [Child(f"http {n + 1}", [sys.executable, "-m", "statemq.http"], env=env) for n in range(workers)]
+    children = [Child(f"http {n + 1}", python("statemq.http"), env=env) for n in range(workers)]
     say(f"{workers} processes answer on {address.url}")
     return supervise(children, say=say, grace_s=GRACE_S + 2)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from statemq import config
 from statemq.cli.dev_banner import banner, example, redis_cli, shown_url
 from statemq.cli.dev_target import Declared
 
@@ -71,6 +72,28 @@ def test_no_password_is_shown() -> None:
     url = "rediss://user:s3cret@redis.example:6380/0"
     assert shown_url(url) == "rediss://user:...@redis.example:6380/0"
     assert redis_cli(url) == "redis-cli -u rediss://user:...@redis.example:6380/0"
+    assert "s3cret" not in "".join(shown(redis=url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost:7000/0?password=s3cret",
+        "redis://localhost:7000?username=u&password=s3cret&db=2",
+        "redis://localhost?PASSWORD=s3cret",
+        "redis://:s3cret@localhost",
+        "redis://u:s3cret@localhost:7000/1?password=s3cret",
+        "redis://:s3cret%40x@localhost",
+        "redis://u:a?s3cret@localhost",
+        "redis://u:a#s3cret@localhost",
+        "redis://u:a/s3cret@localhost",
+        "redis://localhost#password=s3cret",
+        "unix:///run/redis.sock?password=s3cret",
+        "redis+sentinel://u:s3cret@h1:1,h2:2/service/0?sentinel_password=s3cret",
+    ],
+)
+def test_no_password_is_shown_wherever_it_stands(url: str) -> None:
+    assert "s3cret" not in shown_url(url) + redis_cli(url) + config.shown(url)
     assert "s3cret" not in "".join(shown(redis=url))
 
 
