@@ -71,6 +71,23 @@ def _unknown(fields: dict[str, str]) -> Unknown:
     return Unknown(f"nothing is known of command {fields['id']}: never accepted, or ended longer ago than outcomes are kept", **fields)
 
 
+def _perhaps_queued(drafts: list[Draft], answers: list[asyncio.Future[Appended]]) -> list[str]:
+    """The ids of those that are queued, and of those of which it is not known."""
+    told: list[str] = []
+    for draft, answer in zip(drafts, answers, strict=True):
+        if not answer.done() or isinstance(answer.exception(), Pending):
+            told.append(draft.id)
+        elif answer.exception() is None:
+            told.append(answer.result().id)
+    return [id for id in told if id]  # what has none was not sent
+
+
+def _note(error: asyncio.CancelledError, ids: list[str]) -> None:
+    """Who gives up is told what may have been queued, also where this becomes the cause of a TimeoutError."""
+    if any(ids):
+        error.add_note(f"may have been queued: {', '.join(ids)}")
+
+
 class Client(Console):
     """Sends commands and asks about machines. For one event loop of one process."""
 
@@ -133,27 +150,40 @@ class Client(Console):
         if not self._replies.opened:
             await self._open_replies(deadline_s)
         since, answer = self._replies.dropped, self._appender.append(draft)
-        return self._handle(draft, await self._confirmed(deadline_s, draft, answer), since)
+        try:
+            appended = await self._confirmed(deadline_s, draft, answer)
+        except asyncio.CancelledError as error:
+            _note(error, [draft.id])
+            raise
+        return self._handle(draft, appended, since)
 
-    async def send_many(self, commands: Iterable[Command[R]]) -> list[Handle[R]]:
+    async def send_many(self, commands: Iterable[Command[R]], *, timeout: Duration | None = None) -> list[Handle[R]]:
         """All of them are queued, in this order for each instance. If one cannot be, its error is raised; the others go on.
 
-        Redis may take the client's ``timeout`` for each; then Pending with the id of one that may have been queued, or RedisAway.
+        ``timeout`` is for all of them; without it Redis may take the client's for each. Then Pending, whose ``ids`` are queued or may be,
+        or RedisAway if nothing was sent. What is not sent then never is. A CancelledError has the ids in a note.
         """
+        deadline_s = self._deadline(timeout)
         drafts = [
-            await self._by(self._by_when(self._within_s), self._draft(c, None, None, NO_ARGUMENTS, None, None, None, None, None))
+            await self._by(
+                self._by_when(self._within_s) if deadline_s is None else deadline_s,
+                self._draft(c, None, None, NO_ARGUMENTS, None, None, None, None, None),
+            )
             for c in commands
         ]
-        await self._open_replies(None)
+        await self._open_replies(deadline_s)
         since, answers = self._replies.dropped, [self._appender.append(draft) for draft in drafts]
         swallow(answers)
         try:
             for answer in answers:
                 if not answer.done():
-                    await asyncio.wait([answer], timeout=self._within_s)
-                if not answer.done():
-                    left = [draft for draft, answer in zip(drafts, answers, strict=True) if not answer.done()]
-                    raise self._unconfirmed(next((draft for draft in left if draft.id), left[0]))
+                    within_s = self._within_s if deadline_s is None else deadline_s - self._loop.time()
+                    await asyncio.wait([answer], timeout=max(0.0, within_s))
+                if not answer.done() or isinstance(answer.exception(), Pending):
+                    raise self._many_unconfirmed(drafts, answers)
+        except asyncio.CancelledError as error:
+            _note(error, _perhaps_queued(drafts, answers))
+            raise
         finally:
             for answer in answers:
                 answer.cancel()  # no effect on those that have ended
@@ -342,6 +372,14 @@ class Client(Console):
             return self._not_sent()
         who = "Redis" if self._durability is None else "Redis (or what durability= asks of its disk and replicas)"
         return unsure(draft, f"may have been queued: {who} did not confirm it in time")
+
+    def _many_unconfirmed(self, drafts: list[Draft], answers: list[asyncio.Future[Appended]]) -> Pending | RedisAway:
+        """The same of many."""
+        ids = _perhaps_queued(drafts, answers)
+        if not ids:
+            return self._not_sent()
+        said = f"{len(ids)} of {len(drafts)} commands are queued or may have been queued, but not all were confirmed: ask by ids"
+        return Pending(said, id=ids[0], ids=ids)
 
     async def _confirmed(self, deadline_s: float, draft: Draft, answer: asyncio.Future[Appended]) -> Appended:
         """What became of the draft. What is not sent at the deadline is not sent then."""

@@ -34,7 +34,7 @@ decides over ``Reject``, and ``Reject`` over an error that would be tried again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 
@@ -187,9 +187,13 @@ class Cancelled(CommandError):
 
 
 class Pending(CommandError, TimeoutError):
-    """The command has not ended, or it is not known how; it goes on. Ask again by ``id``."""
+    """The command has not ended, or it is not known how; it goes on. Ask again by ``id``, after ``send_many`` by each of ``ids``."""
 
     code = "pending"
+
+    def __init__(self, reason: str, *, ids: Iterable[str] = (), **fields: str) -> None:
+        super().__init__(reason, **fields)
+        self.ids = tuple(ids) or ((self.id,) if self.id else ())
 
 
 class Unknown(CommandError):

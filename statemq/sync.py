@@ -168,8 +168,11 @@ class Client:
         within = self._within_s if timeout is None else timeout
         return SyncHandle(self, self._wait(within, lambda c, left: c.send(*what, timeout=left, **how)))
 
-    def send_many(self, commands: Iterable[Command[R]]) -> list[SyncHandle[R]]:
-        return [SyncHandle(self, handle) for handle in self._wait(self._within_s, lambda c, _: c.send_many(commands))]
+    def send_many(self, commands: Iterable[Command[R]], *, timeout: Duration | None = None) -> list[SyncHandle[R]]:
+        """As ``statemq.Client.send_many``."""
+        within = self._within_s if timeout is None else timeout
+        handles = self._wait(within, lambda c, left: c.send_many(commands, timeout=None if timeout is None else left))
+        return [SyncHandle(self, handle) for handle in handles]
 
     @overload
     def call(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from typing import Any
 
 import msgspec
 import pytest
@@ -178,6 +179,55 @@ async def test_an_unconfirmed_send_is_pending_with_its_id(shaky: Client, proxy: 
         await asyncio.to_thread(blocking.send, Door.open("a"))
     await asyncio.to_thread(blocking.close)
     assert [c.id for c in await fake.queued("a")] == [caught.value.id, also.value.id]
+
+
+@pytest.mark.leaves_work
+async def test_an_unconfirmed_send_many_is_pending_with_all_ids(
+    shaky: Client, proxy: FaultyProxy, fake: FakeWorker, namespace: str
+) -> None:
+    two = [Door.open("a"), Door.open("a", width=2)]
+    await shaky.get(Door, "a")
+    proxy.hold_reply("append")
+    with pytest.raises(Pending, match="2 of 2 commands are queued or may have been queued") as caught:
+        await shaky.send_many(two, timeout=1)
+    assert caught.value.id == caught.value.ids[0]
+    blocking = sync.Client(proxy.url, namespace=namespace, machines=[Door])
+    await asyncio.to_thread(blocking.connect)
+    proxy.hold_reply("append")
+    with pytest.raises(Pending) as also:
+        await asyncio.to_thread(lambda: blocking.send_many(two, timeout=1))
+    await asyncio.to_thread(blocking.close)
+    ids = [c.id for c in await fake.queued("a")]
+    assert ids == [*caught.value.ids, *also.value.ids]
+    assert len(ids) == 4
+
+
+@pytest.mark.leaves_work
+@pytest.mark.parametrize("many", [False, True])
+async def test_who_is_cancelled_is_told_the_ids(shaky: Client, proxy: FaultyProxy, fake: FakeWorker, many: bool) -> None:
+    await shaky.get(Door, "a")
+    proxy.hold_reply("append")
+    sending: asyncio.Future[Any] = asyncio.ensure_future(shaky.send_many([Door.open("a")] * 2) if many else shaky.send(Door.open("a")))
+    while not (queued := await fake.queued("a")):
+        await asyncio.sleep(0.01)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await sending
+    assert caught.value.__notes__ == [f"may have been queued: {', '.join(c.id for c in queued)}"]
+    assert len(queued) == 1 + many
+
+
+@pytest.mark.leaves_work
+async def test_a_client_that_is_closed_while_it_sends_many_gives_all_ids(proxy: FaultyProxy, fake: FakeWorker, namespace: str) -> None:
+    async with Client(proxy.url, namespace=namespace, machines=[Door]) as closing:
+        await closing.get(Door, "a")
+        proxy.hold_reply("append")
+        sending = asyncio.ensure_future(closing.send_many([Door.open("a"), Door.open("a")]))
+        while len(await fake.queued("a")) < 2:
+            await asyncio.sleep(0.01)
+    with pytest.raises(Pending) as caught:
+        await sending
+    assert [c.id for c in await fake.queued("a")] == list(caught.value.ids)
 
 
 @pytest.mark.leaves_work
