@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import msgspec
 
 from statemq.config import LIMITS
-from statemq.errors import InvalidKey
+from statemq.errors import InvalidKey, UsageError
 
 if TYPE_CHECKING:
     from statemq.spec import MachineSpec
@@ -29,6 +29,13 @@ class Command(msgspec.Struct, Generic[R], frozen=True):
     transition: str
     args: bytes = b"{}"
     """A JSON object: the arguments that were given, in the order of the signature."""
+
+    if not TYPE_CHECKING:  # a type checker refuses it by itself
+
+        def __await__(self):
+            raise UsageError(
+                f"{self.machine.__name__}.{self.transition}(key) only makes a command; send it with await client.call(command)"
+            )
 
     def __str__(self) -> str:
         return f"{self.machine.spec.name}/{self.key} {self.transition} {self.args.decode()}"

@@ -6,13 +6,14 @@ These only note what was written; ``declare`` checks it when the class is comple
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
 from statemq.command import Command, Declared, check_key
 from statemq.context import Context, Duration
-from statemq.errors import UsageError
+from statemq.errors import Fail, UsageError
 from statemq.retry import Retry
 from statemq.spec import TransitionSpec
 from statemq.states import each
@@ -53,6 +54,12 @@ class Transition(Generic[P, R]):
         """The command as a value. Raises InvalidKey, InvalidArguments."""
         if self.machine is None or self.spec is None:
             raise UsageError(f"transition {self.name or self.cases[0].fn.__name__} belongs to no machine class yet")
+        given: object = key
+        if isinstance(given, Context):
+            name = self.spec.name
+            raise Fail(
+                f"{name} is a transition, which cannot be called in a body; move what both do to a plain method and call that", "usage"
+            )
         return Command(self.machine, check_key(key), self.spec.name, self.spec.encode_arguments(args, kwargs))
 
     def when(
@@ -88,6 +95,12 @@ class Query(Generic[P, R]):
     def __get__(self, instance: object, owner: type[Any]) -> Callable[P, R]: ...
     def __get__(self, instance: object | None, owner: type[Any]) -> Query[P, R] | Callable[P, R]:
         return self if instance is None else self.fn.__get__(instance, owner)
+
+    if not TYPE_CHECKING:  # a type checker refuses the call by itself
+
+        def __call__(self, *args, **kwargs):
+            name = self.fn.__name__
+            raise UsageError(f"{name} is a query, which makes no command; ask it with client.query(machine, key, {name!r}, arguments)")
 
 
 class _Transition(Protocol):
@@ -143,6 +156,16 @@ def transition(
         return Transition(Written(fn, sources, targets, guard, retry, timeout), name)
 
     return declare
+
+
+if not TYPE_CHECKING:  # a type checker refuses these by itself
+    _declare = transition
+
+    @wraps(_declare)
+    def transition(*given, **options):
+        if given or "source" not in options:
+            raise UsageError("a transition says where it starts: write @transition(source=..., target=...)")
+        return _declare(**options)
 
 
 def query(fn: Callable[Concatenate[Any, P], R]) -> Query[P, R]:

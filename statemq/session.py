@@ -8,7 +8,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import wraps
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from statemq.codec import duration_ms, parse_command_id, short_id
 from statemq.command import Declared
@@ -131,6 +131,13 @@ class Session:
         await self._appender.close()
         await self._replies.close()
         await self._router.close()
+
+    if not TYPE_CHECKING:  # a type checker refuses it by itself
+
+        def __enter__(self):
+            raise UsageError("this client is asynchronous: write async with, or use statemq.sync.Client in code without an event loop")
+
+        def __exit__(self, *error): ...
 
     async def __aenter__(self) -> Self:
         return await self.connect()

@@ -1,0 +1,49 @@
+"""What people write at first, and is wrong, is answered with what to write instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from statemq import Client, Context, Fail, Machine, UsageError, query, transition
+
+
+class Door(Machine, initial="shut"):
+    @transition(source="shut", target="open")
+    def go(self, ctx: Context) -> None: ...
+
+    @query
+    def width(self) -> int:
+        return 1
+
+
+loose: Any = Door
+
+
+def test_a_bare_transition_is_told_its_parentheses() -> None:
+    declare: Any = transition
+    for wrong in (lambda: declare(loose.width.fn), lambda: declare("shut"), lambda: declare(target="open"), declare):
+        with pytest.raises(UsageError, match=r"write @transition\(source=\.\.\., target=\.\.\.\)"):
+            wrong()
+
+
+def test_a_transition_that_is_called_in_a_body_fails_at_once() -> None:
+    with pytest.raises(Fail, match="go is a transition, which cannot be called in a body; move what both do to a plain method"):
+        loose.go(Context.__new__(Context))
+
+
+async def test_an_awaited_command_is_told_who_sends_it() -> None:
+    with pytest.raises(UsageError, match=r"Door\.go\(key\) only makes a command; send it with await client\.call\(command\)"):
+        await loose.go("a")
+
+
+def test_a_query_of_the_class_is_told_how_to_ask() -> None:
+    with pytest.raises(UsageError, match=r"width is a query, which makes no command; ask it with client\.query"):
+        loose.width("a")
+
+
+def test_a_client_in_a_plain_with_is_told_of_the_other_client() -> None:
+    client: Any = Client("redis://127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"write async with, or use statemq\.sync\.Client"), client:
+        pass
