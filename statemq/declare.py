@@ -82,6 +82,9 @@ class _Declaration:
     def compile(self) -> MachineSpec:
         data_type, status = self.parameters()
         self.options_are_right()
+        for ancestor in self.cls.__mro__:
+            if ancestor is not self.base and issubclass(ancestor, self.base) and "__init__" in vars(ancestor):
+                self.problem("its __init__ is never called: give the fields of its data their defaults, and take it out")
         written = self.members(Transition)
         queries = self.members(Query)
         self.states.declare(status, self.written_states(written))

@@ -352,3 +352,14 @@ def test_states_may_come_from_any_iterable() -> None:
         "guard": None,
         "doc": "",
     }
+
+
+def test_an_init_that_is_never_called_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="its __init__ is never called"):
+
+        class Made(Machine[None], initial="on"):
+            def __init__(self) -> None:
+                self.made = True
+
+            @transition(source="on")
+            def go(self) -> None: ...
