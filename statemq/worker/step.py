@@ -66,6 +66,9 @@ async def in_loop(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     try:
         with OneProcess():
             return await fn(*args)
+    except TypeError as error:
+        _check_call(fn, args, error)
+        raise
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
         raise unfit(error) from error
 
@@ -80,6 +83,9 @@ def _blocking(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     try:
         with OneProcess():
             return fn(*args)
+    except TypeError as error:
+        _check_call(fn, args, error)
+        raise
     except BaseException as error:
         if isinstance(error, RuntimeError) and str(error).startswith(("no running event loop", "There is no current event loop")):
             raise Fail("its function is a plain def, which runs in a thread without an event loop: make it async def") from error
@@ -87,6 +93,20 @@ def _blocking(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
             raise
         # a future cannot carry these to who waits: they hang it, break its coroutines or end the event loop
         raise unfit(error) from error
+
+
+def _check_call(fn: Callable[..., Any], args: tuple[Any, ...], error: TypeError) -> None:
+    """Raises Fail if the function cannot be called with these arguments, which no further try would change."""
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # a function in C that does not say its arguments
+        return
+    try:
+        signature.bind(*args)
+    except TypeError as why:
+        raise Fail(
+            f"its function cannot be called with the arguments of this step ({why}); give ctx.step what the function takes"
+        ) from error
 
 
 def unfit(error: BaseException) -> RuntimeError:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from statemq import Client, Context, Fail, Machine, UsageError, query, transition
+from statemq.worker.step import _blocking, in_loop
 
 
 class Door(Machine, initial="shut"):
@@ -47,3 +48,21 @@ def test_a_client_in_a_plain_with_is_told_of_the_other_client() -> None:
     client: Any = Client("redis://127.0.0.1:1")
     with pytest.raises(UsageError, match=r"write async with, or use statemq\.sync\.Client"), client:
         pass
+
+
+async def test_a_step_whose_function_does_not_take_its_arguments_is_not_tried_again() -> None:
+    async def pay(cents: int) -> None:
+        raise TypeError(f"{cents} from within")
+
+    def close(cents: int) -> None:
+        raise TypeError(f"{cents} from within")
+
+    for args in ((), (1, 2)):
+        with pytest.raises(Fail, match="its function cannot be called with the arguments of this step"):
+            await in_loop(pay, args)
+        with pytest.raises(Fail, match="its function cannot be called with the arguments of this step"):
+            _blocking(close, args)
+    with pytest.raises(TypeError, match="1 from within"):
+        await in_loop(pay, (1,))
+    with pytest.raises(TypeError, match="1 from within"):
+        _blocking(close, (1,))
