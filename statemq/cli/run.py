@@ -226,8 +226,14 @@ async def _work(machines: list[type[Any]], place: Place, settings: WorkerSetting
     # a command leaves no cycles behind: what was imported need not be walked again, and the young not at every 700th object
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-    worker = Worker(machines, place.url, namespace=place.namespace, settings=settings, crash=crash_from(os.environ), serving=say_serving)
-    log.info("worker %s runs %s at %s", worker.id, ", ".join(cls.spec.name for cls in machines), shown(place.url))
+
+    worker: Worker
+
+    def serving() -> None:
+        log.info("worker %s runs %s at %s", worker.id, ", ".join(cls.spec.name for cls in machines), shown(place.url))
+        say_serving()
+
+    worker = Worker(machines, place.url, namespace=place.namespace, settings=settings, crash=crash_from(os.environ), serving=serving)
     received: list[signal.Signals] = []
 
     def end(number: signal.Signals) -> None:

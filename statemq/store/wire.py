@@ -214,6 +214,11 @@ class Wire:
     def idle(self) -> bool:
         return not self._unanswered
 
+    @property
+    def quiet_s(self) -> float:
+        """For how long nothing was heard over it: since the last reply, or since the first call that still waits for one."""
+        return self._loop.time() - self._heard_s
+
     def drop(self) -> None:
         """Gives up this connection; what is unanswered goes over the next one."""
         if self._transport is not None:

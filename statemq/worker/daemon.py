@@ -33,6 +33,7 @@ from statemq.store.router import Router
 from statemq.store.scripts import library
 from statemq.store.wire import ReplyError
 from statemq.worker.assign import plan
+from statemq.worker.away import tell_away
 from statemq.worker.clock import Moment, earlier, moment
 from statemq.worker.fork import clean_children
 from statemq.worker.leftover import END_S
@@ -163,6 +164,7 @@ class Worker:
             await to_its_end(asyncio.wait([starting]))
 
     async def _start(self) -> None:
+        self._spawn(tell_away(self._router))
         await self._router.open()
         await self._set_clock()
         for spec in self._specs:

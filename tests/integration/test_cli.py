@@ -301,6 +301,14 @@ def test_no_redis_is_said_and_is_exit_code_3(cli: Cli) -> None:
 
 
 @pytest.mark.quick
+def test_a_worker_says_that_it_runs_when_it_does(cli: Cli) -> None:
+    away = cli.process("worker", "gate.py", "--redis", f"redis://127.0.0.1:{free_port()}", code=3).stderr
+    assert "is away" in away
+    assert "runs gate" not in away
+    cli.worker()
+    block_until(lambda: " runs gate at redis://" in cli.log(), WITHIN_S)
+
+
 def test_a_running_dev_is_found_from_its_folder(cli: Cli) -> None:
     declare(cli)
     about = {
