@@ -344,6 +344,9 @@ class Client(Console):
             name = transition.encode()
             draft.idempotency_key, draft.digest = idempotency_key, digest(name, raw)
             draft.meaning = digest(name, canonical(raw, known.schema(transition)))
+            when = [] if draft.delay_ms is None else ["delay", str(draft.delay_ms)]
+            wants = [f"{name}={value}" for name, value in (("if_state", if_state), ("if_version", if_version)) if value is not None]
+            draft.conditions = digest(*map(str.encode, [*wants, *when]))
         return draft
 
     def _deadline(self, timeout: Duration | None) -> float | None:

@@ -129,6 +129,9 @@ def serve(
         list[str] | None,
         typer.Option("--allowed-host", metavar="NAME", help="A name by which callers reach it; may be repeated.", show_default=False),
     ] = None,
+    keys_by_token: Annotated[
+        bool, typer.Option("--keys-by-token", help="Each token has idempotency keys of its own: none meets another's request.")
+    ] = False,
     log_format: LogFormat = logs.Format.text,
     log_level: LogLevel = logs.Level.info,
     redis: options.NamedRedis = None,
@@ -156,6 +159,7 @@ def serve(
         port=port,
         token_file=token_file,
         allowed_hosts=allowed_host or [],
+        keys_by_token=keys_by_token,
         workers=processes,
         say=log.info,
     )

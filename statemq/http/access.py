@@ -110,8 +110,8 @@ def _digest(token: str) -> bytes:
 class Access:
     """Falcon middleware: refuses before anything of the request has been acted on, and hardens every answer."""
 
-    def __init__(self, tokens: Tokens | None, allowed_hosts: Iterable[str]) -> None:
-        self.tokens = tokens
+    def __init__(self, tokens: Tokens | None, allowed_hosts: Iterable[str], *, keys_by_token: bool = False) -> None:
+        self.tokens, self.keys_by_token = tokens, keys_by_token
         self.hosts = LOOPBACK_NAMES | {bracketed(host.lower()) for host in allowed_hosts}
         self.limit(HttpSettings())
 
@@ -158,7 +158,9 @@ class Access:
         scheme, _, token = (req.get_header("Authorization") or "").partition(" ")
         roles = self.tokens.roles(token.strip()) if scheme.lower() == "bearer" else None
         if roles is not None:
-            req.caller = f"token {_digest(token.strip()).hex()[:8]}"
+            mark = _digest(token.strip()).hex()
+            req.caller = f"token {mark[:8]}"
+            req.keys_of = f"{mark[:16]}:" if self.keys_by_token else ""
         return roles
 
 

@@ -55,13 +55,15 @@ def create_app(
     tokens: Tokens | None = None,
     allowed_hosts: Iterable[str] = (),
     settings: HttpSettings | None = None,
+    keys_by_token: bool = False,
 ) -> App:
     """The app for these machines; it connects to Redis when its lifespan begins, or else with the first request.
 
     Machines that were declared by other processes answer too, by name. ``tokens``: who may ask what (None: everybody may
-    everything). ``allowed_hosts``: names besides those of loopback by which this server is reached.
+    everything). ``allowed_hosts``: names besides those of loopback by which this server is reached. ``keys_by_token``: each token
+    has idempotency keys of its own.
     """
-    return build_app(create_service(machines, url, namespace, settings), Access(tokens, allowed_hosts))
+    return build_app(create_service(machines, url, namespace, settings), Access(tokens, allowed_hosts, keys_by_token=keys_by_token))
 
 
 def create_service(machines: Iterable[type[Declared]], url: str, namespace: str, settings: HttpSettings | None = None) -> Service:

@@ -69,7 +69,7 @@ async def send(
     if idempotency_key := req.header("Idempotency-Key").strip():
         # the draft standard quotes it, most callers do not: both mean the same key
         quoted = re.fullmatch(r'"(.+)"', idempotency_key)
-        options["idempotency_key"] = quoted[1] if quoted else idempotency_key
+        options["idempotency_key"] = req.keys_of + (quoted[1] if quoted else idempotency_key)
     if match := req.header("If-Match").strip():
         options["if_version"] = read_version(match)
     if "if_state" in given:

@@ -47,6 +47,8 @@ class Request(falcon.asgi.Request):
         """The id of the command that it has queued or asks for, once that is known."""
         self.queued = False
         """Whether that command was queued by it, or may have been."""
+        self.keys_of = ""
+        """What its idempotency keys begin with; not empty where each token has keys of its own."""
         self.caller = ""
         """Its token's mark (the digest's first digits), or else its address."""
 

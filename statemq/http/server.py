@@ -38,6 +38,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     allowed_hosts: list[str]
     tokens: dict[str, list[str]] | None
     """Digests and roles, as `Tokens.digests` gives them; None: no token is asked for."""
+    keys_by_token: bool = False
 
     def __repr__(self) -> str:
         return f"Serving({', '.join(self.targets)} at {self.address.url})"  # no secret
@@ -53,13 +54,15 @@ def serve(
     token: str | None = None,
     token_file: Path | None = None,
     allowed_hosts: Sequence[str] = (),
+    keys_by_token: bool = False,
     workers: int = 1,
     say: Say = print,
 ) -> int:
     """Answers until SIGTERM, SIGINT or SIGHUP; returns the exit code. Main thread only.
 
     ``targets``: as on the command line, or machine classes. ``allowed_hosts``: names by which callers reach this server,
-    besides loopback's and ``host``. ``workers``: processes. ``say`` is told where it answers.
+    besides loopback's and ``host``. ``keys_by_token``: each token has idempotency keys of its own.
+    ``workers``: processes. ``say`` is told where it answers.
 
     Raises UsageError for a target, host or token that cannot be, PortTaken.
     """
@@ -68,12 +71,14 @@ def serve(
     address = find_address(host, port, protected=tokens is not None)
     hosts = [*allowed_hosts, *own_names(host, address)]
     if workers == 1:
-        return run_process(machines, url, namespace, address, tokens, hosts, say)
+        return run_process(machines, url, namespace, address, Access(tokens, hosts, keys_by_token=keys_by_token), say)
     names = [target for target in targets if isinstance(target, str)]
     if len(names) < len(targets):
         raise UsageError("several serving processes need their targets by name, not as classes")
     digests = None if tokens is None else tokens.digests()
-    serving = Serving(targets=names, url=url, namespace=namespace, address=address, allowed_hosts=hosts, tokens=digests)
+    serving = Serving(
+        targets=names, url=url, namespace=namespace, address=address, allowed_hosts=hosts, tokens=digests, keys_by_token=keys_by_token
+    )
     env = {**os.environ, SERVING_ENV: msgspec.json.encode(serving).decode()}
     children = [Child(f"http {n + 1}", python("statemq.http"), env=env) for n in range(workers)]
     say(f"{workers} processes answer on {address.url}")
@@ -84,7 +89,8 @@ def serve_child(text: str) -> int:
     """One of several processes on a port; ``text`` is a Serving."""
     s = msgspec.json.decode(text, type=Serving)
     tokens = None if s.tokens is None else Tokens.of_digests(s.tokens)
-    return run_process(load(s.targets), s.url, s.namespace, s.address, tokens, s.allowed_hosts, lambda line: None)
+    access = Access(tokens, s.allowed_hosts, keys_by_token=s.keys_by_token)
+    return run_process(load(s.targets), s.url, s.namespace, s.address, access, lambda line: None)
 
 
 def read_tokens(token: str | None, token_file: Path | None) -> Tokens | None:
@@ -113,9 +119,7 @@ def load(targets: Sequence[str | type[Declared]]) -> list[type[Declared]]:
     return machines
 
 
-def run_process(
-    machines: Sequence[type[Declared]], url: str, namespace: str, address: Address, tokens: Tokens | None, hosts: Sequence[str], say: Say
-) -> int:
+def run_process(machines: Sequence[type[Declared]], url: str, namespace: str, address: Address, access: Access, say: Say) -> int:
     """Answers until a signal comes; 130 after Ctrl-C, else 0."""
     received: list[signal.Signals] = []
 
@@ -132,7 +136,7 @@ def run_process(
 
         for number in heeded():
             loop.add_signal_handler(number, note, number)
-        service, access = create_service(machines, url, namespace), Access(tokens, hosts)
+        service = create_service(machines, url, namespace)
         with clean_children():
             await listen(service, access, address, stop=stop, started=started)
 

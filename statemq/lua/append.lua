@@ -3,7 +3,7 @@
 --
 -- KEYS commands accepted lease outcomes(stem) timers timers:data [once …] (one for each command with an idempotency key, in order)
 -- ARGV incarnation backlog resend_within_ms max_key max_arguments reply n, n ids, n times: key transition args,
---      then for each command that is not plain: its place in the list, delay_ms digest[ meaning] extras [field value …]
+--      then for each command that is not plain: its place in the list, delay_ms digest[ meaning[ conditions]] extras [field value …]
 -- RETURNS 'lost', 'accepted' if all are, or a list of one text a command:
 --      accepted | delayed <due ms> | known | ended <outcome> | late (or with the partition's time, if that is not Redis time) | full | exhausted | large <what> <size>
 --      | attached <id> | conflict <id> | unfit <what>
@@ -33,10 +33,10 @@ local function misfit(delay, digest, from, to)
   end
 end
 
--- The digest of a request as it was sent, and that of what it means.
+-- The digest of a request as it was sent, that of what it means, and that of when it may run (nil: a former version's client does not say).
 local function marks(digest)
-  local sent, meaning = string.match(digest, '^(%S+) (%S+)$')
-  return sent or digest, meaning or digest
+  local sent, meaning, conditions = string.match(digest, '^(%S+) (%S+) ?(%S*)$')
+  return sent or digest, meaning or digest, conditions ~= '' and conditions or nil
 end
 
 -- Whether the idempotency key begins with '@': by such keys statemq remembers what it does itself, so no caller may be there before it.
@@ -133,9 +133,10 @@ for c = 1, n do
   end
   if not answer and once then
     -- the same request has the same bytes or the same meaning; a former version's client sent and kept the bytes' digest only
-    local before = redis.call('HMGET', once, 'digest', 'id', 'outcome', 'meaning')
-    local digest, meaning = marks(ARGV[special + 2])
-    if before[1] and before[1] ~= digest and (before[4] or before[1]) ~= meaning then
+    local before = redis.call('HMGET', once, 'digest', 'id', 'outcome', 'meaning', 'conditions')
+    local digest, meaning, conditions = marks(ARGV[special + 2])
+    local same = before[1] == digest or (before[4] or before[1]) == meaning
+    if before[1] and not (same and (not conditions or not before[5] or before[5] == conditions)) then
       answer = 'conflict ' .. before[2]
     elseif before[3] then
       answer = 'ended ' .. before[3]
@@ -196,8 +197,9 @@ for c = 1, n do
       here[id] = true
       waiting = waiting + 1
       if once then
-        local digest, meaning = marks(ARGV[special + 2])
+        local digest, meaning, conditions = marks(ARGV[special + 2])
         redis.call('HSET', once, 'id', id, 'digest', digest, 'meaning', meaning)
+        if conditions then redis.call('HSET', once, 'conditions', conditions) end
       end
     end
   end

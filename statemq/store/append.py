@@ -233,7 +233,7 @@ class Appender:
                 specials += (
                     place,
                     "" if d.delay_ms is None else d.delay_ms,
-                    f"{d.digest} {d.meaning}".strip(),
+                    " ".join(filter(None, (d.digest, d.meaning, d.conditions))),
                     len(d.extras) // 2,
                     *d.extras,
                 )

@@ -52,6 +52,8 @@ class Draft(msgspec.Struct, eq=False):
     """Of transition and arguments as they are sent; set with an idempotency key."""
     meaning: str = ""
     """Of what they mean; as ``digest`` unless given."""
+    conditions: str = ""
+    """Of when it may run: ``if_state``, ``if_version`` and delay. A former version's client does not say."""
     id: str = ""
     retimed: bool = False
 

@@ -76,8 +76,37 @@ async def test_an_unchanged_repeat_over_a_deploy(client: Client, url: str, names
     with pytest.raises(IdempotencyConflict):
         await client.send("order", "a", "put", {"lines": {}}, idempotency_key="old")
 
-    new = await client.send("order", "a", "put", WRITTEN[0], idempotency_key="new")
+    assert (await client.send("order", "a", "put", WRITTEN[0], idempotency_key="old", if_state="open")).id == id  # it did not say when
+
+    new = await client.send("order", "a", "put", WRITTEN[0], idempotency_key="new", if_state="open", delay=60)
     async with Redis.from_url(url) as redis:
         assert await redis.hget(keys.once("a", "new"), "digest") == digest(b"put", raw).encode()
     repeat = Draft(keys, "a", "put", raw, [], 1, idempotency_key="new", digest=digest(b"put", raw))
     assert (await client._appender.append(repeat)).id == new.id
+
+
+CONDITIONS: list[dict[str, Any]] = [
+    {},
+    {"delay": "3650d"},
+    {"delay": 0},
+    {"delay": 1},
+    {"if_version": 7},
+    {"if_version": 0},
+    {"if_state": "open"},
+    {"if_state": "open", "if_version": 7},
+    {"if_state": "open", "delay": 1},
+]
+
+
+@pytest.mark.leaves_work
+@pytest.mark.parametrize("first", CONDITIONS, ids=str)
+async def test_when_it_may_run_is_a_part_of_the_request(client: Client, first: dict[str, Any]) -> None:
+    """Who used another's key first had it run in ten years, or never; and its result was told to whom it had refused."""
+    id = (await client.send("order", "a", "put", WRITTEN[0], idempotency_key="k", **first)).id
+    for other in CONDITIONS:
+        sending = client.send("order", "a", "put", WRITTEN[1], idempotency_key="k", **other)
+        if other == first:
+            assert (await sending).id == id
+        else:
+            with pytest.raises(IdempotencyConflict):
+                await sending
