@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
+from types import TracebackType
 from typing import Any
 
 from statemq.client import Handle
@@ -17,6 +17,25 @@ SHORT_S = 0.5
 """Most commands end within this; only longer waits pay for watching the caller."""
 
 ASK_WITHIN_S = 2.0
+
+
+class Within:
+    """A time-out that stands in ``limits`` while it runs.
+
+    A class and no generator: after a time-out one of contextlib's would keep the frames of what was done in it until the garbage collector
+    comes, and with them the body that did not arrive. The server closes a connection only when nobody holds its body.
+    """
+
+    def __init__(self, limits: set[asyncio.Timeout], seconds: float) -> None:
+        self._limits, self._limit = limits, asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+        self._limits.add(self._limit)
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._limits.discard(self._limit)
+        await self._limit.__aexit__(kind, error, trace)
 
 
 class Waiting:
@@ -39,15 +58,9 @@ class Waiting:
             with suppress(RuntimeError):  # it expires in this very turn
                 limit.reschedule(0)
 
-    @asynccontextmanager
-    async def within(self, seconds: float) -> AsyncIterator[None]:
+    def within(self, seconds: float) -> Within:
         """Raises TimeoutError in what is done in it after this time, or when the server stops."""
-        async with asyncio.timeout(0 if self.stopping else seconds) as limit:
-            self._limits.add(limit)
-            try:
-                yield
-            finally:
-                self._limits.discard(limit)
+        return Within(self._limits, 0 if self.stopping else seconds)
 
     async def outcome(self, req: Request, handle: Handle[object], seconds: float) -> Outcome:
         """How the command ended. Raises Pending when the time is over or it is no use to wait on; the command goes on."""

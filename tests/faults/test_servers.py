@@ -352,7 +352,7 @@ class Certificates:
         self.folder = folder
         for ca in ("ca", "stranger"):
             self._run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                      "-subj", f"/CN={ca}", "-keyout", f"{ca}.key", "-out", f"{ca}.pem")  # fmt: skip
+                      "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-subj", f"/CN={ca}", "-keyout", f"{ca}.key", "-out", f"{ca}.pem")  # fmt: skip
         self.good = self._made("good", "localhost", "2")
         self.expired = self._made("expired", "localhost", "0")
         self.elsewhere = self._made("elsewhere", "redis.example.org", "2")
@@ -360,7 +360,7 @@ class Certificates:
     def _made(self, name: str, host: str, days: str) -> tuple[Path, Path]:
         self._run("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", f"/CN={host}",
                   "-keyout", f"{name}.key", "-out", f"{name}.csr")  # fmt: skip
-        (self.folder / f"{name}.ext").write_text(f"subjectAltName=DNS:{host}\n")
+        (self.folder / f"{name}.ext").write_text(f"subjectAltName=DNS:{host}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
         self._run("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", days,
                   "-extfile", f"{name}.ext", "-out", f"{name}.pem")  # fmt: skip
         return self.folder / f"{name}.pem", self.folder / f"{name}.key"

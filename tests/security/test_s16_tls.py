@@ -18,6 +18,9 @@ from statemq.store.address import parse
 from statemq.store.router import Router
 from tests.security.machines import Echo
 
+SIGNS = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+"""What RFC 5280 asks of a CA; Python 3.13 and newer insist on it, and on the identifiers of who has signed."""
+
 
 def openssl(folder: Path, *words: str) -> None:
     subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True, timeout=30)
@@ -28,10 +31,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ca.pem and four certificates: good, for another name, expired, and signed by nobody."""
     folder = tmp_path_factory.mktemp("tls")
     key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl(folder, "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-days", "2")
+    openssl(folder, "req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=ca", "-days", "2", *SIGNS)
     for name, host, days in (("good", "localhost", "2"), ("other", "elsewhere.example", "2"), ("expired", "localhost", "-1")):
         openssl(folder, "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={host}")
-        (folder / "san").write_text(f"subjectAltName=DNS:{host}")
+        (folder / "san").write_text(f"subjectAltName=DNS:{host}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid")
         signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", days, "-extfile", "san")
         openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", *signed)
     self_signed = ("-keyout", "unknown.key", "-out", "unknown.pem", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
