@@ -17,7 +17,7 @@ from statemq.handle import Duration, Handle, raise_unless_completed
 from statemq.meaning import canonical
 from statemq.operation import explain
 from statemq.records import Outcome
-from statemq.store.draft import Appended, Draft, unsure
+from statemq.store.draft import SHARE, Appended, Draft, unsure
 from statemq.store.inspect import held_up
 from statemq.store.reply import Replies, alone
 from statemq.store.wire import swallow
@@ -147,6 +147,7 @@ class Client(Console):
         """
         deadline_s = self._by_when(self._within_s if timeout is None else duration_ms(timeout) / 1000)
         draft = await self._by(deadline_s, self._draft(command, key, transition, args, idempotency_key, if_state, if_version, delay, trace))
+        draft.share = SHARE.get()
         if not self._replies.opened:
             await self._open_replies(deadline_s)
         since, answer = self._replies.dropped, self._appender.append(draft)

@@ -164,10 +164,24 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of these, requests of one caller (its token, or else its address), so that one cannot take all places."""
     redis_within_s: float = 5.0
     """When Redis has not answered after this, the answer is 503, or 504 with the id of a command that may have been queued."""
+    max_delay_s: float = 30 * 24 * 3600
+    """The longest delay that may be asked for: what is delayed lies in Redis until then."""
+    commands_each: int = 100_000
+    """Commands of one caller (its token, or else its address) that wait in one partition, delayed ones included; then 429."""
+    bytes_each: int = 32 * 1024 * 1024
+    """Bytes of these."""
     wrong_token_s: float = 0.25
     """Wrong tokens of one address are answered one after the other, so long apart (5 s later at most)."""
     queue_shown: int = 100
     """Commands of an instance's queue that ``GET /{machine}/{key}`` shows."""
+
+
+class Share(msgspec.Struct, frozen=True):
+    """What one caller's commands may take of a partition's backlog: so many, of so many bytes."""
+
+    caller: str
+    commands: int
+    bytes: int
 
 
 def shown(url: str) -> str:

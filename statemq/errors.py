@@ -137,9 +137,12 @@ class Refused(StatemqError):
 class BacklogFull(Refused):
     code = "backlog_full"
 
-    def __init__(self, machine: str, partition: int, limit: int) -> None:
+    def __init__(self, machine: str, partition: int, limit: int, bytes: int | None = None) -> None:
         self.machine, self.partition, self.limit = machine, partition, limit
-        super().__init__(f"{machine} has {limit} commands waiting in partition {partition}; try again when it has drained")
+        what = f"{machine} has {limit} commands"
+        if bytes is not None:  # a share of one caller, not all there is
+            what = f"{machine} has as much of this caller as it may ({limit} commands or {bytes} bytes)"
+        super().__init__(f"{what} waiting in partition {partition}; try again when it has drained")
 
 
 class StreamExhausted(Refused):

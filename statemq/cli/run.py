@@ -17,6 +17,7 @@ import typer
 from statemq.cli import logs, options
 from statemq.cli.ends import INTERRUPTED
 from statemq.cli.find import Place, find_named
+from statemq.codec import duration_ms
 from statemq.config import shown
 from statemq.errors import UsageError
 
@@ -132,6 +133,7 @@ def serve(
     keys_by_token: Annotated[
         bool, typer.Option("--keys-by-token", help="Each token has idempotency keys of its own: none meets another's request.")
     ] = False,
+    max_delay: Annotated[str, typer.Option("--max-delay", metavar="TIME", help="The longest delay of a command, as 400d.")] = "30d",
     log_format: LogFormat = logs.Format.text,
     log_level: LogLevel = logs.Level.info,
     redis: options.NamedRedis = None,
@@ -160,6 +162,7 @@ def serve(
         token_file=token_file,
         allowed_hosts=allowed_host or [],
         keys_by_token=keys_by_token,
+        max_delay_s=duration_ms(max_delay) / 1000,
         workers=processes,
         say=log.info,
     )

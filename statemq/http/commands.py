@@ -10,6 +10,8 @@ import falcon
 import falcon.asgi
 
 from statemq.client import Handle
+from statemq.codec import digest
+from statemq.config import Share
 from statemq.errors import Pending, StatemqError, UnknownTransition
 from statemq.http.access import SUBMIT
 from statemq.http.paths import header_id, join_path
@@ -18,6 +20,7 @@ from statemq.http.request import Request, read_duration_s
 from statemq.http.service import Service
 from statemq.http.views import Accepted, answer_json, answer_line
 from statemq.records import Outcome
+from statemq.store.draft import SHARE
 
 
 class CallResource:
@@ -75,7 +78,8 @@ async def send(
     if "if_state" in given:
         options["if_state"] = given["if_state"]
     if "delay" in given:
-        options["delay"] = read_duration_s("delay", given["delay"])
+        options["delay"] = delay_s(service, given["delay"])
+    SHARE.set(Share(digest(req.caller.encode()), service.settings.commands_each, service.settings.bytes_each))
     client = await service.client()
     try:
         handle = await client.send(machine, key, transition, arguments, timeout=service.settings.redis_within_s, **options)
@@ -142,6 +146,13 @@ def wait_s(service: Service, req: Request, given: dict[str, str]) -> float:
     if preferred:
         return min(read_duration_s("Prefer: wait", preferred), longest)
     return service.settings.wait_s
+
+
+def delay_s(service: Service, text: str) -> float:
+    seconds, longest = read_duration_s("delay", text), service.settings.max_delay_s
+    if seconds > longest:
+        raise Refusal("parameter", f"delay: at most {longest:g}s here; statemq serve --max-delay allows more")
+    return seconds
 
 
 def read_version(match: str) -> int:

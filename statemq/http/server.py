@@ -12,6 +12,7 @@ import msgspec
 import uvloop
 
 from statemq.command import Declared
+from statemq.config import HttpSettings
 from statemq.errors import UsageError
 from statemq.http.access import ROLES, Access, Tokens
 from statemq.http.address import Address, find_address, own_names
@@ -39,6 +40,7 @@ class Serving(msgspec.Struct, frozen=True, kw_only=True):
     tokens: dict[str, list[str]] | None
     """Digests and roles, as `Tokens.digests` gives them; None: no token is asked for."""
     keys_by_token: bool = False
+    max_delay_s: float = HttpSettings().max_delay_s
 
     def __repr__(self) -> str:
         return f"Serving({', '.join(self.targets)} at {self.address.url})"  # no secret
@@ -55,6 +57,7 @@ def serve(
     token_file: Path | None = None,
     allowed_hosts: Sequence[str] = (),
     keys_by_token: bool = False,
+    max_delay_s: float = HttpSettings().max_delay_s,
     workers: int = 1,
     say: Say = print,
 ) -> int:
@@ -62,7 +65,7 @@ def serve(
 
     ``targets``: as on the command line, or machine classes. ``allowed_hosts``: names by which callers reach this server,
     besides loopback's and ``host``. ``keys_by_token``: each token has idempotency keys of its own.
-    ``workers``: processes. ``say`` is told where it answers.
+    ``max_delay_s``: the longest delay of a command. ``workers``: processes. ``say`` is told where it answers.
 
     Raises UsageError for a target, host or token that cannot be, PortTaken.
     """
@@ -71,13 +74,20 @@ def serve(
     address = find_address(host, port, protected=tokens is not None)
     hosts = [*allowed_hosts, *own_names(host, address)]
     if workers == 1:
-        return run_process(machines, url, namespace, address, Access(tokens, hosts, keys_by_token=keys_by_token), say)
+        return run_process(machines, url, namespace, address, Access(tokens, hosts, keys_by_token=keys_by_token), say, max_delay_s)
     names = [target for target in targets if isinstance(target, str)]
     if len(names) < len(targets):
         raise UsageError("several serving processes need their targets by name, not as classes")
     digests = None if tokens is None else tokens.digests()
     serving = Serving(
-        targets=names, url=url, namespace=namespace, address=address, allowed_hosts=hosts, tokens=digests, keys_by_token=keys_by_token
+        targets=names,
+        url=url,
+        namespace=namespace,
+        address=address,
+        allowed_hosts=hosts,
+        tokens=digests,
+        keys_by_token=keys_by_token,
+        max_delay_s=max_delay_s,
     )
     env = {**os.environ, SERVING_ENV: msgspec.json.encode(serving).decode()}
     children = [Child(f"http {n + 1}", python("statemq.http"), env=env) for n in range(workers)]
@@ -90,7 +100,7 @@ def serve_child(text: str) -> int:
     s = msgspec.json.decode(text, type=Serving)
     tokens = None if s.tokens is None else Tokens.of_digests(s.tokens)
     access = Access(tokens, s.allowed_hosts, keys_by_token=s.keys_by_token)
-    return run_process(load(s.targets), s.url, s.namespace, s.address, access, lambda line: None)
+    return run_process(load(s.targets), s.url, s.namespace, s.address, access, lambda line: None, s.max_delay_s)
 
 
 def read_tokens(token: str | None, token_file: Path | None) -> Tokens | None:
@@ -119,7 +129,9 @@ def load(targets: Sequence[str | type[Declared]]) -> list[type[Declared]]:
     return machines
 
 
-def run_process(machines: Sequence[type[Declared]], url: str, namespace: str, address: Address, access: Access, say: Say) -> int:
+def run_process(
+    machines: Sequence[type[Declared]], url: str, namespace: str, address: Address, access: Access, say: Say, max_delay_s: float
+) -> int:
     """Answers until a signal comes; 130 after Ctrl-C, else 0."""
     received: list[signal.Signals] = []
 
@@ -137,6 +149,7 @@ def run_process(machines: Sequence[type[Declared]], url: str, namespace: str, ad
         for number in heeded():
             loop.add_signal_handler(number, note, number)
         service = create_service(machines, url, namespace)
+        service.settings = msgspec.structs.replace(service.settings, max_delay_s=max_delay_s)
         with clean_children():
             await listen(service, access, address, stop=stop, started=started)
 

@@ -3,10 +3,11 @@
 --
 -- KEYS commands accepted lease outcomes(stem) timers timers:data [once …] (one for each command with an idempotency key, in order)
 -- ARGV incarnation backlog resend_within_ms max_key max_arguments reply n, n ids, n times: key transition args,
---      then for each command that is not plain: its place in the list, delay_ms digest[ meaning[ conditions]] extras [field value …]
+--      then for each command that is not plain: its place in the list, [delay_ms][ caller commands bytes] digest[ meaning[ conditions]] extras [field value …]
+--      (caller: who may hold no more than so many commands and bytes of this partition; it is counted while they are delayed, or many wait)
 -- RETURNS 'lost', 'accepted' if all are, or a list of one text a command:
 --      accepted | delayed <due ms> | known | ended <outcome> | late (or with the partition's time, if that is not Redis time) | full | exhausted | large <what> <size>
---      | attached <id> | conflict <id> | unfit <what>
+--      | attached <id> | conflict <id> | unfit <what> | share
 local commands, accepted, lease, outcomes = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local timers, timers_data = KEYS[5], KEYS[6]
 local incarnation, backlog, resend_within = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -20,8 +21,25 @@ if n > MAX_BATCH or #reply > MAX_FIELD then return redis.error_reply('ERR a batc
 
 local now, wall
 
+local CROWDED = 1000 -- from so many waiting commands on, those that are not delayed are counted for their callers, too
+local HELD_TTL_MS = 2592000000
+local LOOKED_AT, LOOKED_AT_WHEN_FULL = 8, 256
+
+-- A delay; and a caller with the commands and bytes that it may hold, if one is named. A name that is longer is none.
+local function parted(when)
+  local delay, caller, most, most_bytes = string.match(when, '^(%S*) (%S+) (%d+) (%d+)$')
+  if not delay then return when end
+  return delay, #caller <= MAX_NAME and caller or nil, tonumber(most), tonumber(most_bytes)
+end
+
+-- T:held:<caller>: '<bytes> <id>' by the time it was accepted, and '@bytes', whose score is minus the sum. Only the stem is a declared key.
+local function held_key(timers, caller)
+  return string.sub(timers, 1, -7) .. 'held:' .. caller
+end
+
 -- What is wrong with a command's delay, digest or further fields; nil if nothing is.
-local function misfit(delay, digest, from, to)
+local function misfit(when, digest, from, to)
+  local delay = parted(when)
   local ms = tonumber(delay ~= '' and delay or 0)
   if not (ms and ms >= 0) then return 'unfit delay' end -- no number, or nan
   if ms > MAX_DELAY_MS then return 'large delay ' .. string.format('%.0f', ms) end
@@ -65,6 +83,8 @@ while ARGV[i] do
   if further < 0 then break end
   specials[place] = i
   refused[place] = misfit(ARGV[i + 1], ARGV[i + 2], i + 4, i + 3 + 2 * further)
+  local _, caller = parted(ARGV[i + 1])
+  if caller then redis.call('ZCARD', held_key(timers, caller)) end
   if ARGV[i + 1] ~= '' then -- damaged timers raise here, where nothing has been written
     redis.call('ZCARD', timers)
     redis.call('HLEN', timers_data)
@@ -87,6 +107,35 @@ if now ~= wall then -- a former version's worker puts outcomes where Redis time 
     end
   end
 end
+
+-- Whether one more of a caller's commands is more than its share. What has ended is noticed by looking at some of what it holds, at more
+-- when it seems to hold too much; so an end costs nothing, and one that was missed is missed for the next few commands only.
+local function over_share(held, here, size, most, most_bytes)
+  local function dropped(looked_at)
+    local names, ids = {}, {}
+    for _, name in ipairs(redis.call('ZRANDMEMBER', held, looked_at)) do
+      if name ~= '@bytes' then names[#names + 1], ids[#ids + 1] = name, string.match(name, ' (.*)$') or name end
+    end
+    if #ids == 0 then return end
+    local freed = 0
+    for k, there in ipairs(redis.call('HMGET', accepted, unpack(ids))) do
+      if not there and not here[ids[k]] and redis.call('ZREM', held, names[k]) == 1 then
+        freed = freed + (tonumber(string.match(names[k], '^%d+')) or 0)
+      end
+    end
+    if freed > 0 then redis.call('ZINCRBY', held, freed, '@bytes') end
+  end
+  local function over()
+    local bytes = tonumber(redis.call('ZSCORE', held, '@bytes') or 0)
+    local commands_held = redis.call('ZCARD', held) - 1
+    return commands_held >= most or size - bytes > most_bytes
+  end
+  dropped(LOOKED_AT)
+  if not over() then return false end
+  dropped(LOOKED_AT_WHEN_FULL)
+  return over()
+end
+
 local here = {} -- ids of this very call, so that a batch which names one twice queues it once
 local answers, plain, next_once = {}, 0, 7
 local fresh, f = {}, 0 -- accepted fields of this call: id, entry, id, entry …
@@ -96,8 +145,9 @@ for c = 1, n do
   local key, transition, args = ARGV[at], ARGV[at + 1], ARGV[at + 2]
   local special = specials[c]
   local delay, once = '', nil
+  local caller, most, most_bytes, size
   if special then
-    delay = ARGV[special + 1]
+    delay, caller, most, most_bytes = parted(ARGV[special + 1])
     if ARGV[special + 2] ~= '' then
       once = KEYS[next_once]
       next_once = next_once + 1
@@ -146,6 +196,11 @@ for c = 1, n do
     end
   end
   if not answer and waiting >= backlog then answer = 'full' end
+  if caller and (answer or (delay == '' and waiting < CROWDED)) then caller = nil end
+  if caller then
+    size = #key + #args + 200
+    if over_share(held_key(timers, caller), here, size, most, most_bytes) then answer = 'share' end
+  end
   if not answer and not special and reply ~= '' then
     -- the plain command, which most are
     local entry = redis.pcall('XADD', commands, '*', 'id', id, 'key', key, 'transition', transition, 'args', args, 'reply', reply)
@@ -196,6 +251,12 @@ for c = 1, n do
     if string.sub(answer, 1, 9) ~= 'exhausted' then
       here[id] = true
       waiting = waiting + 1
+      if caller then
+        local held = held_key(timers, caller)
+        redis.call('ZADD', held, now, size .. ' ' .. id)
+        redis.call('ZINCRBY', held, -size, '@bytes')
+        redis.call('PEXPIRE', held, math.max(redis.call('PTTL', held), HELD_TTL_MS + tonumber(delay ~= '' and delay or 0)))
+      end
       if once then
         local digest, meaning, conditions = marks(ARGV[special + 2])
         redis.call('HSET', once, 'id', id, 'digest', digest, 'meaning', meaning)

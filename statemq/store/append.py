@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from statemq.codec import command_id
-from statemq.config import ABANDONED_BYTES, LIMITS, RESEND_WITHIN_MS
+from statemq.config import ABANDONED_BYTES, LIMITS, RESEND_WITHIN_MS, Share
 from statemq.errors import NamespaceLost, RedisAway, ServerError, StatemqError
 from statemq.keys import PartitionKeys
 from statemq.store.catalog import Catalog
@@ -227,17 +227,21 @@ class Appender:
         args += [d.id for d, _ in batch]
         for place, (d, _) in enumerate(batch, start=1):
             args += (d.key, d.transition, d.args)
-            if d.extras or d.digest or d.delay_ms is not None:
+            if d.extras or d.digest or d.delay_ms is not None or d.share is not None:
                 if d.digest:
                     names.append(keys.once(d.key, d.idempotency_key))
                 specials += (
                     place,
-                    "" if d.delay_ms is None else d.delay_ms,
+                    ("" if d.delay_ms is None else str(d.delay_ms)) + ("" if d.share is None else _said(d.share)),
                     " ".join(filter(None, (d.digest, d.meaning, d.conditions))),
                     len(d.extras) // 2,
                     *d.extras,
                 )
         return self._router.run("append", names, *args, *specials)
+
+
+def _said(share: Share) -> str:
+    return f" {share.caller} {share.commands} {share.bytes}"
 
 
 def _words(reply: list[bytes] | bytes, batch: list[Sent]) -> list[bytes] | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import Protocol
 
 import msgspec
 
-from statemq.config import LIMITS
+from statemq.config import LIMITS, Share
 from statemq.errors import BacklogFull, IdempotencyConflict, Pending, Refused, ServerError, StatemqError, StreamExhausted, TooLarge
 from statemq.keys import PartitionKeys
 from statemq.records import Outcome
@@ -16,6 +17,9 @@ from statemq.store.wire import ReplyError
 _outcome = msgspec.json.Decoder(Outcome).decode
 
 ACCEPTED = b"accepted"
+
+SHARE: ContextVar[Share | None] = ContextVar("SHARE", default=None)
+"""On whose behalf commands are sent in this context, and what that caller may hold of a partition. None: as much as there is."""
 
 _LIMIT_OF = {
     "key": LIMITS.key,
@@ -52,6 +56,8 @@ class Draft(msgspec.Struct, eq=False):
     """Of transition and arguments as they are sent; set with an idempotency key."""
     meaning: str = ""
     """Of what they mean; as ``digest`` unless given."""
+    share: Share | None = None
+    """What its caller may hold of the partition; None: all of it."""
     conditions: str = ""
     """Of when it may run: ``if_state``, ``if_version`` and delay. A former version's client does not say."""
     id: str = ""
@@ -92,6 +98,8 @@ def settle(draft: Draft, answer: Answer, text: bytes) -> None:
         fail(answer, IdempotencyConflict(draft.idempotency_key, rest))
     elif word == "full":
         fail(answer, BacklogFull(machine, partition, LIMITS.backlog))
+    elif word == "share" and draft.share is not None:
+        fail(answer, BacklogFull(machine, partition, draft.share.commands, draft.share.bytes))
     elif word == "exhausted":
         fail(answer, StreamExhausted(machine, partition))
     elif word == "large":

@@ -351,8 +351,9 @@ class Certificates:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for ca in ("ca", "stranger"):
-            self._run("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-                      "-addext", "keyUsage=critical,keyCertSign,cRLSign", "-subj", f"/CN={ca}", "-keyout", f"{ca}.key", "-out", f"{ca}.pem")  # fmt: skip
+            kind = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+            usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+            self._run("req", "-x509", *kind, *usage, "-subj", f"/CN={ca}", "-keyout", f"{ca}.key", "-out", f"{ca}.pem")
         self.good = self._made("good", "localhost", "2")
         self.expired = self._made("expired", "localhost", "0")
         self.elsewhere = self._made("elsewhere", "redis.example.org", "2")
