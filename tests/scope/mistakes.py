@@ -19,6 +19,7 @@ class Mistake(NamedTuple):
     queued: int
 
 
+ADD: Plan = (("add", "a"),)
 ADD_ADD: Plan = (("add", "a"), ("add", "a"))
 ADD_PAY: Plan = (("add", "a"), ("pay", "a"))
 PAY_ADD: Plan = (("pay", "a"), ("add", "a"))
@@ -133,12 +134,12 @@ MISTAKES = {
     "entries-go-before-the-checks": Mistake(
         "P19", "queue entries go before the commit is checked",
         Broken("commit", _CHECKS, f"{_ENTRIES}{_CHECKS}"),
-        ADD_ADD, Faults(cuts=1, cancels=1), 0,
+        ADD_ADD, Faults(cancels=1), 0,
     ),
     "resent-commit-was-applied": Mistake(
         "P19", "a resent commit is said to have been applied",
         Broken("commit", "where[c] and 'conflict' or (ours and 'applied' or 'gone')", "'applied'"),
-        ADD_ADD, Faults(cuts=1, cancels=1), 0,
+        ADD, Faults(cuts=1, cancels=1), 0,
     ),
     "outcome-outside-the-script": Mistake(
         "P19", "the outcome is not written by the script that ends the command",
