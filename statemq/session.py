@@ -50,6 +50,7 @@ def bounded(ask: Callable[Concatenate[S, P], Awaitable[T]]) -> Callable[Concaten
 
     @wraps(ask)
     async def asked(self: S, /, *what: P.args, **how: P.kwargs) -> T:
+        self._check()  # a time-out needs a loop, which a forked child has none of
         limit = asyncio.timeout(self._within_s)
         try:
             async with limit:

@@ -1,10 +1,10 @@
 -- After it nothing has changed: it says which of these commands this user may not call here. Redis refuses a command within a script only
 -- when it comes to it, and what was written before stays; so who is about to write asks for all of them first.
 --
--- KEYS audit
+-- KEYS one of the machine, for its prefix
 -- ARGV channel, commands (a subcommand as 'XINFO|STREAM')
 -- RETURNS those that are not allowed
-local audit = KEYS[1]
+local key = KEYS[1]
 local channel = ARGV[1]
 local refused = {}
 for i = 2, #ARGV do
@@ -13,9 +13,9 @@ for i = 2, #ARGV do
   if name == 'PUBLISH' then
     allowed = redis.acl_check_cmd(name, channel, '')
   elseif sub ~= '' then
-    allowed = redis.acl_check_cmd(name, sub, audit, audit)
+    allowed = redis.acl_check_cmd(name, sub, key, key)
   else
-    allowed = redis.acl_check_cmd(name, audit, audit, audit)
+    allowed = redis.acl_check_cmd(name, key, key, key)
   end
   if not allowed then refused[#refused + 1] = ARGV[i] end
 end
