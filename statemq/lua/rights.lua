@@ -1,7 +1,7 @@
 -- After it nothing has changed: it says which of these commands this user may not call here. Redis refuses a command within a script only
 -- when it comes to it, and what was written before stays; so who is about to write asks for all of them first.
 --
--- KEYS one of the machine, for its prefix
+-- KEYS key
 -- ARGV channel, commands (a subcommand as 'XINFO|STREAM')
 -- RETURNS those that are not allowed
 local key = KEYS[1]
