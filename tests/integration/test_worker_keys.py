@@ -31,14 +31,14 @@ async def test_any_text_is_a_key(client: Client, url: str, namespace: str) -> No
     ran.clear()
     async with working(url, namespace, Box, suspend_after_s=0.001):
         sleepers = [await client.send(Box.step(key, sleep=0.05)) for key in KEYS]  # inbox, timers and journal
-        behind = [await client.send(Box.put(key), idempotency_key=f"{key[:60]}:k") for key in KEYS]
+        behind = [await client.send(Box.put(key), idempotency_key=f"k:{key[:60]}") for key in KEYS]
         later = [await client.send(Box.put(key), delay=0.05) for key in KEYS]
         assert [await h.result(timeout=30) for h in sleepers] == [1] * len(KEYS)
         for handle in [*behind, *later]:
             assert await handle.result(timeout=30) in (2, 3)
         for key in KEYS:
             assert await client.call(Box.put(key, n=0), timeout=20) == 3
-            assert (await client.call(Box.put(key), idempotency_key=f"{key[:60]}:k", timeout=20)) in (2, 3)  # the first one's
+            assert (await client.call(Box.put(key), idempotency_key=f"k:{key[:60]}", timeout=20)) in (2, 3)  # the first one's
             assert (await client.get(Box, key)).data["count"] == 3
             assert {e.key for e in await client.history(Box, key, limit=1000)} == {key}
         assert {row.key for row in await client.list(Box)} == set(KEYS)

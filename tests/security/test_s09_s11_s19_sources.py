@@ -141,12 +141,12 @@ def test_s11_no_script_runs_text_or_reads_user_data_as_code(path: Path) -> None:
 
 TAKEN = re.compile(r"redis\.p?call\('[A-Z]+',(?: *'[A-Z]+',)? *([^,)]+)")
 """The first thing behind the command and its subcommand."""
-DECLARED = re.compile(r"KEYS\[.+\]|[a-z_]+|[a-z]+\.[a-z_]+|[a-z_]+\[(?:\d|[a-z]+)\]|period_key\(.*|unpack\(journals")
+DECLARED = re.compile(r"KEYS\[.+\]|[a-z_]+|[a-z]+\.[a-z_]+|[a-z_]+\[(?:\d|[a-z]+)\]|period_key\(.*|held_key\(.*|unpack\(journals")
 
 
 @pytest.mark.parametrize("path", LUA, ids=lambda path: path.stem)
 def test_s11_no_script_spells_a_key(path: Path) -> None:
-    """Keys come from KEYS; only the period of T:outcomes is added in the script, to a declared stem (P31)."""
+    """Keys come from KEYS; only the period of T:outcomes (P31) and the caller of T:held are added in the script, to a declared stem."""
     text = re.sub(r"--.*", "", path.read_text())
     for key in TAKEN.findall(text):
         assert DECLARED.fullmatch(key.strip()) and key.strip() != "ARGV", f"{path.name}: {key}"

@@ -44,7 +44,7 @@ def _classes() -> list[type[BaseException]]:
 
 def _example(kind: type[BaseException]) -> BaseException:
     """One with a value in each field."""
-    values: dict[str, Any] = {"int": 3, "list[str]": ["one", "two"], "Iterable[str]": ["one", "two"], "str": "some text"}
+    values: dict[str, Any] = {"int": 3, "int | None": 3, "list[str]": ["one", "two"], "Iterable[str]": ["one", "two"], "str": "some text"}
     given: list[Any] = []
     named: dict[str, Any] = {}
     if kind.__init__ in (Exception.__init__, BaseException.__init__):
