@@ -24,6 +24,7 @@ from statemq.store.draft import SHARE
 from statemq.store.durability import parse
 from statemq.worker import sweep
 from statemq.worker.daemon import Worker
+from tests.contents import content
 from tests.integration import box
 from tests.integration.box import Box
 from tests.integration.monitor import monitoring
@@ -332,10 +333,10 @@ async def test_who_may_run_no_scripts_reads_and_is_told_so_when_it_writes(own: E
         await Worker([Box], url, namespace=NAMESPACE, settings=WorkerSettings()).run()
 
 
-def kept(admin: Redis) -> dict[str, bytes]:
+def kept(admin: Redis) -> dict[str, Any]:
     """All keys of the namespace with what is in them; but for what changes by itself while a worker lives."""
     with Redis.from_url(f"redis://localhost:{admin.connection_pool.connection_kwargs['port']}/1") as raw:
-        return {name: raw.dump(name) for name in sorted(raw.scan_iter(f"{NAMESPACE}:*"))}
+        return {name: content(raw, name) for name in sorted(raw.scan_iter(f"{NAMESPACE}:*"))}
 
 
 async def _to_operate_on(admin: Redis, url: str) -> tuple[str, str, str]:

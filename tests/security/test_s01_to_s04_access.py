@@ -16,6 +16,7 @@ import redis as redis_py
 
 from statemq.http.access import OPERATE, READ, ROLES, SUBMIT, Tokens
 from statemq.server import EmbeddedServer
+from tests.contents import content
 from tests.security.raw import speak
 from tests.serving import ROOT, TARGET, Edge
 from tests.waiting import block_until
@@ -283,4 +284,4 @@ def test_s4_no_page_of_others_may_read(served: Edge, path: str) -> None:
 
 def everything(server: EmbeddedServer) -> dict[bytes, Any]:
     with redis_py.Redis.from_url(server.url) as redis:
-        return {name: redis.dump(name) for name in redis.scan_iter("security:*") if b":outcomes:" not in name}
+        return {name: content(redis, name) for name in redis.scan_iter("security:*") if b":outcomes:" not in name}

@@ -22,6 +22,7 @@ from statemq.store.fence import Fence
 from statemq.store.lease import Acquired, NotAcquired
 from statemq.store.router import Router
 from statemq.worker.daemon import Worker
+from tests.contents import content
 from tests.integration.races.probe import Probe
 from tests.waiting import wait_until
 
@@ -129,6 +130,11 @@ class Stage:
         with contextlib.closing(redis_py.Redis.from_url(self.url)) as raw:
             names = list(raw.scan_iter(f"{self.namespace}:*", count=1000))
             return {n.decode(): (max(0, raw.pttl(n)), dump) for n in names if (dump := raw.dump(n)) is not None}
+
+    def contents(self) -> dict[str, Any]:
+        """What is in the namespace's keys."""
+        with contextlib.closing(redis_py.Redis.from_url(self.url)) as raw:
+            return {n.decode(): content(raw, n) for n in raw.scan_iter(f"{self.namespace}:*", count=1000)}
 
     def restore(self, saved: Saved) -> None:
         """As a failover does that loses writes: at one moment, everything is as it was."""

@@ -55,7 +55,7 @@ async def test_a_former_owner_can_do_nothing(play: Stage) -> None:
     old = await play.own("w1")
     new = await play.take_over("w2")
     [c] = play.queued()
-    before = play.save()
+    before = play.contents()
     for call in (
         lambda: old.start([c]), lambda: old.record([(id, "step", b"{}", b"")]), lambda: old.park({"a": [c]}, {"a": True}),
         lambda: old.postpone(c, [], [], due_ms=1, wake_data=b"{}"), lambda: old.wake([("wake", id, "a", ())]),
@@ -64,7 +64,7 @@ async def test_a_former_owner_can_do_nothing(play: Stage) -> None:
     ):  # fmt: skip
         with pytest.raises(Fenced):
             await old.answer(call())
-    assert play.save() == before
+    assert play.contents() == before
     assert await play.committed(new, play.ended(c, 0, log=[1])) == ["applied"]
 
 

@@ -130,10 +130,10 @@ async def test_a_damaged_key_tears_nothing(play: Stage, damaged: str) -> None:
     names |= {"inbox": [p.inbox("a")], "instance": [p.instance("a")]}
     for name in names.get(damaged) or [getattr(p, damaged)]:
         play.redis.set(name, "oops")
-    before = play.save()
+    before = play.contents()
     with pytest.raises(ScriptFailed, match="WRONGTYPE"):
         await play.committed(fence, play.ended(c, 0, log=[1]))
-    assert play.save() == before
+    assert play.contents() == before
     play.redis.delete(play.part.commands)  # the leak check asks it for its length
 
 
@@ -219,11 +219,11 @@ async def test_a_history_without_ids_tears_no_commit(play: Stage) -> None:
     once = play.part.once("a", "k")
     fence = await play.own()
     play.redis.xadd(play.part.history, {"by": "hand"}, id=USED_UP)
-    before = play.save()
+    before = play.contents()
     with pytest.raises(ScriptFailed):
         await play.committed(fence, play.ended(c, 0, log=[1]))
     assert play.redis.hget(once, "outcome") is None
-    assert {name: dump for name, (_, dump) in play.save().items()} == {name: dump for name, (_, dump) in before.items()}
+    assert play.contents() == before
     play.redis.rename(play.part.history, "aside")
     play.redis.delete("aside")
     fence = await play.take_over("w2")
