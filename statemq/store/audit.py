@@ -60,7 +60,7 @@ async def permitted(did: str, asked: Awaitable[Any]) -> Any:
     try:
         return await asked
     except ReplyError as error:
-        if error.word != "NOPERM" and "ACL failure in script" not in error.message:
+        if error.word != "NOPERM":
             raise
         raise _may_not(did, str(error)) from error
 

@@ -91,5 +91,12 @@ async def check(router: Router, wanted: Durability) -> None:
     answers = await asyncio.gather(*(node.call(*wanted.wait[:-1], 1) for node in router.nodes), return_exceptions=True)
     for node, answer in zip(router.nodes, answers, strict=True):
         if isinstance(answer, ReplyError):
-            how = "fsync takes appendonly yes, and Redis or Valkey 7.2 or newer" if wanted.fsync else "replicas=N takes a user who may WAIT"
-            raise UnsupportedServer(f"the server at {node.address} cannot give this durability ({answer.message}): {how}")
+            raise UnsupportedServer(f"the server at {node.address} cannot give this durability: {_what_it_takes(wanted, answer)}")
+
+
+def _what_it_takes(wanted: Durability, answer: ReplyError) -> str:
+    if not wanted.fsync:
+        return f"replicas=N takes a user who may WAIT ({answer.message})"
+    if "unknown command" in answer.message.lower():
+        return "fsync takes WAITAOF, which came with Redis and Valkey 7.2; use such a server, or replicas=N"
+    return f"fsync takes appendonly yes, and a user who may WAITAOF ({answer.message})"

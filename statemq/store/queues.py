@@ -170,7 +170,7 @@ async def show(router: Router, namespace: str, id: str) -> CommandStatus:
         origin=text(f.get("origin")),
         worker=worker,
         cancel_asked=cancel is not None,
-        steps=[_step(field, raw) for field, raw in steps.items()],
+        steps=_steps(steps),
     )
 
 
@@ -200,12 +200,23 @@ async def _is_head(router: Router, part: PartitionKeys, key: str, id: str) -> bo
     return head is not None and head.id == id
 
 
-def _step(name: str, raw: bytes) -> Step:
+def _steps(journal: dict[str, bytes]) -> list[Step]:
+    """In the order of their records. A hash keeps no order; a record has its place in itself, those of former versions only their time."""
+    rows = []
+    for name, raw in journal.items():
+        value: Any = plain(raw)
+        value = value if isinstance(value, dict) else {"result": value}
+        step = _step(name, value)
+        rows.append((_count(value.get("n")), step.at, name, step))
+    return [step for *_, step in sorted(rows, key=lambda row: row[:3])]
+
+
+def _step(name: str, value: dict[str, Any]) -> Step:
     """A journal field as people see it; the worker's StepRecord, read leniently."""
-    value: Any = plain(raw)
-    if not isinstance(value, dict):
-        return Step(name, result=value)
     error = value.get("error")
     words = [str(error[word]) for word in ("type", "reason") if error.get(word)] if isinstance(error, dict) else [str(error or "")]
-    at, took_ms = (n if isinstance(n := value.get(word), int) else 0 for word in ("at", "took_ms"))
-    return Step(name, value.get("result"), ": ".join(words), at, took_ms)
+    return Step(name, value.get("result"), ": ".join(words), _count(value.get("at")), _count(value.get("took_ms")))
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0

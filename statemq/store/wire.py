@@ -27,12 +27,16 @@ Reply = Any
 """bytes, int, None, or a list of them."""
 
 
+_MAY_NOT = ("failure in script", "The user executing the script")
+"""What servers say of it behind an ERR; the second one is Redis 7.0."""
+
+
 class ReplyError(ServerError):
-    """The server answered a call with an error; ``word`` is its first word."""
+    """The server answered a call with an error; ``word`` is its first word, or NOPERM for what this user may not do within a script."""
 
     def __init__(self, message: str) -> None:
         self.message = message
-        self.word = message.split(" ", 1)[0]
+        self.word = "NOPERM" if any(said in message for said in _MAY_NOT) else message.split(" ", 1)[0]
         super().__init__(message)
 
 

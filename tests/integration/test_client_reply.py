@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from statemq import Client, Pending, Rejected, Unknown
-from statemq.errors import RedisAway
+from statemq.errors import RedisAway, UnsupportedServer
 from statemq.server import EmbeddedServer
 from statemq.store import reply
 from statemq.store.router import Router
@@ -155,7 +155,11 @@ async def test_nonsense_on_the_channel_changes_nothing(client: Client, fake: Fak
     assert await calling == "done"
 
 
-async def test_with_durability_nothing_is_told_before_it_is_safe(url: str, namespace: str, fake: FakeWorker) -> None:
+async def test_with_durability_nothing_is_told_before_it_is_safe(url: str, namespace: str, fake: FakeWorker, router: Router) -> None:
+    if (await router.home.call("COMMAND", "INFO", "WAITAOF"))[0] is None:
+        with pytest.raises(UnsupportedServer, match="fsync takes WAITAOF, which came with Redis and Valkey 7.2"):
+            await Client(url, namespace=namespace, machines=[Door], durability="fsync").connect()
+        return
     async with Client(url, namespace=namespace, machines=[Door], durability="fsync") as client:
         handle = await client.send(Door.open("a"))
         await fake.complete("a", "safe", silent=True)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis as redis_py
@@ -16,6 +17,7 @@ from statemq.keys import PartitionKeys
 from statemq.server import EmbeddedServer
 from statemq.store.durability import Durability, settled, stand
 from statemq.store.router import Router
+from statemq.store.wire import ReplyError, Wire, refused
 from tests.waiting import wait_until
 from tests.working import working
 
@@ -188,9 +190,37 @@ async def test_what_another_connection_was_told_is_not_settled_by_this_one(pair:
 
 
 async def test_a_server_that_cannot_wait_is_refused_before_anything_is_sent(pair: Pair) -> None:
-    with pytest.raises(UnsupportedServer, match=r"cannot give this durability .*appendonly yes"):
+    with pytest.raises(UnsupportedServer, match=r"cannot give this durability: fsync takes (appendonly yes|WAITAOF, which came with)"):
         async with Client(pair.url, namespace=NS, machines=[Account], durability="fsync"):
             pass
+
+
+@pytest.mark.parametrize(
+    ("durability", "said", "why"),
+    [
+        (
+            "fsync",
+            "ERR unknown command 'WAITAOF', with args beginning with: '1' '0' '1' ",
+            "WAITAOF, which came with Redis and Valkey 7.2; use such",
+        ),
+        (
+            "fsync",
+            "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+            "appendonly yes, and a user who may WAITAOF",
+        ),
+        ("fsync", "NOPERM User u has no permissions to run the 'waitaof' command", "appendonly yes, and a user who may WAITAOF"),
+        ("replicas=1", "NOPERM User u has no permissions to run the 'wait' command", "a user who may WAIT "),
+    ],
+)
+async def test_the_refusal_says_what_it_takes(url: str, monkeypatch: pytest.MonkeyPatch, durability: str, said: str, why: str) -> None:
+    call = Wire.call
+
+    def answering(wire: Wire, *args: bytes | str | int | float) -> asyncio.Future[Any]:
+        return refused(ReplyError(said)) if str(args[0]).startswith("WAIT") else call(wire, *args)
+
+    monkeypatch.setattr(Wire, "call", answering)
+    with pytest.raises(UnsupportedServer, match=f"cannot give this durability: {durability.partition('=')[0]}(=N)? takes {why}"):
+        await Client(url, namespace=NS, machines=[Account], durability=durability).connect()
 
 
 async def test_a_command_sent_while_the_disk_is_no_more_written_to_can_be_asked_for(tmp_path: Path) -> None:
