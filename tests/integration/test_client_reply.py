@@ -157,7 +157,7 @@ async def test_nonsense_on_the_channel_changes_nothing(client: Client, fake: Fak
 
 async def test_with_durability_nothing_is_told_before_it_is_safe(url: str, namespace: str, fake: FakeWorker, router: Router) -> None:
     if (await router.home.call("COMMAND", "INFO", "WAITAOF"))[0] is None:
-        with pytest.raises(UnsupportedServer, match="fsync takes WAITAOF, which came with Redis and Valkey 7.2"):
+        with pytest.raises(UnsupportedServer, match=r"fsync takes WAITAOF, which came with Redis and Valkey 7\.2"):
             await Client(url, namespace=namespace, machines=[Door], durability="fsync").connect()
         return
     async with Client(url, namespace=namespace, machines=[Door], durability="fsync") as client:
