@@ -22,6 +22,7 @@ from statemq.records import (
     AuditEntry,
     CommandStatus,
     DeadLetter,
+    Emptied,
     HistoryEntry,
     Instance,
     Listed,
@@ -36,6 +37,7 @@ from statemq.store import audit, inspect, operate, queues
 from statemq.store import letters as dead
 from statemq.store.catalog import Known
 from statemq.store.declare import known_machines
+from statemq.store.empty import Emptying
 
 MachineRef = str | type[Declared]
 """A machine's class or its name."""
@@ -167,6 +169,24 @@ class Console(Session):
         self._check()
         checked, who = checked_id(id), by or operator()
         return await self._told(checked, lambda: operate.cancel(self._router, self.namespace, checked, who))
+
+    async def empty(self, machine: MachineRef, key: str, *, by: str | None = None) -> Emptied:
+        """All of the instance's commands that had not begun are cancelled, delayed ones too, however many they are; what comes meanwhile
+        may be or not. What has begun goes on."""
+        emptying = await self._begin_to_empty(machine, key, by or operator())
+        while await self._empty_on(emptying):
+            pass
+        return Emptied(emptying.cancelled, list(emptying.begun))
+
+    @bounded
+    async def _begin_to_empty(self, machine: MachineRef, key: str, by: str) -> Emptying:
+        known, checked = await self._find(machine), check_key(key)
+        await audit.note(self._router, self.namespace, known.name, "cancel", [f"all that waits of {checked}"], by)
+        return Emptying(self._router, known, checked)
+
+    @bounded
+    async def _empty_on(self, emptying: Emptying) -> bool:
+        return await emptying.go_on()
 
     @bounded
     async def pause(self, machine: MachineRef, key: str | None = None, *, by: str | None = None) -> None:

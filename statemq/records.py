@@ -155,6 +155,14 @@ class DeadLetter(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why it cannot be retried; empty if it can."""
 
 
+class Emptied(msgspec.Struct, frozen=True):
+    """What became of a key's queue."""
+
+    cancelled: int
+    begun: list[str]
+    """Ids of the commands that had begun; they go on."""
+
+
 class AuditEntry(msgspec.Struct, frozen=True):
     """What somebody did to a machine: ``did`` is cancel, pause, resume, retry or discard; ``what`` an id, key or dead letter."""
 

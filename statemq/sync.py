@@ -22,6 +22,7 @@ from statemq.records import (
     AuditEntry,
     CommandStatus,
     DeadLetter,
+    Emptied,
     HistoryEntry,
     Instance,
     Listed,
@@ -257,6 +258,9 @@ class Client:
 
     def cancel(self, id: str, *, by: str | None = None) -> str:
         return self._run(lambda c: c.cancel(id, by=by))
+
+    def empty(self, machine: MachineRef, key: str, *, by: str | None = None) -> Emptied:
+        return self._run(lambda c: c.empty(machine, key, by=by))
 
     def pause(self, machine: MachineRef, key: str | None = None, *, by: str | None = None) -> None:
         self._run(lambda c: c.pause(machine, key, by=by))

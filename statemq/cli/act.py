@@ -64,6 +64,19 @@ async def _cancel(client: Client, id: str) -> tuple[str, str]:
     return answer, "it has begun, and is being ended"
 
 
+def empty(machine: options.Machine, key: options.Key, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
+    """Cancel all that waits in a key's queue.
+
+    Delayed commands, too. What has begun goes on; it is named, so that it can be cancelled by its id.
+
+    Example: statemq empty resource a
+    """
+    emptied = ask(redis, namespace, lambda client: client.empty(machine, key))
+    show.out(clean(f"{emptied.cancelled} command{'' if emptied.cancelled == 1 else 's'} of {machine}/{key} cancelled"))
+    for id in emptied.begun[:10]:
+        say(f"{id} has begun and goes on: {to_copy('cancel', id)} ends it")
+
+
 def pause(machine: options.Machine, key: options.MaybeKey = None, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
     """Let nothing new begin, of a machine or one instance.
 

@@ -86,6 +86,7 @@ app.command(rich_help_panel=SEE)(see.workers)
 app.command(rich_help_panel=SEE)(graph.graph)
 
 app.command(rich_help_panel=ACT)(act.cancel)
+app.command(rich_help_panel=ACT)(act.empty)
 app.command(rich_help_panel=ACT)(act.pause)
 app.command(rich_help_panel=ACT)(act.resume)
 app.add_typer(act.failed, name="failed", rich_help_panel=ACT)

@@ -34,11 +34,7 @@ async def cancel(router: Router, namespace: str, id: str, by: str) -> str:
     part = PartitionKeys(namespace, machine, p)
     before = await show(router, namespace, id)
     await note(router, namespace, machine, "cancel", [id], by)
-    outcome = Outcome(id, "cancelled", before.key, before.transition, reason="cancelled on request", code="cancelled", attempts=0)
-    keys = [part.commands, part.accepted, part.outcomes_, part.history, part.timers, part.timers_data, part.steps(id), part.ready]
-    keys += (part.inbox(before.key), part.lease)
-    reply_prefix = names.reply_channel(namespace, "")
-    word = text(await permitted("cancel", router.run("cancel", keys, id, _encode(outcome), HISTORY_CAP, reply_prefix, part.once_)))
+    word = await end(router, part, id, before.key, before.transition)
     if word != "unknown":
         return word
     ended = await find_outcome(router, part, id)
@@ -46,6 +42,15 @@ async def cancel(router: Router, namespace: str, id: str, by: str) -> str:
         raise Unknown(f"command {id} ended while it was being cancelled, and how is not kept any more", id=id, machine=machine)
     # a resend finds what its first try did
     return "cancelled" if ended is not None and ended.outcome == "cancelled" else "ended"
+
+
+async def end(router: Router, part: PartitionKeys, id: str, key: str, transition: str) -> str:
+    """The cancel script's word: cancelled, asked or unknown. The deed is on record already."""
+    outcome = Outcome(id, "cancelled", key, transition, reason="cancelled on request", code="cancelled", attempts=0)
+    keys = [part.commands, part.accepted, part.outcomes_, part.history, part.timers, part.timers_data, part.steps(id), part.ready]
+    keys += (part.inbox(key), part.lease)
+    reply_prefix = names.reply_channel(part.namespace, "")
+    return text(await permitted("cancel", router.run("cancel", keys, id, _encode(outcome), HISTORY_CAP, reply_prefix, part.once_)))
 
 
 async def pause(router: Router, known: Known, key: str | None, by: str) -> None:

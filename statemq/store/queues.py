@@ -104,7 +104,7 @@ async def _delayed(router: Router, part: PartitionKeys, key: str | None, due: di
     rows = []
     for id, raw in zip(delayed, await look.timers(router, part, delayed), strict=False):  # those behind the bound are not shown
         if raw:
-            f = _timer_fields(raw)
+            f = timer_fields(raw)
             if key is None or text(f.get("key")) == key:
                 rows.append(_row(f, "delayed", "timer", "", due[id]))
     return rows
@@ -115,7 +115,7 @@ def _row(f: dict[str, bytes], status: str, where: str, entry: str, due: int = 0)
     return Queued(text(f.get("id")), text(f.get("key")), text(f.get("transition")), status, where, entry, args, due)
 
 
-def _timer_fields(raw: bytes) -> dict[str, bytes]:
+def timer_fields(raw: bytes) -> dict[str, bytes]:
     try:
         flat = _timer(raw)
     except msgspec.MsgspecError:
@@ -178,7 +178,7 @@ async def _place(router: Router, part: PartitionKeys, id: str, where: str, timed
     """Status, entry id, worker and fields, from what T:accepted says."""
     if where == "timer":
         raw = await router.call(part.lease, "HGET", part.timers_data, id)
-        return "delayed", "", "", _timer_fields(raw) if raw else {}
+        return "delayed", "", "", timer_fields(raw) if raw else {}
     if where.startswith("@"):
         entry, _, key = where[1:].partition(" ")
         f: dict[str, bytes] = {"key": key.encode()}
