@@ -19,8 +19,11 @@ from tests.spread import TOGETHER, Spread, holds_quick, is_quick, measured, proc
 
 PASSED = pytest.StashKey[bool]()
 
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # under nohup: what the tests start must heed it all the same
+# under nohup, and behind a script's &: what the tests start must heed them all the same
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda number, frame: None)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
