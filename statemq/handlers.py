@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterable
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
@@ -54,13 +54,20 @@ class Transition(Generic[P, R]):
         """The command as a value. Raises InvalidKey, InvalidArguments."""
         if self.machine is None or self.spec is None:
             raise UsageError(f"transition {self.name or self.cases[0].fn.__name__} belongs to no machine class yet")
-        given: object = key
-        if isinstance(given, Context):
-            name = self.spec.name
-            raise Fail(
-                f"{name} is a transition, which cannot be called in a body; move what both do to a plain method and call that", "usage"
-            )
         return Command(self.machine, check_key(key), self.spec.name, self.spec.encode_arguments(args, kwargs))
+
+    if not TYPE_CHECKING:  # type checkers refuse the call by its arguments
+
+        def __get__(self, instance: object | None, owner: type[Any]) -> Any:
+            """Of an instance, in whose body it stands: what would make a command that nobody sends fails the running one."""
+            return self if instance is None else self._called_in_a_body
+
+    def _called_in_a_body(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise Fail(
+            f"{self.name} is a transition, which cannot be called in a body; move what both do to a plain method and call that. "
+            "To send it, make its command of the class",
+            "usage",
+        )
 
     def when(
         self,
