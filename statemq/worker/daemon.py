@@ -64,6 +64,9 @@ LATE_MS = 500
 CLOCK_SET_MS = 1000
 """Redis time that moved so much against this process's clock was set; less is the network."""
 
+CLOCK_DRIFT_MS = 20
+"""Two clocks part by less than this between two surveys; more corrects what a slow answer had left open."""
+
 FAR_MS = 120_000
 """A lease that ends so much later than usual was written before Redis' clock was set back; its owner, if it lives, renews it sooner."""
 
@@ -172,9 +175,7 @@ class Worker:
         slots, turn = Slots(self.settings.concurrency), Turn(self._router)
         base = contextvars.copy_context()
         notice_branches(asyncio.get_running_loop())
-        self._shop = Shop(
-            self._router, self.id, self.settings, slots, self._threads, self.now_ms, self._heard_clock, self._over, turn, base, self._crash
-        )
+        self._shop = Shop(self._router, self.id, self.settings, slots, self._threads, self.now_ms, self._over, turn, base, self._crash)
         self._reading = Reading(self._router, self._fail)
         all_keys = {name: s.keys for name, s in self._served.items()}
         self._life = Life(self._url, self._namespace, self.id, all_keys, self.settings, self._about(), self)
@@ -237,25 +238,25 @@ class Worker:
         ]
 
     async def _set_clock(self) -> None:
-        before_s = time.monotonic()
-        self._heard_clock(await lease.redis_now_ms(self._router), before_s)
-
-    def _heard_clock(self, redis_ms: int, asked_s: float) -> None:
-        """What this worker takes for Redis time is what it was, or the nearest that this answer allows: Redis read its clock at some moment
+        """What this worker takes for Redis time is what it was, or the nearest that the answer allows: Redis read its clock at some moment
         between question and answer, and these may lie seconds apart while a host hangs (Marzullo's bounds, with one source)."""
+        asked_s = time.monotonic()
+        redis_ms = await lease.redis_now_ms(self._router)
         offset_ms = min(max(self._clock_offset_ms, redis_ms - time.monotonic() * 1000), redis_ms + 1 - asked_s * 1000)
         by_ms, self._clock_offset_ms = offset_ms - self._clock_offset_ms, offset_ms
-        if abs(by_ms) > CLOCK_SET_MS:
-            self._clock_was_set(by_ms)
+        self._clock_was_set(by_ms)
         for p in self.partitions.values():  # a paused guest has no clock that says so, but Redis has
             p.confirmed = earlier(p.confirmed, max(0.0, by_ms) / 1000)
 
     def _clock_was_set(self, by_ms: float) -> None:
-        """When Redis' clock is set, or this host stood still, leases end as much later or earlier by it as was still left of them."""
-        for served in self._served.values():
+        """When Redis' clock is set, or this host stood still, leases end as much later or earlier by it as was still left of them. The time
+        of a partition that is ahead of it was reckoned from what this worker took for Redis time: a correction of that is none of this."""
+        was_set = abs(by_ms) > CLOCK_SET_MS
+        for served in self._served.values() if was_set else ():
             served.view = [replace(h, deadline_ms=h.deadline_ms + round(by_ms)) if h.token else h for h in served.view]
         for p in self.partitions.values():
-            p.clock_was_set(by_ms)
+            if was_set or (p.ahead_ms and abs(by_ms) > CLOCK_DRIFT_MS):
+                p.clock_was_set(by_ms)
 
     # -- what others do (called in this loop by the life thread) --------------------------------------
 
@@ -446,7 +447,6 @@ class Worker:
             self._taking.discard(keys)
 
     def _begin(self, served: Served, keys: PartitionKeys, held: Held, got: Acquired, asked: Moment) -> None:
-        self._heard_clock(got.redis_ms, asked.monotonic_s)
         served.view[keys.number] = Held(got.token, self.id, self.now_ms() + self.settings.lease_ms, got.paused)
         p = Partition(self._shop, served.spec, keys, got, self._suspects.setdefault(keys, {}), asked)
         self.partitions[keys] = p

@@ -31,9 +31,6 @@ from statemq.worker.patience import Patience
 from statemq.worker.shop import Shop
 from statemq.worker.window import Window
 
-SET_BACK_MS = 5000
-"""A partition's time that is ahead by less is Redis' again as soon as that has caught up (``own_time``)."""
-
 
 class Partition(Window):
     def __init__(
@@ -51,9 +48,9 @@ class Partition(Window):
         """The last moment at which this tenure is known to have been the partition's: when that was asked, not when it was answered."""
         self.began_s = asked.monotonic_s
         self.ahead_ms = 0
-        """By how much the partition's time is ahead of Redis'. Only the scripts' own figure is taken: one reckoned from when an answer came
-        would be wrong by its way, and a sleep that ends under the next owner, who reckoned otherwise, by the difference."""
-        self._is_ahead(acquired.own_ms - acquired.redis_ms)
+        """By how much the partition's time is ahead of what this worker takes for Redis time."""
+        self._looking = False
+        self._reckon(acquired.own_ms, acquired.own_ms - acquired.redis_ms, asked.monotonic_s)
         self.suspects = suspects
         """Commands of a batch whose commit raised (P20): each is committed alone; one that raised alone has the error, and is buried."""
         self.position = "0-0"
@@ -90,20 +87,27 @@ class Partition(Window):
         scripts keep it (``own_time``); this is what they said last, and what has passed since."""
         return self._redis_ms() + self.ahead_ms
 
-    def _is_ahead(self, by_ms: int) -> None:
-        self.ahead_ms = by_ms if by_ms > SET_BACK_MS else 0
+    def _reckon(self, own_ms: int, ahead_ms: int, asked_s: float) -> None:
+        """The partition's time was ``own_ms`` at some moment since it was asked for, and so far ahead of its server's clock. That figure is
+        taken where it fits between question and answer: two owners that reckoned from their answers alone would differ by the ways of
+        these, and a sleep that one records and the other ends with them. It does not fit where this worker's idea of Redis time is another
+        clock's: that of another node, or of the time before the clock was set. Then the nearest that fits is taken."""
+        now_ms = self._redis_ms()
+        passed_ms = (monotonic() - asked_s) * 1000
+        self.ahead_ms = round(min(max(ahead_ms, own_ms - now_ms), own_ms + 1 - now_ms + passed_ms))
 
     def clock_was_set(self, by_ms: float) -> None:
         """What this worker takes for Redis time has changed by so much, and the partition's time with it only if the scripts say so."""
         self.ahead_ms -= round(by_ms)
-        self.spawn(self.look_at_clock())
+        if not self._looking:
+            self._looking = True
+            self.spawn(self.look_at_clock())
 
     async def look_at_clock(self) -> None:
         """The partition's time is again what the scripts have for it."""
-        before_s = monotonic()
+        self._looking, asked_s = False, monotonic()
         redis_ms, ahead_ms = await times(self.router, self.keys)
-        self.shop.heard_clock(redis_ms, before_s)
-        self._is_ahead(ahead_ms)
+        self._reckon(redis_ms + ahead_ms, ahead_ms, asked_s)
         self.on_due()
 
     def __str__(self) -> str:

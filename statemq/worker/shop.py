@@ -39,8 +39,6 @@ class Shop(msgspec.Struct):
     threads: StepThreads
     now_ms: Callable[[], int]
     """Redis time."""
-    heard_clock: Callable[[int, float], None]
-    """Told what Redis' clock showed (ms), and when it was asked (s, monotonic)."""
     over: Callable[[Partition, TenureOver], None]
     """Told when a tenure ends by itself."""
     turn: Turn
