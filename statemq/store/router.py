@@ -225,4 +225,4 @@ class Router:
         wire = self._add(node, self.address.at(*node))
         self._slots = [(slot, slot, node), *(r for r in self._slots if r != (slot, slot, r[2]))]
         self._stale = True
-        wire.resend(packed, answer)
+        wire.resend(self._scripts[wire].worded(packed), answer)

@@ -20,6 +20,8 @@ import msgspec
 from statemq.errors import UnsupportedServer
 from statemq.store.wire import DENIED, ReplyError, Wire
 
+_FCALL, _EVALSHA = b"$5\r\nFCALL\r\n$%d\r\n%b\r\n", b"$7\r\nEVALSHA\r\n$40\r\n%b\r\n"
+
 READS = frozenset({"load", "rights"})
 """Scripts that write nothing."""
 
@@ -85,7 +87,7 @@ class Scripts:
         self.denied: UnsupportedServer | None = None
         """Why this user may run none; who only reads needs none."""
         self._usable = False
-        self._shas: dict[str, str] = {}
+        self._shas = {s: hashlib.sha1(body.encode()).hexdigest() for s, body in self._library.scripts.items()}  # noqa: S324 - Redis' own name
         self._names = {s: self._library.function(s) for s in self._library.scripts}
 
     async def greet(self, wire: Wire) -> None:
@@ -102,6 +104,7 @@ class Scripts:
         else:
             await self._load_function(wire)
         self._usable = self.denied is None
+        wire.reword(self.worded)
         if self._refuses_eviction:
             _refuse_eviction(wire, info)
 
@@ -141,7 +144,7 @@ class Scripts:
             raise why
         names = sorted(self._library.scripts)
         replies = await wire.hello(*(("SCRIPT", "LOAD", self._library.scripts[s]) for s in names))
-        for name, reply in zip(names, replies, strict=True):
+        for reply in replies:
             if isinstance(reply, ReplyError):
                 if "unknown command" in reply.message.lower():
                     raise UnsupportedServer(_too_old(wire))
@@ -155,19 +158,23 @@ class Scripts:
                 return
             if isinstance(reply, BaseException):
                 raise reply
-            self._shas[name] = reply.decode()
-        if not self.by_hash:
-            self.by_hash = True
-            wire.reword(self._by_hash)
+        self.by_hash = True
 
-    def _by_hash(self, packed: bytes) -> bytes:
-        """A packed FCALL as the EVALSHA of the same script, for a call that waits while its function was lost and cannot be loaded."""
+    def worded(self, packed: bytes) -> bytes:
+        """A packed call of a script as this server takes it: one that was meant for another node, or for this one before its functions were
+        lost or somebody else became its user, may be worded in the other way. What it does is the same."""
         count, _, rest = packed.partition(b"\r\n")
-        for name, function in self._names.items():
-            head = b"$5\r\nFCALL\r\n$%d\r\n%b\r\n" % (len(function), function.encode())
-            if rest.startswith(head):
-                return b"%b\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n%b" % (count, self._shas[name].encode(), rest[len(head) :])
+        for name in self._names:
+            was, now = (_FCALL % self._function(name), _EVALSHA % self._shas[name].encode())
+            if not self.by_hash:
+                was, now = now, was
+            if rest.startswith(was):
+                return b"%b\r\n%b%b" % (count, now, rest[len(was) :])
         return packed
+
+    def _function(self, name: str) -> tuple[int, bytes]:
+        function = self._names[name].encode()
+        return len(function), function
 
     def command(self, name: str) -> tuple[str, str]:
         return ("EVALSHA", self._shas[name]) if self.by_hash else ("FCALL", self._names[name])

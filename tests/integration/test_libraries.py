@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis import Redis
 
-from statemq import Client
+from statemq import Client, keys
 from statemq.config import Role
 from statemq.server import EmbeddedServer
 from statemq.store import acl, libraries, scripts
 from statemq.store.libraries import KEEP_S, Libraries
 from statemq.store.router import Router
 from statemq.store.scripts import Library, joined, library, sources
+from statemq.store.wire import _pack
 from statemq.worker import daemon
 from tests.integration.box import Box
 from tests.waiting import wait_until
@@ -170,6 +173,30 @@ async def test_a_library_that_is_changed_later_is_noticed(own: EmbeddedServer, a
         node = look._router.home
         await wait_until(lambda: look._router.scripts_of(node).by_hash)
     assert "somebody has changed the function library" in caplog.text
+
+
+@pytest.mark.parametrize("users", ["here", "there"])
+async def test_a_call_that_is_sent_on_is_worded_for_the_node_that_gets_it(
+    own: EmbeddedServer, admin: Redis, tmp_path: Path, users: str
+) -> None:
+    """Users are a node's own: one node of a cluster is called by functions, another by hashes, and a slot moves between them. The call that
+    came to the wrong one was sent on as it was, and held up all that went to the other."""
+    with EmbeddedServer(tmp_path) as other:
+        first, second = (own.url, other.url) if users == "here" else (other.url, own.url)
+        admin.execute_command("ACL", "SETUSER", "bob", "on", ">secret", "~*", "+@all")
+        router = await Router(first).open()
+        try:
+            port = int(second.rpartition(":")[2])
+            there = router._add(("127.0.0.1", port), router.address.at("127.0.0.1", port))
+            await there.connected(20)
+            assert router.scripts_of(router.home).by_hash != router.scripts_of(there).by_hash
+            answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            names = [keys.workers("shop", "box"), keys.workers_about("shop", "box")]
+            call = (*router.scripts_of(router.home).command("beat"), 2, *names, "w", "{}", 3500, 3_600_000, "", "news")
+            router._moved(_pack(call), answer, f"MOVED 1 127.0.0.1:{port}")
+            assert await asyncio.wait_for(answer, 20) == [b"w"]
+        finally:
+            await router.close()
 
 
 @pytest.mark.parametrize("role", ["admin", "worker"])
