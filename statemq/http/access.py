@@ -25,7 +25,8 @@ ROLES = frozenset({READ, SUBMIT, OPERATE})
 """To look; to send commands; to cancel them."""
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-PROBES = frozenset({("-", "health"), ("-", "ready")})
+HEALTH = ("-", "health")
+PROBES = frozenset({HEALTH, ("-", "ready")})
 """Answered without a token and by any Host, since what watches the process has no token and asks by the address of the moment. Who has
 neither a token nor an allowed Host (a page whose name was rebound to this address) hears yes or no, and no reason."""
 
@@ -129,7 +130,7 @@ class Access:
         if req.method not in READING:
             check_origin(req)
         roles = self.roles(req)
-        if roles is None and req.get_header("Authorization"):
+        if roles is None and req.get_header("Authorization") and not (probe and req.segments == HEALTH):  # which tells nobody more
             await self.guesses.wrong(address_of(req))
         if roles is None and not probe:
             raise Refusal("token", "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})

@@ -1,11 +1,11 @@
 -- After it a command that waits in a queue or for its time has ended as cancelled; one that has begun is asked to, and its owner hears of it (P28).
 --
 -- KEYS commands accepted outcomes(stem) history timers timers:data steps ready inbox lease
--- ARGV id outcome_json history_cap reply_prefix once_prefix
--- RETURNS cancelled | asked | unknown (not accepted here: ended, or never was)
+-- ARGV id outcome_json history_cap reply_prefix once_prefix spare(1: one that has begun is left alone)
+-- RETURNS cancelled | asked | begun (and spared) | unknown (not accepted here: ended, or never was)
 local commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local timers, timers_data, steps, ready, inbox, lease = KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local id, json, history_cap, reply_prefix, once_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4] or '', ARGV[5] or ''
+local id, json, history_cap, reply_prefix, once_prefix, spare = ARGV[1], ARGV[2], ARGV[3], ARGV[4] or '', ARGV[5] or '', ARGV[6]
 
 local NEAR = 10000
 
@@ -53,6 +53,7 @@ if not begun and not parked_entry and where ~= 'timer' then
   local claim = redis.pcall('XPENDING', commands, 'workers', where, where, 1)
   begun = not claim.err and #claim > 0
 end
+if begun and spare == '1' then return 'begun' end
 if begun then
   redis.call('HSET', steps, '@cancel', text(wall))
   if parked_entry then redis.call('ZADD', ready, 'NX', wall, key) end

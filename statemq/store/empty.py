@@ -10,7 +10,7 @@ from statemq.keys import PartitionKeys
 from statemq.store.catalog import Known
 from statemq.store.commands import from_element
 from statemq.store.glance import ROWS, inbox_elements, next_count, size_of
-from statemq.store.inspect import fields, in_progress, text
+from statemq.store.inspect import fields, text
 from statemq.store.operate import end
 from statemq.store.queues import timer_fields
 from statemq.store.router import Router
@@ -23,8 +23,8 @@ LOOK_S = 1.0
 AT_A_LOOK = 10_000
 """Parked commands whose ids are read before they go."""
 
-Found = tuple[str, str, str]
-"""A command's id and transition, and its entry in the stream, if it lies there."""
+Found = tuple[str, str]
+"""A command's id and transition."""
 
 
 class Emptying:
@@ -46,58 +46,48 @@ class Emptying:
                 if more:
                     break
                 continue
-            if await _has_begun(self._router, self._part, found):
-                self.begun[found[0]] = None
-            else:
-                batch.append(found)
+            batch.append(found)
             if len(batch) == AT_ONCE or more:
                 more = True
                 break
-        self.cancelled += await _cancel(self._router, self._part, self._key, batch)
+        await self._cancel(batch)
         return more
 
-
-async def _cancel(router: Router, part: PartitionKeys, key: str, batch: list[Found]) -> int:
-    said = await asyncio.gather(*(end(router, part, id, key, transition) for id, transition, _ in batch))
-    return said.count("cancelled")
-
-
-async def _has_begun(router: Router, part: PartitionKeys, found: Found) -> bool:
-    """Whether it has a journal, or is claimed: it may have touched the world, so it is for its own cancel to end it."""
-    id, _, entry = found
-    if await router.call(part.lease, "HLEN", part.steps(id)):
-        return True
-    return bool(entry) and entry in await in_progress(router, part, 1, entry)
+    async def _cancel(self, batch: list[Found]) -> None:
+        """Only the script can tell what has begun by then: it may have touched the world, so it is for its own cancel to end it."""
+        said = await asyncio.gather(*(end(self._router, self._part, id, self._key, name, spare=True) for id, name in batch))
+        self.cancelled += said.count("cancelled")
+        self.begun.update((id, None) for (id, _), word in zip(batch, said, strict=True) if word == "begun")
 
 
 async def _waiting(router: Router, part: PartitionKeys, key: str) -> AsyncGenerator[Found | None, None]:
-    """In the stream, in the key's inbox, among what is delayed: a page at a time, the last of an inbox first, since what goes moves what is
-    behind it. None after each page."""
-    since, count = "-", 1
-    while rows := await router.call(part.lease, "XRANGE", part.commands, since, "+", "COUNT", count):
-        for entry, flat in rows:
-            f = fields(flat)
-            if text(f.get("key")) == key and f.get("id") and not text(f.get("transition")).startswith("@"):
-                yield text(f["id"]), text(f.get("transition")), text(entry)
-        yield None
-        since = f"({text(rows[-1][0])}"
-        count = next_count(count, len(rows), size_of(rows))
-    before: set[Found] = set()
-    while True:
-        parked = [(c.id, c.transition, "") async for raw in inbox_elements(router, part, key, AT_A_LOOK) if (c := from_element(raw))]
-        fresh = [found for found in reversed(parked) if found not in before]
-        for found in fresh:
-            yield found
-        if not fresh:
-            break
-        before = set(parked)
+    """Among what is delayed, in the stream, in the key's inbox: the way that a command goes, so none passes by this look. A page at a time,
+    the last of an inbox first, since what goes moves what is behind it. None after each page."""
     cursor = b"0"
     while True:
         cursor, flat = await router.call(part.lease, "HSCAN", part.timers_data, cursor, "COUNT", ROWS)
         for id, raw in fields(flat).items():
             f = timer_fields(raw)
             if text(f.get("key")) == key:
-                yield id, text(f.get("transition")), ""
+                yield id, text(f.get("transition"))
         yield None
         if cursor == b"0":
-            return
+            break
+    since, count = "-", 1
+    while rows := await router.call(part.lease, "XRANGE", part.commands, since, "+", "COUNT", count):
+        for _, flat in rows:
+            f = fields(flat)
+            if text(f.get("key")) == key and f.get("id") and not text(f.get("transition")).startswith("@"):
+                yield text(f["id"]), text(f.get("transition"))
+        yield None
+        since = f"({text(rows[-1][0])}"
+        count = next_count(count, len(rows), size_of(rows))
+    before: set[Found] = set()
+    while True:
+        parked = [(c.id, c.transition) async for raw in inbox_elements(router, part, key, AT_A_LOOK) if (c := from_element(raw))]
+        fresh = [found for found in reversed(parked) if found not in before]
+        for found in fresh:
+            yield found
+        if not fresh:
+            break
+        before = set(parked)

@@ -44,13 +44,14 @@ async def cancel(router: Router, namespace: str, id: str, by: str) -> str:
     return "cancelled" if ended is not None and ended.outcome == "cancelled" else "ended"
 
 
-async def end(router: Router, part: PartitionKeys, id: str, key: str, transition: str) -> str:
-    """The cancel script's word: cancelled, asked or unknown. The deed is on record already."""
+async def end(router: Router, part: PartitionKeys, id: str, key: str, transition: str, *, spare: bool = False) -> str:
+    """The cancel script's word: cancelled, asked (with ``spare`` begun) or unknown. The deed is on record already."""
     outcome = Outcome(id, "cancelled", key, transition, reason="cancelled on request", code="cancelled", attempts=0)
     keys = [part.commands, part.accepted, part.outcomes_, part.history, part.timers, part.timers_data, part.steps(id), part.ready]
     keys += (part.inbox(key), part.lease)
     reply_prefix = names.reply_channel(part.namespace, "")
-    return text(await permitted("cancel", router.run("cancel", keys, id, _encode(outcome), HISTORY_CAP, reply_prefix, part.once_)))
+    asked = router.run("cancel", keys, id, _encode(outcome), HISTORY_CAP, reply_prefix, part.once_, int(spare))
+    return text(await permitted("cancel", asked))
 
 
 async def pause(router: Router, known: Known, key: str | None, by: str) -> None:

@@ -12,6 +12,7 @@ from statemq import Client, Context, Machine, transition
 from statemq.errors import Cancelled
 from statemq.keys import PartitionKeys
 from statemq.store import empty
+from statemq.store.operate import end
 from tests.waiting import wait_until
 from tests.working import working
 
@@ -75,6 +76,33 @@ async def test_what_has_begun_goes_on(client: Client, url: str, namespace: str, 
         assert await held.result(timeout=20) == "held"
         assert await last.result(timeout=20) == 4
         assert {(await handle.outcome(timeout=20)).outcome for handle in behind} == {"cancelled"}
+
+
+async def test_what_begins_while_it_looks_is_spared(client: Client, url: str, namespace: str) -> None:
+    """Only the script knows whether it has begun: what began between a look and its cancel was cancelled after it had charged."""
+    async with working(url, namespace, Lane):
+        held = await client.send(Lane.hold("a"))
+        await wait_until(lambda: _runs(client, held.id))
+        part = PartitionKeys(namespace, "lane", 0)
+        said = await end(client._router, part, held.id, "a", "hold", spare=True)
+        assert (said, (await client.show(held.id)).cancel_asked) == ("begun", False)
+        gate.set()
+        assert await held.result(timeout=20) == "held"
+
+
+async def test_what_becomes_due_while_it_looks_goes_too(client: Client, url: str, namespace: str) -> None:
+    """A command goes from the delayed ones to the stream and to its inbox, and so does the look."""
+    async with working(url, namespace, Lane):
+        await client.pause(Lane, "a")
+        mine = await asyncio.gather(*(client.send(Lane.put("a"), delay=0.3 + n / 500) for n in range(300)))
+        await wait_until(lambda: _due(client))
+        assert (await client.empty(Lane, "a")).cancelled == len(mine)
+        assert not await client.queue(Lane, "a", limit=1000)
+        await client.resume(Lane, "a")
+
+
+async def _due(client: Client) -> bool:
+    return any(row.where != "timer" for row in await client.queue(Lane, "a", limit=1000))
 
 
 async def _runs(client: Client, id: str) -> bool:

@@ -285,6 +285,7 @@ async def test_fields_at_the_script(hostile: Hostile, redis: Redis, part: Partit
         ("inf", "large delay"),
         ("nan", "unfit delay"),
         ("-1", "unfit delay"),
+        ("0.5", "unfit delay"),
         ("soon", "unfit delay"),
         ("0x10", "delayed"),
     ],

@@ -117,4 +117,5 @@ def test_a_wrong_token_is_slow_and_in_the_log_and_a_right_one_is_not(caplog: pyt
     edge.access.guesses = Guesses(1e9)
     assert edge.get("/-/machines", headers={"Authorization": f"Bearer {TOKEN}"}).status_code == 200
     problem(edge.get("/-/machines"), 401, "token")
+    assert edge.get("/-/health", headers={"Authorization": "Bearer not-the-right-one"}).status_code == 200, "a probe is not held up"
     assert len(caplog.records) == 1, "who sends none does not guess"
