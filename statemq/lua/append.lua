@@ -41,8 +41,9 @@ end
 local function misfit(when, digest, from, to)
   local delay = parted(when)
   local ms = tonumber(delay ~= '' and delay or 0)
-  if not (ms and ms >= 0 and ms % 1 == 0) then return 'unfit delay' end -- no number, nan, or no whole ms
+  if not (ms and ms >= 0) then return 'unfit delay' end -- no number, or nan
   if ms > MAX_DELAY_MS then return 'large delay ' .. string.format('%.0f', ms) end
+  if ms % 1 ~= 0 then return 'unfit delay' end -- past the first write a fraction would raise
   if #digest > MAX_NAME then return 'large digest ' .. #digest end
   for e = from, to, 2 do
     local name, size = ARGV[e], #ARGV[e + 1]
