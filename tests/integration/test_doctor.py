@@ -118,7 +118,9 @@ async def test_persistence(own: EmbeddedServer, redis: Redis) -> None:
 
 
 async def test_memory(own: EmbeddedServer, redis: Redis) -> None:
-    redis.setrange("ballast", 30_000_000, b"x")  # beside it a connection more is nothing; a long value would lie in a buffer for a while, too
+    redis.setrange(
+        "ballast", 30_000_000, b"x"
+    )  # beside it a connection more is nothing; a long value would lie in a buffer for a while, too
     used = redis.info("memory")["used_memory"]
     redis.config_set("maxmemory", int(used * 1.15))
     await said(own, "memory", Level.warn)
