@@ -46,10 +46,7 @@ class Tokens:
     def __init__(self, roles_of: Mapping[str, Iterable[str]]) -> None:
         self._roles_of: list[tuple[bytes, frozenset[str]]] = []
         for token, roles in roles_of.items():
-            if not re.fullmatch(rf"[!-~]{{{SHORTEST},}}", token):
-                raise UsageError(f"a token has at least {SHORTEST} characters, printable ASCII without spaces; {HOW_TO_MAKE_ONE}")
-            if is_guessable(token):
-                raise UsageError(f"a token is easy to guess (a common word, a row of keys, repetition); {HOW_TO_MAKE_ONE}")
+            check_token(token)
             granted = frozenset(roles)
             if unknown := granted - ROLES:
                 raise UsageError(f"a token cannot have the role {', '.join(sorted(unknown))}; roles are {', '.join(sorted(ROLES))}")
@@ -67,24 +64,25 @@ class Tokens:
         return {digest.hex(): sorted(roles) for digest, roles in self._roles_of}
 
     @classmethod
-    def parse(cls, text: str) -> Tokens | None:
+    def parse(cls, text: str, source: str = "the tokens") -> Tokens | None:
         """One token a line, behind it its roles (none: all of them). None if there is no token.
 
         A word that begins with ``#`` begins a comment; a ``#`` within a token is a character of it. Raises UsageError for a line that
-        cannot be meant, by its number, since its words may be a secret.
+        cannot be meant, or whose token cannot be one, by its number in ``source``, since its words may be a secret.
         """
         roles_of: dict[str, Iterable[str]] = {}
         for number, line in enumerate(text.split("\n"), 1):
             words, comment = _words_and_comment(line)
             if not words:
                 continue
-            token, roles = words[0], frozenset(words[1:])
+            token, roles, place = words[0], frozenset(words[1:]), f"line {number} of {source}"
             if roles - ROLES:
-                raise UsageError(f"line {number} of the tokens has a word behind its token that is no role: {', '.join(sorted(ROLES))} are")
+                raise UsageError(f"{place} has a word behind its token that is no role: {', '.join(sorted(ROLES))} are")
             if not roles and ROLES.intersection(re.findall(r"\w+", comment.lower())):
-                raise UsageError(f"line {number} of the tokens has a role in its comment only: write it before the #, or in its own line")
+                raise UsageError(f"{place} has a role in its comment only: write it before the #, or in its own line")
             if token in roles_of:
-                raise UsageError(f"line {number} of the tokens repeats a token: write all its roles in one line")
+                raise UsageError(f"{place} repeats a token: write all its roles in one line")
+            check_token(token, f"{place}: ")
             roles_of[token] = roles or ROLES
         return cls(roles_of) if roles_of else None
 
@@ -95,6 +93,14 @@ class Tokens:
             if hmac.compare_digest(known, given):
                 found = roles
         return found
+
+
+def check_token(token: str, place: str = "") -> None:
+    """Raises UsageError, which begins with ``place`` and does not repeat the token, for one that cannot be one or is easy to guess."""
+    if not re.fullmatch(rf"[!-~]{{{SHORTEST},}}", token):
+        raise UsageError(f"{place}a token has at least {SHORTEST} characters, printable ASCII without spaces; {HOW_TO_MAKE_ONE}")
+    if is_guessable(token):
+        raise UsageError(f"{place}a token is easy to guess (a common word, a row of keys, repetition); {HOW_TO_MAKE_ONE}")
 
 
 def _words_and_comment(line: str) -> tuple[list[str], str]:

@@ -14,7 +14,7 @@ import uvloop
 from statemq.command import Declared
 from statemq.config import HttpSettings
 from statemq.errors import UsageError
-from statemq.http.access import ROLES, Access, Tokens
+from statemq.http.access import ROLES, Access, Tokens, check_token
 from statemq.http.address import Address, find_address, own_names
 from statemq.http.app import create_service
 from statemq.http.listen import GRACE_S, listen
@@ -114,12 +114,15 @@ def read_tokens(token: str | None, token_file: Path | None) -> Tokens | None:
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
             raise UsageError(f"cannot read the token file {token_file}: {why}") from None
-        tokens = Tokens.parse(text)
+        tokens = Tokens.parse(text, f"the token file {token_file}")
         if tokens is None:
             raise UsageError(f"the token file {token_file} has no token in it; a line that begins with # is a comment")
         return tokens
     found = os.environ.get("STATEMQ_TOKEN", "") if token is None else token
-    return Tokens({found.strip(): ROLES}) if found else None
+    if not found:
+        return None
+    check_token(found.strip(), "STATEMQ_TOKEN: " if token is None else "")
+    return Tokens({found.strip(): ROLES})
 
 
 def load(targets: Sequence[str | type[Declared]]) -> list[type[Declared]]:

@@ -201,6 +201,35 @@ def test_token_files_that_cannot_be(text: str, why: str) -> None:
         Tokens.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("short", 1),
+        (f"# ours\n\n{READER} read\n{SENDER} submit\npassword1 read\n", 5),
+        (f"{READER} read\r\n  changeme1\r\n", 2),
+        (f"{READER}\n{SENDER}\u00a0read", 2),
+        (f"{READER}\n{SENDER} admin", 2),
+        (f"{READER}\n{SENDER} # submit", 2),
+        (f"{READER}\n{READER}", 2),
+    ],
+)
+def test_a_line_that_cannot_be_is_named_with_its_file(text: str, line: int, tmp_path: Path) -> None:
+    file = tmp_path / "my tokens"
+    file.write_text(text, newline="")
+    with pytest.raises(UsageError) as refused:
+        read_tokens(None, file)
+    assert str(refused.value).startswith(f"line {line} of the token file {file}"), refused.value
+    words = text.split("\n")[line - 1].split()
+    assert words[0] not in str(refused.value), "a token is a secret, also one that is refused"
+
+
+def test_a_refused_token_of_the_environment_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    for token in ("password1", "short"):
+        monkeypatch.setenv("STATEMQ_TOKEN", token)
+        with pytest.raises(UsageError, match=r"^STATEMQ_TOKEN: a token "):
+            read_tokens(None, None)
+
+
 def every_token() -> list[str]:
     """Each printable character in each place of a token."""
     return list(dict.fromkeys("S3cr3tAB-"[:place] + chr(code) + "S3cr3tAB-"[place:] for code in range(0x21, 0x7F) for place in range(10)))
