@@ -16,7 +16,7 @@ from statemq.config import LIMITS, is_name
 from statemq.data import is_exact
 from statemq.errors import DeclarationError, UsageError
 from statemq.guard import read_guard
-from statemq.handlers import ANY, Query, Transition, Written
+from statemq.handlers import ANY, WRITTEN, Query, Transition, Written
 from statemq.operation import UNENCODABLE
 from statemq.retry import Retry
 from statemq.signature import WRAPPED, Problem, Signature, compile_operation, doc, is_async, may_wait, read_signature
@@ -26,6 +26,7 @@ from statemq.states import States, each
 MAX_PARTITIONS = 4096
 RESERVED = ("data", "key", "spec", "state", "version")
 """Attributes that every machine has."""
+HIDDEN = "what stands above @{} would hide it; put it below, around the function"
 
 
 class Options(NamedTuple):
@@ -87,6 +88,7 @@ class _Declaration:
                 self.problem("its __init__ is never called: give the fields of its data their defaults, and take it out")
         written = self.members(Transition)
         queries = self.members(Query)
+        self.nothing_is_replaced()
         self.states.declare(status, self.written_states(written))
         initial = self.states.one("initial", self.options.initial) if self.options.initial is not None else ""
         final = frozenset(self.states.several("final", self.options.final))
@@ -172,13 +174,27 @@ class _Declaration:
                 if isinstance(value, kind):
                     found[attribute] = value
                 elif hides(value, kind):
-                    self.problem(
-                        f"{attribute}: what stands above @{kind.__name__.lower()} would hide it; put it below, around the function"
-                    )
+                    self.problem(f"{attribute}: {HIDDEN.format(kind.__name__.lower())}")
         for attribute in found:
             if attribute in RESERVED:
                 self.problem(f'"{attribute}" is what every machine calls its {attribute}: give the method another name')
         return found
+
+    def nothing_is_replaced(self) -> None:
+        """No transition, query or method before one was lost to a second method of its name in the same class body."""
+        for ancestor in self.cls.__mro__:
+            kept = [value for value in vars(ancestor).values() if isinstance(value, Transition | Query)]
+            cases = [case.fn for value in kept if isinstance(value, Transition) for case in value.cases]
+            for name, what in vars(ancestor).get(WRITTEN, ()):
+                now = vars(ancestor).get(name)
+                if now is None or any(what is one for one in (*kept, *cases)):
+                    continue
+                ours = isinstance(now, Transition | Query)
+                if ours or getattr(now, "__qualname__", None) == f"{ancestor.__qualname__}.{name}":
+                    way = f"a case for another state is @{name}.when(...) with a name of its own" if ours else "give one another name"
+                    self.problem(f"{name}: a second method of this name replaces the first; {way}")
+                elif not hides(now, type(what)):  # which is told already
+                    self.problem(f"{name}: {HIDDEN.format(type(what).__name__.lower())}")
 
     def written_states(self, written: Mapping[str, Transition[Any, Any]]) -> list[Any]:
         """Every state that is named somewhere in the declaration."""

@@ -5,8 +5,11 @@ These only note what was written; ``declare`` checks it when the class is comple
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Coroutine, Iterable
 from functools import wraps
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
@@ -38,6 +41,26 @@ class Written(msgspec.Struct, frozen=True, eq=False):
     guard: Guarded | None
     retry: Any
     timeout: Any
+
+
+WRITTEN = "_statemq_written"
+"""In a class body: every transition and query that was written in it by its name; the class forgets what a second one replaces."""
+
+
+def note(fn: Any, what: Any) -> None:
+    """The class body that is being executed and holds ``fn`` knows ``what`` was made of it, and which plain method it replaces."""
+    outer, _, name = getattr(fn, "__qualname__", "").rpartition(".")
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and (frame.f_code.co_name != outer.rpartition(".")[2] or frame.f_locals.get("__qualname__") != outer):
+        frame = frame.f_back
+    if frame is None:
+        return
+    body = frame.f_locals
+    former = body.get(name)
+    written = body.setdefault(WRITTEN, [])
+    if inspect.isfunction(former) and former.__qualname__ == fn.__qualname__ and former is not inspect.unwrap(fn):
+        written.append((name, former))
+    written.append((name, what))
 
 
 class Transition(Generic[P, R]):
@@ -160,7 +183,9 @@ def transition(
     sources, targets = each(source), None if target is None else each(target)
 
     def declare(fn: Callable[..., Any]) -> Any:
-        return Transition(Written(fn, sources, targets, guard, retry, timeout), name)
+        made: Transition[Any, Any] = Transition(Written(fn, sources, targets, guard, retry, timeout), name)
+        note(fn, made)
+        return made
 
     return declare
 
@@ -177,4 +202,6 @@ if not TYPE_CHECKING:  # a type checker refuses these by itself
 
 def query(fn: Callable[Concatenate[Any, P], R]) -> Query[P, R]:
     """Declare a read-only method ``def name(self, **typed arguments) -> T`` that clients may call without queueing."""
-    return Query(fn)
+    made = Query(fn)
+    note(fn, made)
+    return made

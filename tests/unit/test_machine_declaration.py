@@ -363,3 +363,111 @@ def test_an_init_that_is_never_called_is_refused() -> None:
 
             @transition(source="on")
             def go(self) -> None: ...
+
+
+def plain(fn: Any) -> Any:
+    def inner(self: Any) -> Any:
+        return fn(self)
+
+    return inner
+
+
+def test_two_methods_of_one_name_are_refused() -> None:
+    def two_transitions() -> None:
+        class Twice(Machine[None], initial="on"):
+            @transition(source="on", target="off")
+            def go(self) -> None: ...
+
+            @transition(source="off", target="on")  # type: ignore[no-redef]
+            def go(self) -> None: ...  # noqa: F811
+
+    def two_queries() -> None:
+        class Twice(Machine[None], initial="on"):
+            @query
+            def look(self) -> None: ...
+
+            @query  # type: ignore[no-redef]
+            def look(self) -> None: ...  # noqa: F811
+
+    def a_method_behind() -> None:
+        class Twice(Machine[None], initial="on"):
+            @transition(source="on")
+            def go(self) -> None: ...
+
+            def go(self) -> None: ...  # type: ignore[no-redef]  # noqa: F811
+
+    def a_method_before() -> None:
+        class Twice(Machine[None], initial="on"):
+            def go(self) -> None: ...
+
+            @transition(source="on")  # type: ignore[no-redef]
+            def go(self) -> None: ...  # noqa: F811
+
+    def a_case() -> None:
+        class Twice(Machine[None], initial="on"):
+            @transition(source="on", target="off")
+            def go(self) -> None: ...
+
+            @go.when("off")  # type: ignore[no-redef]
+            def go(self) -> None: ...
+
+    def in_a_mixin() -> None:
+        class Mixin:
+            @transition(source="on")
+            def go(self) -> None: ...
+
+            @transition(source="on")  # type: ignore[no-redef]
+            def go(self) -> None: ...  # noqa: F811
+
+        class Twice(Mixin, Machine[None], initial="on"): ...
+
+    def around() -> None:
+        class Twice(Machine[None], initial="on"):
+            @plain
+            @transition(source="on")
+            def go(self) -> None: ...
+
+    second = "a second method of this name replaces the first"
+    for declare in (two_transitions, two_queries, a_method_behind, a_method_before, a_case, in_a_mixin):
+        assert any(second in problem for problem in problems(declare)), declare
+    assert problems(two_transitions) == [f"go: {second}; a case for another state is @go.when(...) with a name of its own"]
+    assert "go: what stands above @transition would hide it; put it below, around the function" in problems(around)
+
+
+def test_a_name_that_is_used_twice_and_loses_nothing_is_taken() -> None:
+    for _ in "12":  # a class in a function that is called again, and a module that dev reads again
+
+        class Kept(Machine[None], initial="on"):
+            @transition(source="on", target="off")
+            def go(self) -> int:
+                return 1
+
+            @go.when("off")
+            def _(self) -> int:
+                return 2
+
+            @transition(source="off", target="on")
+            def back(self) -> int:
+                return 3
+
+            @back.when("on")  # type: ignore[no-redef]
+            def _(self) -> int:
+                return 4
+
+            def other(self) -> int:
+                return 5
+
+            other = transition(source="on")(plain(other))  # type: ignore[assignment]
+            first = go
+
+            @transition(source="on", name="second")
+            def go(self) -> int:  # type: ignore[no-redef]
+                return 6
+
+        class Over(Kept, initial="on"):
+            @transition(source="on", target="off")
+            def back(self) -> int:
+                return 7
+
+        assert [len(Kept.spec.transitions[name].cases) for name in ("first", "back", "second")] == [2, 2, 1]
+        assert "back" in Over.spec.transitions
