@@ -17,6 +17,7 @@ from statemq.handle import Duration, Handle, raise_unless_completed
 from statemq.meaning import canonical
 from statemq.operation import explain
 from statemq.records import Outcome
+from statemq.states import State
 from statemq.store.draft import SHARE, Appended, Draft, unsure
 from statemq.store.inspect import held_up
 from statemq.store.reply import Replies, alone
@@ -101,7 +102,7 @@ class Client(Console):
         *,
         timeout: Duration | None = None,
         idempotency_key: str | None = None,
-        if_state: str | None = None,
+        if_state: State | None = None,
         if_version: int | None = None,
         delay: Duration | None = None,
         trace: str | None = None,
@@ -117,7 +118,7 @@ class Client(Console):
         *,
         timeout: Duration | None = None,
         idempotency_key: str | None = None,
-        if_state: str | None = None,
+        if_state: State | None = None,
         if_version: int | None = None,
         delay: Duration | None = None,
         trace: str | None = None,
@@ -132,7 +133,7 @@ class Client(Console):
         *,
         timeout: Duration | None = None,
         idempotency_key: str | None = None,
-        if_state: str | None = None,
+        if_state: State | None = None,
         if_version: int | None = None,
         delay: Duration | None = None,
         trace: str | None = None,
@@ -198,7 +199,7 @@ class Client(Console):
         *,
         timeout: Duration | None = None,
         idempotency_key: str | None = None,
-        if_state: str | None = None,
+        if_state: State | None = None,
         if_version: int | None = None,
         delay: Duration | None = None,
         trace: str | None = None,
@@ -214,7 +215,7 @@ class Client(Console):
         *,
         timeout: Duration | None = None,
         idempotency_key: str | None = None,
-        if_state: str | None = None,
+        if_state: State | None = None,
         if_version: int | None = None,
         delay: Duration | None = None,
         trace: str | None = None,
@@ -229,7 +230,7 @@ class Client(Console):
         *,
         timeout: Duration | None = None,
         idempotency_key: str | None = None,
-        if_state: str | None = None,
+        if_state: State | None = None,
         if_version: int | None = None,
         delay: Duration | None = None,
         trace: str | None = None,
@@ -294,7 +295,7 @@ class Client(Console):
         transition: str | None,
         args: Mapping[str, Any],
         idempotency_key: str | None,
-        if_state: str | None,
+        if_state: State | None,
         if_version: int | None,
         delay: Duration | None,
         trace: str | None,
@@ -314,8 +315,8 @@ class Client(Console):
             raise TooLarge("arguments", len(raw), LIMITS.arguments)
         draft = Draft(known.partition(key), key, transition, raw, [], known.config.partitions)
         if if_state is not None:
-            self._check_state(known, if_state)
-            draft.extras += ["if_state", str(if_state)]
+            if_state = self._state(known, if_state)
+            draft.extras += ["if_state", if_state]
         if if_version is not None:
             if not isinstance(if_version, int):
                 raise UsageError(f"if_version is an instance's version, a whole number, not {if_version!r}")

@@ -33,6 +33,7 @@ from statemq.records import (
     WorkerInfo,
 )
 from statemq.session import Session, bounded
+from statemq.states import State, name_of
 from statemq.store import audit, inspect, operate, queues
 from statemq.store import letters as dead
 from statemq.store.catalog import Known
@@ -58,14 +59,13 @@ class Console(Session):
 
     @bounded
     async def list(
-        self, machine: MachineRef, *, state: str | None = None, older: Duration | None = None, limit: int = 100
+        self, machine: MachineRef, *, state: State | None = None, older: Duration | None = None, limit: int = 100
     ) -> builtins.list[Listed]:
         """Instances, those longest in their state first; ``older``: only those that have been in it so long."""
         known = await self._find(machine)
-        if state is not None:
-            self._check_state(known, state)
+        in_state = None if state is None else self._state(known, state)
         older_ms = None if older is None else duration_ms(older)
-        return await inspect.list_instances(self._router, known, None if state is None else str(state), older_ms, _positive(limit))
+        return await inspect.list_instances(self._router, known, in_state, older_ms, _positive(limit))
 
     @bounded
     async def query(self, machine: MachineRef, key: str, name: str, args: Mapping[str, Any] = NO_ARGUMENTS) -> Any:
@@ -235,9 +235,12 @@ class Console(Session):
         state, version, data = await inspect.get_raw(self._router, known, key)
         return known.spec.build(key, state, version, data)
 
-    def _check_state(self, known: Known, state: str) -> None:
-        if state not in known.states:
-            raise UnknownTransition(known.name, state, known.states, "state")
+    def _state(self, known: Known, state: State) -> str:
+        """The name of a state that the machine has."""
+        name = name_of(state)
+        if name not in known.states:
+            raise UnknownTransition(known.name, name, known.states, "state")
+        return name
 
 
 @cache

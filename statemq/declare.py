@@ -21,7 +21,7 @@ from statemq.operation import UNENCODABLE
 from statemq.retry import Retry
 from statemq.signature import WRAPPED, Problem, Signature, compile_operation, doc, is_async, may_wait, read_signature
 from statemq.spec import Case, MachineSpec, QuerySpec, TransitionSpec
-from statemq.states import States, each
+from statemq.states import State, States, each
 
 MAX_PARTITIONS = 4096
 RESERVED = ("data", "key", "spec", "state", "version")
@@ -33,7 +33,7 @@ class Options(NamedTuple):
     """The keyword arguments of the class statement."""
 
     name: str | None
-    initial: str | None
+    initial: State | None
     final: Any
     partitions: Any
     retry: Any
@@ -119,7 +119,7 @@ class _Declaration:
             retry=self.options.retry,
             on_failure=self.options.on_failure,
             states=tuple(self.states.names),
-            members=self.states.members(),
+            members=self.states.members,
             data_type=data_type,
             transitions=specs,
             queries=asked,

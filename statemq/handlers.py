@@ -19,7 +19,7 @@ from statemq.context import Context, Duration
 from statemq.errors import Fail, UsageError
 from statemq.retry import Retry
 from statemq.spec import TransitionSpec
-from statemq.states import each
+from statemq.states import State, each
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,7 +27,7 @@ R = TypeVar("R")
 ANY: Final = "*"
 """As ``source=``: every state that is not final."""
 
-States = str | Iterable[str]
+States = State | Iterable[State]
 Guarded = Callable[..., Any]
 """``guard(self, **arguments it names)``; pure; false, or Reject (raised or returned), refuses."""
 

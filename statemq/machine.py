@@ -13,20 +13,21 @@ from statemq.declare import Options, declare
 from statemq.handlers import ANY, Query, Transition, query, transition
 from statemq.retry import Retry
 from statemq.spec import MachineSpec
+from statemq.states import State
 
 __all__ = ["ANY", "Command", "Machine", "Query", "Transition", "check_key", "query", "transition"]
 
 DEFAULT_RETRY = Retry()
 
 Data = TypeVar("Data", default=None)
-Status = TypeVar("Status", bound=str, default=str)
+Status = TypeVar("Status", bound=State, default=str)
 
 
 class Machine(Generic[Data, Status]):
     """Base of every machine: ``class Resource(Machine[Data, Status], initial=Status.DOWN)``.
 
-    ``Data`` is a msgspec Struct whose fields all have defaults, or left out; ``Status`` a StrEnum, or left out:
-    then the states are those that ``initial``, ``final``, ``source`` and ``target`` name.
+    ``Data`` is a msgspec Struct whose fields all have defaults, or left out; ``Status`` an Enum of texts, such as a
+    StrEnum, or left out: then the states are those that ``initial``, ``final``, ``source`` and ``target`` name.
 
     Options: ``name`` (the class's name in snake_case), ``final`` states that nothing leaves, ``partitions`` (16; fixed when
     the machine is first used), ``retry`` for attempts that raise, ``on_failure`` of a command: ``skip`` it or ``pause`` the instance.
@@ -48,9 +49,9 @@ class Machine(Generic[Data, Status]):
     def __init_subclass__(
         cls,
         *,
-        initial: str | None = None,
+        initial: State | None = None,
         name: str | None = None,
-        final: str | Iterable[str] = (),
+        final: State | Iterable[State] = (),
         partitions: int = 16,
         retry: Retry = DEFAULT_RETRY,
         on_failure: Literal["skip", "pause"] = "skip",

@@ -13,6 +13,7 @@ from statemq.errors import Reject, UnknownTransition
 from statemq.guard import Guard
 from statemq.operation import UNENCODABLE, InvalidResult, Operation, explain
 from statemq.retry import Retry
+from statemq.states import name_of
 
 
 class Case(msgspec.Struct, frozen=True, eq=False, kw_only=True):
@@ -71,7 +72,7 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     on_failure: str
     """"skip" or "pause": what happens to an instance after a command failed for good."""
     states: tuple[str, ...]
-    members: dict[str, str]
+    members: dict[str, Any]
     """State name → what a body sees in ``self.state`` (the member of the Status enum, or the name)."""
     data_type: type[msgspec.Struct] | None
     transitions: dict[str, TransitionSpec]
@@ -170,25 +171,23 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def finish(self, case: Case, instance: Any) -> str:
         """The state after the body has returned. Raises InvalidResult for a state outside the case's targets."""
-        state, before, targets = instance.state, instance._before, case.targets
+        targets, before = case.targets, name_of(instance._before)
+        state = before if instance.state is instance._before else name_of(instance.state)
         if targets is None:
             if state == before:
-                return self._plain(before)
+                return state
             wrong = f"has no target, but its body set self.state to {state}"
         elif len(targets) == 1:
             if state == before or state == targets[0]:
                 return targets[0]
             wrong = f"has the target {targets[0]}, but its body set self.state to {state}"
         elif state in targets:
-            return self._plain(state)
+            return state
         elif state == before:
             wrong = f"must set self.state to one of {', '.join(targets)}; it is still {state}"
         else:
             wrong = f"set self.state to {state}; its targets are {', '.join(targets)}"
         raise InvalidResult(f"{self.name}/{instance.key}: {case.transition} {wrong}", "state")
-
-    def _plain(self, state: str) -> str:
-        return self.states[self.states.index(state)]
 
     def graph(self) -> dict[str, Any]:
         """The declaration as plain JSON: what is kept in ``config`` and drawn by ``statemq graph``."""

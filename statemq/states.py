@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from statemq.config import LIMITS, is_name
 from statemq.signature import Problem
-from statemq.spec import TransitionSpec
+
+if TYPE_CHECKING:
+    from statemq.spec import TransitionSpec
+
+State = str | Enum
+"""One state, as it may be written wherever one is asked for."""
 
 
 class States:
@@ -16,28 +21,44 @@ class States:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.names: list[str] = []
+        self.members: dict[str, Any] = {}
+        """State name to what a body sees in ``self.state``."""
         self.enum: type[Enum] | None = None
 
+    @property
+    def names(self) -> list[str]:
+        return list(self.members)
+
     def declare(self, status: Any, named: Iterable[Any]) -> None:
-        """The states are those of ``status``, a StrEnum or Literal; without one, those that are ``named`` anywhere."""
-        if isinstance(status, type) and issubclass(status, str) and issubclass(status, Enum):
+        """The states are those of ``status``, an Enum of texts or a Literal; without one, those that are ``named`` anywhere."""
+        if isinstance(status, type) and issubclass(status, Enum):
             self.enum = status
-            self.names = [str(member.value) for member in status]
+            for member in status:
+                self.add(member, member)
         elif get_origin(status) is Literal:
-            self.names = [value for value in get_args(status) if isinstance(value, str)]
+            for value in get_args(status):
+                self.add(value, value)
         elif status is None or status is str or not isinstance(status, type):
-            self.names = list(dict.fromkeys(name_of(state) for state in named if isinstance(state, str)))
+            for state in named:
+                if isinstance(state, State):
+                    self.add(state, name_of(state) if isinstance(state, str) else state)
         else:
-            self.problem(f"Status is a StrEnum, not {status.__name__}")
-        for state in self.names:
-            if not is_name(state):
-                self.problem(f'"{state}" cannot name a state: a letter or "_", then letters, digits, "_"; at most {LIMITS.name}')
+            self.problem(f"Status is an Enum of texts, not {status.__name__}")
+
+    def add(self, state: Any, seen: Any) -> None:
+        """One more; ``seen`` is what a body compares with what its code names."""
+        name = name_of(state)
+        if isinstance(state, Enum) and not isinstance(state.value, str):
+            self.problem(f"{state!r} cannot be a state, its value is no text; write a StrEnum, or {state.name} = {state.name!r}")
+        elif not is_name(name):
+            self.problem(f'"{name}" cannot name a state: a letter or "_", then letters, digits, "_"; at most {LIMITS.name}')
+        elif self.members.setdefault(name, seen) != seen:
+            self.problem(f"{name} is written as {self.members[name]!r} and as {seen!r}, which are not equal; write one of them everywhere")
 
     def one(self, where: str, value: Any) -> str:
         """The name of a state that was written somewhere."""
         name = name_of(value)
-        if not isinstance(value, str):
+        if not isinstance(value, State):
             self.problem(f"{where}: {value!r} is no state")
         elif name not in self.names or (self.enum and isinstance(value, Enum) and not isinstance(value, self.enum)):
             self.problem(f"{where}: there is no state {value!r}; there are: {', '.join(self.names) or 'none'}")
@@ -46,10 +67,6 @@ class States:
     def several(self, where: str, value: Any) -> tuple[str, ...]:
         """The names of one state or several, each once."""
         return tuple(dict.fromkeys(self.one(where, state) for state in each(value)))
-
-    def members(self) -> dict[str, str]:
-        """State name to what a body sees in ``self.state``."""
-        return {str(member.value): member for member in self.enum if isinstance(member, str)} if self.enum else {n: n for n in self.names}
 
     def are_reachable(self, initial: str, transitions: Iterable[TransitionSpec]) -> None:
         """Each state can be reached from ``initial``; a transition with several targets may end in any of them."""
@@ -68,12 +85,13 @@ class States:
 
 
 def name_of(state: Any) -> str:
-    """The plain text of a state: an enum member's value, or what was written."""
-    return str(state.value) if isinstance(state, Enum) else str(state)
+    """The plain text of a state: an enum member's value, or what was written; ``str`` of a member has its class in it."""
+    text = state.value if isinstance(state, Enum) else state
+    return str.__str__(text) if isinstance(text, str) else repr(text)
 
 
 def each(states: Any) -> tuple[Any, ...]:
     """One state or several, as several; those of a set in an order that is the same in every process."""
     if isinstance(states, set | frozenset):
-        return tuple(sorted(states, key=str))
-    return (states,) if isinstance(states, str) or not isinstance(states, Iterable) else tuple(states)
+        return tuple(sorted(states, key=name_of))
+    return (states,) if isinstance(states, State) or not isinstance(states, Iterable) else tuple(states)

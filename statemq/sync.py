@@ -34,6 +34,7 @@ from statemq.records import (
     WorkerInfo,
 )
 from statemq.session import WITHIN_S
+from statemq.states import State
 
 __all__ = ["Client", "SyncHandle"]
 
@@ -143,7 +144,7 @@ class Client:
         *,
         timeout: Duration | None = None,
         idempotency_key: str | None = None,
-        if_state: str | None = None,
+        if_state: State | None = None,
         if_version: int | None = None,
         delay: Duration | None = None,
         trace: str | None = None,
@@ -159,7 +160,7 @@ class Client:
         *,
         timeout: Duration | None = None,
         idempotency_key: str | None = None,
-        if_state: str | None = None,
+        if_state: State | None = None,
         if_version: int | None = None,
         delay: Duration | None = None,
         trace: str | None = None,
@@ -183,7 +184,7 @@ class Client:
         *,
         timeout: Duration | None = None,
         idempotency_key: str | None = None,
-        if_state: str | None = None,
+        if_state: State | None = None,
         if_version: int | None = None,
         delay: Duration | None = None,
         trace: str | None = None,
@@ -199,7 +200,7 @@ class Client:
         *,
         timeout: Duration | None = None,
         idempotency_key: str | None = None,
-        if_state: str | None = None,
+        if_state: State | None = None,
         if_version: int | None = None,
         delay: Duration | None = None,
         trace: str | None = None,
@@ -217,7 +218,7 @@ class Client:
         return self._run(lambda c: c.get(machine, key))
 
     def list(
-        self, machine: MachineRef, *, state: str | None = None, older: Duration | None = None, limit: int = 100
+        self, machine: MachineRef, *, state: State | None = None, older: Duration | None = None, limit: int = 100
     ) -> builtins.list[Listed]:
         return self._run(lambda c: c.list(machine, state=state, older=older, limit=limit))
 

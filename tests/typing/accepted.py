@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import assert_type
 
 import msgspec
 
-from statemq import ANY, Command, Context, Machine, Reject, Retry, query, transition
+from statemq import ANY, Client, Command, Context, Machine, Reject, Retry, query, transition
 from statemq.examples.resource import Resource
 from statemq.examples.switch import Switch
 
@@ -83,6 +83,26 @@ class Bare(Machine, initial="a"):
     @transition(source="a", target="b")
     async def go(self, ctx: Context, wait: float = 1) -> None:
         await ctx.sleep(wait)
+
+
+class Side(Enum):
+    """A state need not be a text for Python."""
+
+    OFF = "off"
+    ON = "on"
+
+
+class Lamp(Machine[None, Side], initial=Side.OFF, final=[Side.ON]):
+    @transition(source=Side.OFF, target=Side.ON)
+    def light(self) -> Side:
+        assert_type(self.state, Side)
+        self.state = Side.ON
+        return self.state
+
+
+async def lit(client: Client) -> list[str]:
+    assert_type(await client.call(Lamp.light("a"), if_state=Side.OFF), Side)
+    return [row.key for row in await client.list(Lamp, state=Side.ON)]
 
 
 assert_type(Orders.pay("a", 3), Command[Line])
