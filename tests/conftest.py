@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import uuid
 from collections.abc import Generator, Iterator
@@ -15,7 +14,10 @@ from xdist.remote import Producer
 
 from statemq.server import EmbeddedServer
 from tests.leaks import leaks, wipe
+from tests.other_server import use_named_server
 from tests.spread import TOGETHER, Spread, holds_quick, is_quick, measured, processes
+
+use_named_server()
 
 PASSED = pytest.StashKey[bool]()
 
@@ -71,8 +73,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """A running server of the session; ``STATEMQ_TEST_SERVER`` names another binary to test against."""
-    with EmbeddedServer(tmp_path_factory.mktemp("redis"), server_bin=os.environ.get("STATEMQ_TEST_SERVER")) as running:
+    """A running server of the session."""
+    with EmbeddedServer(tmp_path_factory.mktemp("redis")) as running:
         yield running
 
 

@@ -73,7 +73,7 @@ def test_a_paused_server_can_be_stopped(tmp_path: Path) -> None:
 PARENT = """
 import pathlib, signal, sys
 from statemq.server import EmbeddedServer
-server = EmbeddedServer(pathlib.Path(sys.argv[1]))
+server = EmbeddedServer(pathlib.Path(sys.argv[1]), server_bin=sys.argv[2])
 server.start()
 print(server.pid, flush=True)
 signal.pause()
@@ -82,7 +82,7 @@ signal.pause()
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
 def test_it_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path), find_server()], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         os.kill(parent.pid, signal.SIGKILL)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -41,7 +40,7 @@ PARTS = [PartitionKeys(NAMESPACE, "box", p) for p in range(2)]
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(Path(tmp_path_factory.mktemp("own")), server_bin=os.environ.get("STATEMQ_TEST_SERVER")) as server:
+    with EmbeddedServer(Path(tmp_path_factory.mktemp("own"))) as server:
         yield server
 
 

@@ -28,7 +28,7 @@ TARGET = "tests.integration.box"
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     folder = Path(tmp_path_factory.mktemp("own"))
-    with EmbeddedServer(folder, server_bin=os.environ.get("STATEMQ_TEST_SERVER")) as server:
+    with EmbeddedServer(folder) as server:
         yield server
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -36,7 +35,7 @@ USED_UP = "18446744073709551615-18446744073709551615"
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
     """A server to configure."""
     folder = Path(tmp_path_factory.mktemp("own"))
-    with EmbeddedServer(folder, server_bin=os.environ.get("STATEMQ_TEST_SERVER")) as server:
+    with EmbeddedServer(folder) as server:
         yield server
 
 
@@ -133,7 +132,7 @@ async def test_memory(own: EmbeddedServer, redis: Redis) -> None:
 async def test_replicas(own: EmbeddedServer, redis: Redis, tmp_path: Path) -> None:
     await said(own, "replicas", Level.bad, "no replica", durability=Safety.replicated)
     config = ("--replicaof", f"127.0.0.1 {own.port}")
-    with EmbeddedServer(tmp_path, server_bin=os.environ.get("STATEMQ_TEST_SERVER"), config=config) as replica:
+    with EmbeddedServer(tmp_path, config=config) as replica:
         await wait_until(lambda: redis.info("replication").get("slave0", {}).get("state") == "online", timeout_s=30)
         await said(own, "replicas", Level.warn, "min-replicas-to-write", durability=Safety.replicated)
         redis.config_set("min-replicas-to-write", 1)
