@@ -89,15 +89,15 @@ async def inbox_elements(router: Router, part: PartitionKeys, key: str, limit: i
 async def journal_steps(router: Router, part: PartitionKeys, id: str) -> dict[str, bytes]:
     """The steps of the command's journal, as many as the bytes of one look suffice for."""
     found: dict[str, bytes] = {}
-    cursor, count, left = b"0", 1, LOOK_BYTES
-    while left > 0:
+    cursor, count, rows, size = b"0", 1, 0, 0
+    while size < LOOK_BYTES:
         cursor, flat = await router.call(part.lease, "HSCAN", part.steps(id), cursor, "COUNT", count)
         found |= {name: raw for name, raw in fields(flat).items() if not name.startswith(("@", "now@"))}
-        size = size_of(flat)
-        left -= size
+        rows, size = rows + len(flat) // 2, size + size_of(flat)
         if cursor == b"0":
             break
-        count = next_count(count, max(1, len(flat) // 2), size)
+        if rows:  # a page with nothing in it says nothing of how long the next may be
+            count = next_count(count, rows, size)
     return found
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import time
 import types
 from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -22,7 +21,7 @@ from statemq.config import LIMITS
 from statemq.context import Context
 from statemq.errors import Fail, StepConflict, StepFailed, TooLarge
 from statemq.store.commands import Queued
-from statemq.worker import tell
+from statemq.worker import cut, tell
 from statemq.worker.branches import STANDING, Branch, Branches, drop, left_behind
 from statemq.worker.engine import NOW, Engine
 from statemq.worker.judge import Run
@@ -31,14 +30,7 @@ from statemq.worker.order import Order
 from statemq.worker.pure import Pure
 from statemq.worker.returned import read_result
 from statemq.worker.slot import Slot
-from statemq.worker.step import (
-    Step,
-    StepRecord,
-    args_digest,
-    decode_record,
-    encode_record,
-    numbers,
-)
+from statemq.worker.step import Step, StepRecord, args_digest, decode_record, encode_record, numbers
 from statemq.worker.suspects import went_on
 from statemq.worker.tries import tried
 from statemq.worker.waits import Timeout, Waits
@@ -283,6 +275,7 @@ class Attempt:
                 record = decode_record(raw)
                 if order is not None:
                     await self.untimed(order.recorded(field))
+                    await cut.stays(self, field)  # its record was on its way when it was cancelled
         finally:
             if order is not None:
                 self.in_step.pop(field, None)
@@ -300,17 +293,18 @@ class Attempt:
         partition, limit, field = self.partition, self._limit, step.field
         if self.order is not None:
             await self.untimed(self.order.until_live())
+            await cut.stays(self, field)
         self.check_room()
         self.running.add(field)
-        standing = STANDING.get()
+        standing, loop, began_s = STANDING.get(), asyncio.get_running_loop(), -1.0
         try:
             if not self._is_clear():
                 await self.untimed(self.clear())
             STANDING.set(step)  # what its function makes is no branch
-            began_s = time.monotonic()
+            began_s = loop.time()
             work = tried(self, step)
             result, error = await (work if limit is None else limit.working(work))
-            took_ms = round((time.monotonic() - began_s) * 1000)
+            took_ms = round((loop.time() - began_s) * 1000)
             STANDING.set(standing)
             if error is not None:
                 self._failures[field] = _this_task()  # from now on it stands, also if the body ends before it hears of it
@@ -322,6 +316,10 @@ class Attempt:
             self.ran.append((field, took_ms))
             tell.recorded(partition, self.command, field, took_ms)
             return record
+        except asyncio.CancelledError:
+            if began_s >= 0 and self.is_open:
+                cut.note(self, field, round((loop.time() - began_s) * 1000))
+            raise
         finally:
             self.running.discard(field)
             STANDING.set(standing)

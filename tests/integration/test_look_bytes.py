@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import msgspec
 import pytest
 
 from statemq import Client
 from statemq.keys import PartitionKeys
 from statemq.store.commands import Queued, to_element
-from statemq.store.glance import LOOK_BYTES
+from statemq.store.glance import LOOK_BYTES, journal_steps
 from statemq.store.router import Router
 from tests.fake_worker import FakeWorker
 from tests.integration.door import Door
@@ -101,6 +103,21 @@ async def test_of_a_journal(client: Client, fake: FakeWorker, router: Router) ->
     assert (status.attempts, status.error, status.cancel_asked) == (2, "ValueError: boom", True)
     assert {step.name for step in status.steps} < {f"step{i}" for i in range(N)}
     assert status.steps != []
+
+
+async def test_pages_with_nothing_in_them_make_the_next_no_longer() -> None:
+    read = 0
+
+    class Sparse:
+        async def call(self, key: str, command: str, steps: str, cursor: bytes, word: str, count: int) -> list[Any]:
+            nonlocal read
+            page = int(cursor) + 1
+            flat = [b"step", b"9" * 120_000] * count if page % 8 == 0 else []
+            read += sum(map(len, flat))
+            return [b"%d" % page, flat]
+
+    await journal_steps(cast(Router, Sparse()), PartitionKeys("ns", "door", 0), "door.0.x")
+    assert LOOK_BYTES <= read < BOUND
 
 
 async def test_of_a_long_journal_of_short_steps_all_are_seen(client: Client, fake: FakeWorker, router: Router) -> None:

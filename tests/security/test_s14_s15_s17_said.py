@@ -280,6 +280,7 @@ def test_s15_what_the_command_line_shows_is_text(url: str, namespace: str, tmp_p
                     client.handle(id).result(timeout=60)
             client.pause(Echo, FORGED)
             client.resume(Echo, FORGED)
+            block_until(lambda: client.queue(Echo, FORGED) == [])
     finally:
         worker.end()
     for words in (

@@ -88,6 +88,8 @@ class Tenure:
         if not self.dead:
             if started:
                 self.store.fields.setdefault("@started", started)
+            if field.startswith("@"):
+                self.store.fields[field] = value
             stands = self.store.fields.setdefault(field, value)
             if not answer.done():
                 answer.set_result(value if stands == value else stands)

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from statemq.context import Context
@@ -164,7 +164,20 @@ def test_it_does_also_where_it_leaves_memory(tree: Any, suspend_after_s: float) 
     compare(tree, suspend_after_s)
 
 
+CUT_SHORT = ("gather", [("seq", [("step", 1), ("sleep", 1), ("sleep", 2)]), ("wait_for", [("step", 2)], 1)])
+"""Its second step is cancelled by a plain time-out; then it sleeps twice."""
+
+
 @SETTINGS
+@given(programs(plain=True), st.sampled_from([0.01, 0.5, 3.0]))
+@example(CUT_SHORT, 0.01)
+def test_a_step_that_the_body_cuts_short_runs_once_also_where_it_leaves_memory(tree: Any, suspend_after_s: float) -> None:
+    _, _, ran = play(lambda: durably(tree, [], 0.0, suspend_after_s))
+    assert all(n == 1 for n in ran.values())
+
+
+@SETTINGS
+@example(CUT_SHORT, [0.0], 0.0, 0.01)
 @given(
     programs(plain=True),
     st.lists(st.floats(0.0, 60.0), min_size=1, max_size=4),
