@@ -86,6 +86,10 @@ AUDIT_CAP = 10_000
 """What operators did to a machine, about; the oldest go first."""
 
 
+LEASE_MS_MOST = 120_000
+"""No worker may ask for a longer lease: a peer takes one that seems to end later for one of a clock that was set back."""
+
+
 class WorkerSettings(msgspec.Struct, frozen=True):
     """How a worker runs; durations in the unit of the name's ending."""
 
@@ -119,6 +123,10 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     """How long a command that this worker's code does not take waits for a worker whose code does; then it fails. 0: at once."""
     on_wipe: str = "halt"
     """What to do when a partition was wiped: "halt" says it and waits; "reinit" makes it anew."""
+
+    def __post_init__(self) -> None:
+        if self.lease_ms > LEASE_MS_MOST:
+            raise UsageError(f"a lease of {self.lease_ms} ms is too long; the most is {LEASE_MS_MOST} ms")
 
 
 class Role(StrEnum):

@@ -18,7 +18,7 @@ from statemq.cli import logs, options
 from statemq.cli.ends import INTERRUPTED
 from statemq.cli.find import Place, find_named
 from statemq.codec import duration_ms
-from statemq.config import shown
+from statemq.config import LEASE_MS_MOST, shown
 from statemq.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,10 @@ def worker(
         int | None, typer.Option("--concurrency", min=1, metavar="N", help="Transitions that run at a time in a process. [128]")
     ] = None,
     lease_ms: Annotated[
-        int | None, typer.Option("--lease-ms", min=500, metavar="N", help="A silent host's partitions are taken over after this. [10000]")
+        int | None,
+        typer.Option(
+            "--lease-ms", min=500, max=LEASE_MS_MOST, metavar="N", help="A silent host's partitions are taken over after this. [10000]"
+        ),
     ] = None,
     grace: Annotated[
         float | None,

@@ -57,10 +57,14 @@ class Libraries:
         """One look at each server of this Redis."""
         try:
             used = await self._used()
-            for node in self._router.nodes if used is not None else ():
-                await self._tidy_node(node, used or set(), now_s)
-        except ReplyError as error:  # a registry that was damaged by hand, or a user who may not: then they stay
+        except ReplyError as error:  # a registry that was damaged by hand: then they stay
             log.debug("function libraries are not looked after: %s", error)
+            return
+        for node in self._router.nodes if used is not None else ():
+            try:
+                await self._tidy_node(node, used or set(), now_s)
+            except ReplyError as error:  # a node that is a replica now, or a user who may not: the others are looked after all the same
+                log.debug("function libraries of %s are not looked after: %s", node.address, error)
 
     async def _used(self) -> set[str] | None:
         """The libraries of all live workers of the namespace; None if one of them does not say which."""

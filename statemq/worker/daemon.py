@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from statemq import events
 from statemq.codec import short_id
-from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, WorkerSettings, check_namespace
+from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, LEASE_MS_MOST, WorkerSettings, check_namespace
 from statemq.errors import RedisAway, StatemqError, UnknownMachine
 from statemq.keys import PartitionKeys
 from statemq.spec import MachineSpec
@@ -67,7 +67,7 @@ CLOCK_SET_MS = 1000
 CLOCK_DRIFT_MS = 20
 """Two clocks part by less than this between two surveys; more corrects what a slow answer had left open."""
 
-FAR_MS = 120_000
+FAR_MS = LEASE_MS_MOST
 """A lease that ends so much later than usual was written before Redis' clock was set back; its owner, if it lives, renews it sooner."""
 
 LEAVE_S, KILLED_S = 5.0, 1.0

@@ -225,3 +225,23 @@ async def test_old_function_libraries_are_removed_from_each_node(cluster: str) -
         for node in nodes:
             node.close()
         await router.close()
+
+
+async def test_a_node_that_refuses_keeps_no_other_from_losing_its_old_function_libraries(cluster: str) -> None:
+    router = await Router(cluster).open()
+    nodes = [Redis(host=node.address.host, port=node.address.port) for node in router.nodes]
+    try:
+        for node in nodes:
+            node.function_load("#!lua name=statemq_0123456789ab\nredis.register_function('former', function() end)")
+        look = Libraries(router, "none")
+        nodes[0].acl_setuser("default", commands=["-function|list"])
+        await look.tidy(0)
+        await look.tidy(KEEP_S)
+        for node in nodes[1:]:
+            assert not node.function_list("statemq_0123456789ab")
+    finally:
+        nodes[0].acl_setuser("default", commands=["+function|list"])
+        nodes[0].function_delete("statemq_0123456789ab")
+        for node in nodes:
+            node.close()
+        await router.close()

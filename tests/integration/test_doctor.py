@@ -170,7 +170,7 @@ from statemq.config import WorkerSettings
 from statemq.worker.daemon import Worker
 from tests.integration.box import Box
 
-asyncio.run(Worker([Box], sys.argv[1], settings=WorkerSettings(lease_ms=600_000)).run())
+asyncio.run(Worker([Box], sys.argv[1], settings=WorkerSettings(lease_ms=120_000)).run())
 """
 
 

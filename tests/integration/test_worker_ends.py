@@ -172,7 +172,7 @@ async def test_each_ending_signal_hands_over(client: Client, processes: Processe
 @pytest.mark.quick
 async def test_asked_while_it_takes_a_partition_it_gives_it_back(url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer comes when it is on its way out."""
-    worker = Worker([Box], url, namespace=namespace, settings=WorkerSettings(lease_ms=600_000))
+    worker = Worker([Box], url, namespace=namespace, settings=WorkerSettings(lease_ms=120_000))
     acquire = lease.acquire
 
     async def late(*args: Any, **how: Any) -> Any:

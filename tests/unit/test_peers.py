@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from statemq.config import WorkerSettings
+from statemq.errors import UsageError
 from statemq.keys import PartitionKeys
 from statemq.store import lease
 from statemq.store.declare import Config
@@ -115,3 +116,9 @@ async def test_what_is_kept_is_of_those_that_are_there(others: Others) -> None:
     await others.peers.look(others.served)
     assert others.gone == set()
     assert set(others.peers._processes) == {"w0", "w2", "w3"}
+
+
+def test_a_lease_has_an_upper_limit() -> None:
+    WorkerSettings(lease_ms=120_000)
+    with pytest.raises(UsageError, match="a lease of 120001 ms is too long; the most is 120000 ms"):
+        WorkerSettings(lease_ms=120_001)

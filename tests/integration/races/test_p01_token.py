@@ -71,7 +71,7 @@ async def test_a_former_owner_can_do_nothing(play: Stage) -> None:
 async def test_a_fenced_answer_ends_the_tenure(play: Stage) -> None:
     """P1, I1: another has taken the partition, and neither its news nor a renewal has told the owner. The answer to its commit does:
     what it ran was not applied, and it drops all it holds."""
-    async with play.worker(lease_ms=600_000) as worker:
+    async with play.worker(lease_ms=120_000) as worker:
         [partition] = worker.partitions.values()
         token = play.token
         play.redis.hset(play.part.lease, mapping={"token": "9999999999999.w9.1", "owner": "w9"})

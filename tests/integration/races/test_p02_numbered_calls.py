@@ -112,7 +112,7 @@ async def test_a_store_set_back_by_many_calls_takes_nothing_either(play: Stage) 
 async def test_a_worker_whose_store_was_set_back_runs_again_from_there_in_order(play: Stage) -> None:
     """P2, I5: a worker has run e1 e2; the store is set back to before that, with its token in place. The next command makes it
     notice, not only its renewal (which is far): it begins anew with nothing in memory, and runs e1 e2 e3, in order, on what is stored."""
-    async with play.worker(lease_ms=300_000) as worker:
+    async with play.worker(lease_ms=120_000) as worker:
         [part] = worker.partitions.values()
         token = part.fence.token
         worker.partitions[part.keys].draining = True  # so that the copy is taken with the commands still queued
