@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial, partialmethod
-from typing import Any, NamedTuple, get_args, get_origin
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,11 +17,12 @@ from statemq.data import is_exact
 from statemq.errors import DeclarationError, UsageError
 from statemq.guard import read_guard
 from statemq.handlers import ANY, WRITTEN, Query, Transition, Written
+from statemq.inherited import Options, options_of, parameters_of
 from statemq.operation import UNENCODABLE
 from statemq.retry import Retry
 from statemq.signature import WRAPPED, Problem, Signature, compile_operation, doc, is_async, may_wait, read_signature
-from statemq.spec import Case, MachineSpec, QuerySpec, TransitionSpec
-from statemq.states import State, States, each
+from statemq.spec import NO_INITIAL, Case, MachineSpec, QuerySpec, TransitionSpec
+from statemq.states import States, each
 
 MAX_PARTITIONS = 4096
 RESERVED = ("data", "key", "spec", "state", "version")
@@ -29,19 +30,9 @@ RESERVED = ("data", "key", "spec", "state", "version")
 HIDDEN = "what stands above @{} would hide it; put it below, around the function"
 
 
-class Options(NamedTuple):
-    """The keyword arguments of the class statement."""
-
-    name: str | None
-    initial: State | None
-    final: Any
-    partitions: Any
-    retry: Any
-    on_failure: Any
-
-
-def declare(cls: type[Any], base: type[Any], options: Options, around: Mapping[str, Any]) -> MachineSpec:
-    """The compiled declaration of ``cls``, its transitions bound to it. Raises DeclarationError.
+def declare(cls: type[Any], base: type[Any], options: Options, around: Mapping[str, Any]) -> MachineSpec | None:
+    """The compiled declaration of ``cls``, its transitions bound to it; None for one without an initial state, which is a base of
+    machines. Raises DeclarationError.
 
     ``base`` is Machine itself; ``around`` the names visible where the class statement stands.
     """
@@ -73,14 +64,14 @@ class _Declaration:
     """One class under examination; each method is one part of the rules and notes what it finds in ``problems``."""
 
     def __init__(self, cls: type[Any], base: type[Any], options: Options, around: Mapping[str, Any]) -> None:
-        self.cls, self.base, self.options = cls, base, options._replace(final=each(options.final))
+        self.cls, self.base, self.options = cls, base, options_of(cls, options)
         self.scope = {**around, **vars(cls)}
         """What the annotations of the class's own methods may name besides their globals."""
         self.problems: list[str] = []
-        self.name = snake_case(cls.__name__) if options.name is None else options.name
+        self.name = snake_case(cls.__name__) if self.options.name is None else self.options.name
         self.states = States(self.problem)
 
-    def compile(self) -> MachineSpec:
+    def compile(self) -> MachineSpec | None:
         data_type, status = self.parameters()
         self.options_are_right()
         for ancestor in self.cls.__mro__:
@@ -102,14 +93,16 @@ class _Declaration:
             if spec and spec.name in specs:
                 self.problem(f'"{spec.name}" names a transition and a query')
             self.add(asked, spec)
-        if self.options.initial is None:
-            self.problem("it has no initial state: class X(Machine[...], initial=...)")
-        elif not self.problems:  # a half-read graph would only repeat faults in other words
+        if self.is_a_base and self.options.name is not None:
+            self.problem(f"it has a name, which only a machine has; {NO_INITIAL}")
+        elif not self.problems and not self.is_a_base:  # a half-read graph would only repeat faults in other words
             self.states.are_reachable(initial, specs.values())
         if self.problems:
             raise DeclarationError(self.cls.__name__, self.problems)
         for attribute, transition in written.items():
             self.bind(attribute, transition, specs)
+        if self.is_a_base:
+            return None
         return MachineSpec(
             cls=self.cls,
             name=self.name,
@@ -137,19 +130,20 @@ class _Declaration:
 
     # --- the class statement -------------------------------------------------------------------------------------
 
+    @property
+    def is_a_base(self) -> bool:
+        """Its subclasses are machines, and say what it leaves open."""
+        return self.options.initial is None
+
     def parameters(self) -> tuple[type[msgspec.Struct] | None, Any]:
         """Data and Status of ``Machine[Data, Status]``; None for what was left out."""
-        for ancestor in self.cls.__mro__:
-            for generic in ancestor.__dict__.get("__orig_bases__", ()):
-                if get_origin(generic) is self.base:
-                    data, status = (*get_args(generic), None, None)[:2]
-                    if data is None or data is type(None):
-                        return None, status
-                    if isinstance(data, type) and issubclass(data, msgspec.Struct):
-                        return data, status
-                    self.problem(f"data is a msgspec.Struct; {getattr(data, '__name__', data)} is none")
-                    return None, status
-        return None, None
+        data, status = parameters_of(self.cls, self.base)
+        if data is None or data is type(None) or (self.is_a_base and isinstance(data, TypeVar)):
+            return None, status
+        if isinstance(data, type) and issubclass(data, msgspec.Struct):
+            return data, status
+        self.problem(f"data is a msgspec.Struct; {getattr(data, '__name__', data)} is none")
+        return None, status
 
     def options_are_right(self) -> None:
         partitions, retry, on_failure = self.options.partitions, self.options.retry, self.options.on_failure
@@ -325,4 +319,6 @@ class _Declaration:
             transition = copy.copy(transition)
             setattr(self.cls, attribute, transition)
         transition.name = transition.name or attribute
-        transition.machine, transition.spec = self.cls, specs[transition.name]
+        transition.complete = f"{self.cls.__name__ if self.is_a_base else self.name}.{transition.name}"
+        if not self.is_a_base:
+            transition.machine, transition.spec = self.cls, specs[transition.name]

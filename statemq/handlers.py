@@ -70,13 +70,18 @@ class Transition(Generic[P, R]):
         self.cases = [first]
         self.name = name
         self.machine: type[Declared] | None = None
+        self.complete = ""
+        """As what it belongs to a class whose body has ended."""
         self.spec: TransitionSpec | None = None
         self.__doc__ = first.fn.__doc__
 
     def __call__(self, key: str, /, *args: P.args, **kwargs: P.kwargs) -> Command[R]:
         """The command as a value. Raises InvalidKey, InvalidArguments."""
         if self.machine is None or self.spec is None:
-            raise UsageError(f"transition {self.name or self.cases[0].fn.__name__} belongs to no machine class yet")
+            name = self.name or self.cases[0].fn.__name__
+            if self.complete:
+                raise UsageError(f"{self.complete} is of a base without an initial state; make the command of a machine: X.{name}(key)")
+            raise UsageError(f"transition {name} belongs to no machine class yet")
         return Command(self.machine, check_key(key), self.spec.name, self.spec.encode_arguments(args, kwargs))
 
     if not TYPE_CHECKING:  # type checkers refuse the call by its arguments
@@ -102,8 +107,8 @@ class Transition(Generic[P, R]):
         timeout: Duration | None = None,
     ) -> _When[P, R]:
         """The decorated function is what this command does in ``state``; its signature is the same."""
-        if self.machine is not None:
-            raise UsageError(f"{self.machine.spec.name}.{self.name} is complete: a case stands in the class of its transition")
+        if self.complete:
+            raise UsageError(f"{self.complete} is complete: a case stands in the class of its transition")
 
         def add(fn: Callable[..., Any]) -> Any:
             self.cases.append(Written(fn, each(state), None if target is None else each(target), guard, retry, timeout))

@@ -9,15 +9,14 @@ from typing import Any, ClassVar, Generic, Literal
 from typing_extensions import TypeVar
 
 from statemq.command import Command, check_key
-from statemq.declare import Options, declare
+from statemq.declare import declare
 from statemq.handlers import ANY, Query, Transition, query, transition
+from statemq.inherited import UNSAID, Options
 from statemq.retry import Retry
 from statemq.spec import MachineSpec
-from statemq.states import State
+from statemq.states import State, each
 
 __all__ = ["ANY", "Command", "Machine", "Query", "Transition", "check_key", "query", "transition"]
-
-DEFAULT_RETRY = Retry()
 
 Data = TypeVar("Data", default=None)
 Status = TypeVar("Status", bound=State, default=str)
@@ -31,6 +30,9 @@ class Machine(Generic[Data, Status]):
 
     Options: ``name`` (the class's name in snake_case), ``final`` states that nothing leaves, ``partitions`` (16; fixed when
     the machine is first used), ``retry`` for attempts that raise, ``on_failure`` of a command: ``skip`` it or ``pause`` the instance.
+
+    A subclass has all of them but the name from its bases, unless its own class statement says otherwise, and their transitions and
+    queries. A class without ``initial``, of its own or of a base, is a base of machines and no machine itself.
 
     In a body ``self.key``, ``self.state``, ``self.data`` and ``self.version`` are those of this attempt; what was changed is
     real once the transition is committed. The worker makes the instances, one for each attempt.
@@ -51,16 +53,21 @@ class Machine(Generic[Data, Status]):
         *,
         initial: State | None = None,
         name: str | None = None,
-        final: State | Iterable[State] = (),
-        partitions: int = 16,
-        retry: Retry = DEFAULT_RETRY,
-        on_failure: Literal["skip", "pause"] = "skip",
+        final: State | Iterable[State] = UNSAID,
+        partitions: int = UNSAID,
+        retry: Retry = UNSAID,
+        on_failure: Literal["skip", "pause"] = UNSAID,
         **kwargs: Any,
     ) -> None:
-        """Read the declaration into ``cls.spec``. Raises DeclarationError with every fault in it."""
+        """Read the declaration into ``cls.spec``, which a base without an initial state does not have. Raises DeclarationError with
+        every fault in it."""
         super().__init_subclass__(**kwargs)
         around = sys._getframe(1).f_locals  # a class inside a function may be annotated with names of that function
-        cls.spec = declare(cls, Machine, Options(name, initial, final, partitions, retry, on_failure), around)
+        first = UNSAID if initial is None else initial
+        ends = UNSAID if final is UNSAID else each(final)
+        spec = declare(cls, Machine, Options(name, first, ends, partitions, retry, on_failure), around)
+        if spec is not None:
+            cls.spec = spec
 
     def __init__(self) -> None:
         name = type(self).__name__

@@ -16,6 +16,7 @@ from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace
 from statemq.errors import Pending, RedisAway, UsageError
 from statemq.handle import Duration
 from statemq.keys import PartitionKeys
+from statemq.spec import spec_of
 from statemq.store.append import Appender
 from statemq.store.catalog import Catalog
 from statemq.store.durability import check as check_durability
@@ -91,7 +92,7 @@ class Session:
     ) -> None:
         self._within_s = duration_ms(timeout) / 1000
         self.url, self.namespace = url, check_namespace(namespace)
-        self._machines, self._durability = tuple(machines), parse_durability(durability)
+        self._specs, self._durability = tuple(map(spec_of, machines)), parse_durability(durability)
         self._forks: int | None = None
         """As they were when it was connected."""
         self._thread = 0
@@ -107,7 +108,7 @@ class Session:
         self._router = Router(self.url)
         await self._router.open(CONNECT_WITHIN_S)
         self._forks, self._loop, self._thread = _forks, asyncio.get_running_loop(), threading.get_ident()
-        self._catalog = Catalog(self._router, self.namespace, self._machines)
+        self._catalog = Catalog(self._router, self.namespace, self._specs)
         self._replies = Replies(self._router, self.namespace, short_id(), self._durability)
         self._appender = Appender(self._router, self._catalog, reply=self._replies.channel, durability=self._durability)
         try:

@@ -9,11 +9,14 @@ import msgspec
 
 from statemq.codec import encode, encode_exact
 from statemq.data import carried, same
-from statemq.errors import Reject, UnknownTransition
+from statemq.errors import DeclarationError, Reject, UnknownTransition, UsageError
 from statemq.guard import Guard
+from statemq.inherited import is_machine_class
 from statemq.operation import UNENCODABLE, InvalidResult, Operation, explain
 from statemq.retry import Retry
 from statemq.states import name_of
+
+NO_INITIAL = "it has no initial state: class X(Machine[...], initial=...)"
 
 
 class Case(msgspec.Struct, frozen=True, eq=False, kw_only=True):
@@ -212,6 +215,16 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             "arguments": {operation.name: operation.schema for operation in operations},
             "results": {operation.name: msgspec.json.schema(operation.result_type) for operation in operations},
         }
+
+
+def spec_of(machine: Any) -> MachineSpec:
+    """What a machine's class declares. Raises UsageError for what is no such class, DeclarationError for a base of machines."""
+    spec = getattr(machine, "spec", None)
+    if isinstance(spec, MachineSpec):
+        return spec
+    if is_machine_class(machine):
+        raise DeclarationError(machine.__name__, [NO_INITIAL])
+    raise UsageError(f"{machine!r} is no machine; give its class, or its name")
 
 
 def undeclared(spec: MachineSpec, key: str, state: str) -> str:

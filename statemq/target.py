@@ -11,8 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from statemq.errors import StatemqError, UsageError
-from statemq.spec import MachineSpec
+from statemq.errors import DeclarationError, StatemqError, UsageError
+from statemq.inherited import is_machine_class
+from statemq.spec import NO_INITIAL, MachineSpec
 
 NOT_THE_USERS = [Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))]
 
@@ -32,8 +33,13 @@ def load_target(target: str) -> list[Any]:
         if value is None:
             raise UsageError(f"{place} has no {name}; its machines: {_names(_machines(module))}")
         if not _is_machine(value):
+            if is_machine_class(value):
+                raise DeclarationError(name, [NO_INITIAL])
             raise UsageError(f"{name} in {place} is no machine; its machines: {_names(_machines(module))}")
         return [value]
+    for value in vars(module).values():
+        if is_machine_class(value) and value.__module__ == module.__name__ and not _is_machine(value) and not value.__subclasses__():
+            raise DeclarationError(value.__name__, [f"{NO_INITIAL}; without one it is a base, and no machine derives from it"])
     machines = _machines(module)
     if not machines:
         raise UsageError(f"{place} declares no machine: no class in it subclasses statemq.Machine")

@@ -14,7 +14,7 @@ from statemq.errors import Pending, RedisAway, StatemqError
 from statemq.http.problems import Refusal
 from statemq.http.request import Request
 from statemq.http.waiting import Waiting
-from statemq.spec import MachineSpec
+from statemq.spec import MachineSpec, spec_of
 
 log = logging.getLogger("statemq.http")
 
@@ -28,7 +28,7 @@ class Service:
     """``connect`` makes a client that is not connected; each process keeps one, which comes back by itself after a failure."""
 
     def __init__(self, machines: Iterable[type[Declared]], connect: Callable[[], Client], settings: HttpSettings) -> None:
-        self.specs: dict[str, MachineSpec] = {machine.spec.name: machine.spec for machine in machines}
+        self.specs: dict[str, MachineSpec] = {spec.name: spec for spec in map(spec_of, machines)}
         self.settings = settings
         self.waiting = Waiting(settings.max_waiting, settings.max_waiting_each)
         self._connect = connect

@@ -18,12 +18,11 @@ from statemq.errors import (
     UnknownMachine,
     UnknownTransition,
     UnsupportedServer,
-    UsageError,
 )
 from statemq.keys import PartitionKeys, partition_of
 from statemq.operation import UNENCODABLE
 from statemq.schema import validator
-from statemq.spec import MachineSpec
+from statemq.spec import MachineSpec, spec_of
 from statemq.store.declare import Config, declare, read_config
 from statemq.store.router import Router
 
@@ -79,9 +78,9 @@ class Known(msgspec.Struct, frozen=True, eq=False):
 class Catalog:
     """Configs are read once and kept; they are read again when a command does not fit the kept one."""
 
-    def __init__(self, router: Router, namespace: str, classes: Iterable[type[Declared]]) -> None:
+    def __init__(self, router: Router, namespace: str, specs: Iterable[MachineSpec]) -> None:
         self._router, self.namespace = router, namespace
-        self._specs: dict[str, MachineSpec] = {c.spec.name: c.spec for c in classes}
+        self._specs: dict[str, MachineSpec] = {spec.name: spec for spec in specs}
         self._known: dict[str, Known] = {}
         self._finding: dict[tuple[str, MachineSpec | None], asyncio.Task[Known]] = {}
         self._validators: dict[tuple[str, str], tuple[Config, Callable[[bytes], None]]] = {}
@@ -95,9 +94,7 @@ class Catalog:
         """The machine, declared if its class is given. Raises UnknownMachine, PartitionMismatch, SchemaTooNew."""
         if isinstance(machine, str):
             return self._known.get(machine) or await self._find(machine, self._specs.get(machine))
-        spec = getattr(machine, "spec", None)
-        if not isinstance(spec, MachineSpec):
-            raise UsageError(f"{machine!r} is no machine; give its class, or its name")
+        spec = spec_of(machine)
         known = self._known.get(spec.name)
         if known is not None and known.spec is spec:
             return known

@@ -22,7 +22,7 @@ from statemq.codec import short_id
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, LEASE_MS_MOST, WorkerSettings, check_namespace
 from statemq.errors import RedisAway, StatemqError, UnknownMachine
 from statemq.keys import PartitionKeys
-from statemq.spec import MachineSpec
+from statemq.spec import MachineSpec, spec_of
 from statemq.store import lease
 from statemq.store.damage import find_damage
 from statemq.store.declare import declare, read_config
@@ -101,7 +101,7 @@ class Worker:
         self.settings = settings or WorkerSettings()
         self._threads = StepThreads(min(MOST, self.settings.concurrency))
         self.partitions: dict[PartitionKeys, Partition] = {}
-        self._specs = [m.spec for m in machines]
+        self._specs = [spec_of(machine) for machine in machines]
         self._url, self._namespace, self._crash, self._tell_serving = url, check_namespace(namespace), crash, serving
         self._served: dict[str, Served] = {}
         self._taking: set[PartitionKeys] = set()

@@ -22,6 +22,7 @@ LAYERS = [
         "defaults",
         "guard",
         "handlers",
+        "inherited",
         "meaning",
         "operation",
         "schema",

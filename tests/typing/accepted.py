@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, StrEnum
-from typing import assert_type
+from typing import ClassVar, TypeVar, assert_type
 
 import msgspec
 
@@ -105,6 +105,34 @@ async def lit(client: Client) -> list[str]:
     return [row.key for row in await client.list(Lamp, state=Side.ON)]
 
 
+D = TypeVar("D", bound=msgspec.Struct)
+S = TypeVar("S", bound=Enum)
+
+
+class Audited(Machine[D, S], retry=Retry(attempts=2), on_failure="pause", partitions=4):
+    """A base of machines."""
+
+    seen: ClassVar[int] = 0
+
+    @transition(source=ANY)
+    def note(self, text: str) -> int:
+        return len(text)
+
+
+class Bench(Audited[Order, Side], initial=Side.OFF, partitions=8):
+    @transition(source=Side.OFF, target=Side.ON)
+    def put(self) -> int:
+        assert_type(self.state, Side)
+        assert_type(self.data, Order)
+        return self.data.paid
+
+
+class LongBench(Bench, final=Side.ON):
+    pass
+
+
+assert_type(Bench.note("a", "x"), Command[int])
+assert_type(LongBench.put("a"), Command[int])
 assert_type(Orders.pay("a", 3), Command[Line])
 assert_type(Orders.pay("a", amount=3, lines=[Line("x")]), Command[Line])
 assert_type(Orders.touch("a"), Command[None])

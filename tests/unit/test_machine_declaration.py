@@ -74,9 +74,9 @@ def test_every_fault_is_told_at_once() -> None:
 
 
 def test_the_message_lists_them() -> None:
-    with pytest.raises(DeclarationError, match=r"machine Nameless is declared wrong:\n  - it has no initial state"):
+    with pytest.raises(DeclarationError, match=r"machine Nameless is declared wrong:\n  - it has a name, .*; it has no initial state"):
 
-        class Nameless(Machine[Data, Status]):
+        class Nameless(Machine[Data, Status], name="nameless"):
             pass
 
 
