@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ForwardRef
 
 import msgspec
 
+from statemq.annotations import annotations_of, signature_of
 from statemq.errors import Reject, deciding
 from statemq.operation import unfinished
 from statemq.signature import Problem, Signature, doc, is_async
@@ -54,7 +55,7 @@ def read_guard(fn: Any, signature: Signature | None, problem: Problem) -> Guard 
         problem("it is async; a guard is a plain function")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         problem("it is a generator; a guard answers true or false")
-    parameters = list(inspect.signature(fn).parameters.values())
+    parameters = list(signature_of(fn).parameters.values())
     if not parameters or parameters[0].kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
         problem("its first parameter must be the instance")
     known = {parameter.name for parameter in signature.parameters} if signature else set()
@@ -65,7 +66,9 @@ def read_guard(fn: Any, signature: Signature | None, problem: Problem) -> Guard 
         elif signature and parameter.default is parameter.empty:
             problem(f"it asks for {parameter.name}, which is no argument of the transition")
     reason = doc(fn) or ("its guard refuses" if fn.__name__ == "<lambda>" else f"guard {fn.__name__} refuses")
-    returns = getattr(fn, "__annotations__", {}).get("return", "")
+    returns = annotations_of(fn).get("return", "")
+    if isinstance(returns, ForwardRef):
+        returns = returns.__forward_arg__
     if re.search(r"\bstr\b", returns if isinstance(returns, str) else inspect.formatannotation(returns)):
         problem('it answers with a text; a guard answers true or false, or Reject("why")')
     return Guard(fn, tuple(names), reason, returns is None or returns == "None")

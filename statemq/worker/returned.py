@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from statemq.annotations import annotations_of
 from statemq.codec import decode, encode_exact
 from statemq.config import LIMITS
 from statemq.data import fields_of
@@ -238,7 +239,7 @@ def _annotation(fn: Callable[..., Any], names: Mapping[str, Any]) -> Any:
 
     try:
         within = inspect.unwrap(fn)
-        alone.__annotations__ = {"return": fn.__annotations__["return"]}
+        alone.__annotations__ = {"return": annotations_of(fn)["return"]}
         around = {**names, **(closure(within) if isinstance(within, types.FunctionType) else {})}
         hint = typing.get_type_hints(alone, getattr(within, "__globals__", {}), around)["return"]
     except Exception:  # noqa: BLE001 - an annotation may be any text, and reading it runs it

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from statemq.annotations import signature_of
 from statemq.codec import digest, duration_text, encode_sorted
 from statemq.errors import Fail
 from statemq.retry import Retry
@@ -98,11 +99,11 @@ def _blocking(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 def _check_call(fn: Callable[..., Any], args: tuple[Any, ...], error: TypeError) -> None:
     """Raises Fail if the function cannot be called with these arguments, which no further try would change."""
     try:
-        signature = inspect.signature(fn)
+        takes = signature_of(fn)
     except (TypeError, ValueError):  # a function in C that does not say its arguments
         return
     try:
-        signature.bind(*args)
+        takes.bind(*args)
     except TypeError as why:
         raise Fail(
             f"its function cannot be called with the arguments of this step ({why}); give ctx.step what the function takes"

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "statemq"
 
 LAYERS = [
-    {"errors", "config", "keys", "records", "codec", "events", "log", "python"},
+    {"annotations", "errors", "config", "keys", "records", "codec", "events", "log", "python"},
     {"context", "fresh", "retry"},
     {
         "machine",
