@@ -337,6 +337,11 @@ MUTANTS = {
         "worker/daemon.py", "min(before.deadline_ms, self.now_ms() + self.settings.lease_ms) if same", "before.deadline_ms if same",
         _races("test_h_server_clock.py::test_a_lease_ends_by_its_watcher_s_clock"),
     ),
+    "cut-is-not-heeded": Mutant(
+        "I4", "a step that the body cancelled runs again whenever the body comes back to memory",
+        "worker/cut.py", "_write(attempt, field, b\"%d %d\" % (attempt.command.attempts, ms))", "pass",
+        "tests/unit/test_cut.py::test_an_attempt_that_goes_on_does_not_run_it_again",
+    ),
     "failed-command-is-not-kept": Mutant(
         "P25", "a command that failed with policy pause does not pause its instance",
         "lua/postpone.lua", "if paused ~= '' then", "if false then",
