@@ -315,7 +315,7 @@ class Client(Console):
             raise TooLarge("arguments", len(raw), LIMITS.arguments)
         draft = Draft(known.partition(key), key, transition, raw, [], known.config.partitions)
         if if_state is not None:
-            if_state = self._state(known, if_state)
+            if_state = self._state(known, if_state, known.states)
             draft.extras += ["if_state", if_state]
         if if_version is not None:
             if not isinstance(if_version, int):

@@ -65,6 +65,9 @@ class Limits(msgspec.Struct, frozen=True):
 
 LIMITS = Limits()
 
+FORMER_STATES = 256
+"""Of states that a former version of a machine declared the latest are looked at."""
+
 HISTORY_CAP = 10_000
 """Entries of a partition's history, about (XADD MAXLEN ~)."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from statemq.codec import duration_ms, parse_command_id
 from statemq.command import Declared, check_key
-from statemq.errors import StatemqError, UnknownTransition, UsageError
+from statemq.errors import NamespaceLost, StatemqError, UnknownTransition, UsageError
 from statemq.fresh import copies_of
 from statemq.handle import Duration
 from statemq.operation import InvalidResult
@@ -62,8 +62,8 @@ class Console(Session):
         self, machine: MachineRef, *, state: State | None = None, older: Duration | None = None, limit: int = 100
     ) -> builtins.list[Listed]:
         """Instances, those longest in their state first; ``older``: only those that have been in it so long."""
-        known = await self._find(machine)
-        in_state = None if state is None else self._state(known, state)
+        known = await self._latest(await self._find(machine))
+        in_state = None if state is None else self._state(known, state, known.all_states)
         older_ms = None if older is None else duration_ms(older)
         return await inspect.list_instances(self._router, known, in_state, older_ms, _positive(limit))
 
@@ -106,7 +106,7 @@ class Console(Session):
     async def machines(self) -> builtins.list[MachineInfo]:
         """All machines of the namespace with their counts, by name."""
         self._check()
-        found = [await self._catalog.find(name) for name in await known_machines(self._router, self.namespace)]
+        found = [await self._latest(await self._catalog.find(name)) for name in await known_machines(self._router, self.namespace)]
         return builtins.list(await asyncio.gather(*(inspect.machine(self._router, self.namespace, known) for known in found)))
 
     @bounded
@@ -233,14 +233,24 @@ class Console(Session):
         """A machine object as last committed, of its class."""
         assert known.spec is not None
         state, version, data = await inspect.get_raw(self._router, known, key)
-        return known.spec.build(key, state, version, data)
+        try:
+            return known.spec.build(key, state, version, data)
+        except ValueError as unreadable:
+            raise StatemqError(f"{unreadable}; ask with the class that its workers have") from None
 
-    def _state(self, known: Known, state: State) -> str:
-        """The name of a state that the machine has."""
+    def _state(self, known: Known, state: State, states: builtins.list[str]) -> str:
+        """The name of a state that is one of these."""
         name = name_of(state)
-        if name not in known.states:
-            raise UnknownTransition(known.name, name, known.states, "state")
+        if name not in states:
+            raise UnknownTransition(known.name, name, states, "state")
         return name
+
+    async def _latest(self, known: Known) -> Known:
+        """The machine as it is declared now: instances may be in states that are newer, or older, than what was kept of it."""
+        try:
+            return await self._catalog.reread(known.name)
+        except NamespaceLost:
+            return known  # a wiped namespace has no instances
 
 
 @cache

@@ -83,6 +83,7 @@ class _Declaration:
         self.states.declare(status, self.written_states(written))
         initial = self.states.one("initial", self.options.initial) if self.options.initial is not None else ""
         final = frozenset(self.states.several("final", self.options.final))
+        legacy = self.states.several("legacy", self.options.legacy)
         decode_data, default_data = self.data(data_type)
         specs: dict[str, TransitionSpec] = {}
         for attribute, transition in written.items():
@@ -96,7 +97,7 @@ class _Declaration:
         if self.is_a_base and self.options.name is not None:
             self.problem(f"it has a name, which only a machine has; {NO_INITIAL}")
         elif not self.problems and not self.is_a_base:  # a half-read graph would only repeat faults in other words
-            self.states.are_reachable(initial, specs.values())
+            self.states.are_reachable(initial, legacy, specs.values())
         if self.problems:
             raise DeclarationError(self.cls.__name__, self.problems)
         for attribute, transition in written.items():
@@ -108,6 +109,7 @@ class _Declaration:
             name=self.name,
             initial=initial,
             final=final,
+            legacy=legacy,
             partitions=self.options.partitions,
             retry=self.options.retry,
             on_failure=self.options.on_failure,
@@ -193,7 +195,7 @@ class _Declaration:
     def written_states(self, written: Mapping[str, Transition[Any, Any]]) -> list[Any]:
         """Every state that is named somewhere in the declaration."""
         cases = [case for transition in written.values() for case in transition.cases]
-        named = [*each(self.options.initial if self.options.initial is not None else ()), *self.options.final]
+        named = [*each(self.options.initial if self.options.initial is not None else ()), *self.options.final, *self.options.legacy]
         for case in cases:
             named += [*case.source, *(case.target or ())]
         return [state for state in named if state != ANY]

@@ -21,12 +21,13 @@ class Options(NamedTuple):
     name: Any
     initial: Any
     final: Any
+    legacy: Any
     partitions: Any
     retry: Any
     on_failure: Any
 
 
-DEFAULTS = Options(None, None, (), 16, Retry(), "skip")
+DEFAULTS = Options(None, None, (), (), 16, Retry(), "skip")
 
 
 def options_of(cls: type[Any], written: Options) -> Options:

@@ -28,7 +28,8 @@ class Machine(Generic[Data, Status]):
     ``Data`` is a msgspec Struct whose fields all have defaults, or left out; ``Status`` an Enum of texts, such as a
     StrEnum, or left out: then the states are those that ``initial``, ``final``, ``source`` and ``target`` name.
 
-    Options: ``name`` (the class's name in snake_case), ``final`` states that nothing leaves, ``partitions`` (16; fixed when
+    Options: ``name`` (the class's name in snake_case), ``final`` states that nothing leaves, ``legacy`` states that nothing
+    leads into any more, kept for the instances that are in them, ``partitions`` (16; fixed when
     the machine is first used), ``retry`` for attempts that raise, ``on_failure`` of a command: ``skip`` it or ``pause`` the instance.
 
     A subclass has all of them but the name from its bases, unless its own class statement says otherwise, and their transitions and
@@ -54,6 +55,7 @@ class Machine(Generic[Data, Status]):
         initial: State | None = None,
         name: str | None = None,
         final: State | Iterable[State] = UNSAID,
+        legacy: State | Iterable[State] = UNSAID,
         partitions: int = UNSAID,
         retry: Retry = UNSAID,
         on_failure: Literal["skip", "pause"] = UNSAID,
@@ -64,8 +66,8 @@ class Machine(Generic[Data, Status]):
         super().__init_subclass__(**kwargs)
         around = sys._getframe(1).f_locals  # a class inside a function may be annotated with names of that function
         first = UNSAID if initial is None else initial
-        ends = UNSAID if final is UNSAID else each(final)
-        spec = declare(cls, Machine, Options(name, first, ends, partitions, retry, on_failure), around)
+        ends, old = (UNSAID if states is UNSAID else each(states) for states in (final, legacy))
+        spec = declare(cls, Machine, Options(name, first, ends, old, partitions, retry, on_failure), around)
         if spec is not None:
             cls.spec = spec
 

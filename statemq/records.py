@@ -58,6 +58,8 @@ class Listed(msgspec.Struct, frozen=True):
     state: str
     since: int
     paused: bool = False
+    declared: bool = True
+    """False: the version of the class that was declared last does not have this state."""
 
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):

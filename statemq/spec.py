@@ -70,6 +70,8 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     name: str
     initial: str
     final: frozenset[str]
+    legacy: tuple[str, ...]
+    """States that nothing leads into any more."""
     partitions: int
     retry: Retry
     on_failure: str
@@ -199,6 +201,7 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             "name": self.name,
             "initial": self.initial,
             "final": [state for state in self.states if state in self.final],
+            "legacy": list(self.legacy),
             "states": list(self.states),
             "transitions": [
                 {
@@ -230,3 +233,8 @@ def spec_of(machine: Any) -> MachineSpec:
 def undeclared(spec: MachineSpec, key: str, state: str) -> str:
     """Why an instance in this state cannot be read."""
     return f"{spec.name}/{key} is in state {state}, which this version of {spec.name} does not declare"
+
+
+def way_out(state: str) -> str:
+    """What can be done about instances in a state that the class does not have any more."""
+    return f'deploy a class that has {state} again, with legacy="{state}" and a transition out of it, or the former version'

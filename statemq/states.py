@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -68,20 +68,32 @@ class States:
         """The names of one state or several, each once."""
         return tuple(dict.fromkeys(self.one(where, state) for state in each(value)))
 
-    def are_reachable(self, initial: str, transitions: Iterable[TransitionSpec]) -> None:
-        """Each state can be reached from ``initial``; a transition with several targets may end in any of them."""
+    def are_reachable(self, initial: str, legacy: Sequence[str], transitions: Iterable[TransitionSpec]) -> None:
+        """Each state can be reached from ``initial``, or from a ``legacy`` one, which itself cannot."""
         transitions = list(transitions)
-        reached, ahead = {initial}, [initial]
-        while ahead:
-            state = ahead.pop()
-            for transition in transitions:
-                case = transition.by_state.get(state)
-                new = set(case.targets or ()) - reached if case else set()
-                reached |= new
-                ahead += new
+        reached = reachable([initial], transitions)
+        for state in legacy:
+            if state in reached:
+                how = "is the initial state" if state == initial else f"can still be reached from {initial}"
+                self.problem(f"legacy: {state} {how}; leave it out")
+        reached |= reachable(legacy, transitions)
         for state in self.names:
             if state not in reached:
-                self.problem(f"no transition leads from {initial} to {state}")
+                kept = f'legacy="{state}" keeps it for instances that are still in it'
+                self.problem(f"no transition leads from {initial} to {state}; {kept}")
+
+
+def reachable(starts: Iterable[str], transitions: Iterable[TransitionSpec]) -> set[str]:
+    """The states in which an instance that is in one of these may ever be; of several targets it may end in any."""
+    reached, ahead = {*starts}, [*starts]
+    while ahead:
+        state = ahead.pop()
+        for transition in transitions:
+            case = transition.by_state.get(state)
+            new = set(case.targets or ()) - reached if case else set()
+            reached |= new
+            ahead += new
+    return reached
 
 
 def name_of(state: Any) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from statemq.cli import options, show
 from statemq.cli.connect import ask
-from statemq.cli.ends import ENDED_BADLY
+from statemq.cli.ends import ENDED_BADLY, say
 from statemq.cli.escape import json_text
 
 
@@ -78,7 +78,7 @@ def list_(
 ) -> None:
     """List instances by state, the longest in it first.
 
-    Instances that no command has changed yet are not listed.
+    Instances that no command has changed yet are not listed. One in a state that the class does not have any more is "not declared".
 
     Example: statemq list resource --state UP --older 1h
     """
@@ -86,10 +86,15 @@ def list_(
         "KEY": lambda i: i.key,
         "STATE": lambda i: i.state,
         "SINCE": lambda i: show.time(i.since),
-        "": lambda i: "paused" if i.paused else "",
+        "": lambda i: ", ".join(word for word, so in (("paused", i.paused), ("not declared", not i.declared)) if so),
     }
     found = ask(redis, namespace, lambda client: client.list(machine, state=state, older=older, limit=limit))
-    show.rows(found, columns, json, f"no instance of {machine} is like that")
+    which = f" in {state}" if state else ""
+    show.rows(found, columns, json, f"there is no instance of {machine}{which}" + (" for so long" if older is not None else ""))
+    for gone in dict.fromkeys(row.state for row in found if not row.declared):
+        from statemq.spec import way_out
+
+        say(f"{machine} does not declare {gone} any more: {way_out(gone)}")
 
 
 def queue(

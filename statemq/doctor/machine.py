@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from statemq.config import FAILED_CAP, LIMITS, SCHEMA
 from statemq.doctor.finding import Finding, Findings
+from statemq.spec import way_out
 from statemq.store.health import MachineFacts, PartitionFacts
 
 SHOWN = 5
@@ -25,6 +26,7 @@ def judge_machine(facts: MachineFacts, long_ms: int) -> list[Finding]:
     _streams(say, facts)
     _failed(say, facts)
     _paused(say, facts)
+    _states(say, facts)
     unseen = [*facts.unseen, *(name for p in facts.partitions for name in p.unseen)]
     if unseen:
         say.unseen("rights", unseen, "ask as a user with the rights of: statemq acl reader")
@@ -184,6 +186,23 @@ def _failed(say: Findings, facts: MachineFacts) -> None:
         return
     lost = f"; {_in(full)} lose the oldest" if full else ""
     say.warn("failed", f"{count} dead letters{lost}", f"statemq failed list {facts.known.name}, then failed retry or discard")
+
+
+def _states(say: Findings, facts: MachineFacts) -> None:
+    known = facts.known
+    gone = [state for state in known.all_states if not known.is_declared(state) and any(state in p.undeclared for p in facts.partitions)]
+    for state in gone:
+        found = [p.undeclared[state] for p in facts.partitions if state in p.undeclared]
+        count, keys = sum(number for number, _ in found), sorted(key for _, keys in found for key in keys)[:SHOWN]
+        more = f" and {count - len(keys)} more" if count > len(keys) else ""
+        are = "instances are" if count > 1 else "instance is"
+        say.warn(
+            "states",
+            f"{count} {are} in {state}, which the class does not declare any more: {', '.join(keys)}{more}",
+            f"{way_out(state)}; statemq list {known.name} --state {state} lists them",
+        )
+    if not gone:
+        say.ok("states", "every instance is in a state that the class declares")
 
 
 def _paused(say: Findings, facts: MachineFacts) -> None:

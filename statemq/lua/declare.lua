@@ -1,14 +1,39 @@
--- After it the machine has a config: created now, or the one it had. With update, the declared graph is the caller's.
+-- After it the machine has a config: created now, or the one it had. With update, the declared graph is the caller's, and the states that
+-- a former one declared and this one does not are former ones, of which the latest are kept: instances may still be in them.
 --
 -- KEYS config
--- ARGV schema incarnation partitions graph update
--- RETURNS schema incarnation partitions complete graph
+-- ARGV schema incarnation partitions graph update former_cap
+-- RETURNS schema incarnation partitions complete graph former
 local config = KEYS[1]
-local schema, incarnation, partitions, graph, update = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local schema, incarnation, partitions, graph, update, former_cap = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
+
+-- The states that a graph declares; none of one that was damaged by hand.
+local function declared(json)
+  local ok, decoded = pcall(cjson.decode, json or '')
+  local states = ok and type(decoded) == 'table' and decoded.states
+  return type(states) == 'table' and states or {}
+end
+
+local function former()
+  local before = redis.call('HMGET', config, 'graph', 'former')
+  if before[1] == graph then return before[2] or '' end
+  local known, kept = {}, {}
+  for _, state in ipairs(declared(graph)) do known[state] = true end
+  local function keep(state)
+    if type(state) == 'string' and not known[state] and not string.find(state, '%s') then
+      known[state] = true
+      kept[#kept + 1] = state
+    end
+  end
+  for state in string.gmatch(before[2] or '', '%S+') do keep(state) end
+  for _, state in ipairs(declared(before[1])) do keep(state) end
+  return table.concat(kept, ' ', math.max(1, #kept - former_cap + 1))
+end
+
 if redis.call('HSETNX', config, 'incarnation', incarnation) == 1 then
   redis.call('HSET', config, 'schema', schema, 'partitions', partitions, 'graph', graph)
 elseif update == '1' and tonumber(redis.call('HGET', config, 'schema')) <= tonumber(schema)
   and redis.call('HGET', config, 'partitions') == partitions then
-  redis.call('HSET', config, 'graph', graph)
+  redis.call('HSET', config, 'former', former(), 'graph', graph)
 end
-return redis.call('HMGET', config, 'schema', 'incarnation', 'partitions', 'complete', 'graph')
+return redis.call('HMGET', config, 'schema', 'incarnation', 'partitions', 'complete', 'graph', 'former')

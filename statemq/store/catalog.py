@@ -44,7 +44,16 @@ class Known(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def states(self) -> list[str]:
-        return list(self.spec.states if self.spec is not None else self.config.graph.get("states", ()))
+        return list(self.spec.states) if self.spec is not None else self.config.states
+
+    @property
+    def all_states(self) -> list[str]:
+        """Those in which instances may be: this class's, those of the version that was declared last, and those of former ones."""
+        return list(dict.fromkeys([*self.states, *self.config.states, *self.config.former]))
+
+    def is_declared(self, state: str) -> bool:
+        """The version that was declared last has the state."""
+        return state in self.config.states
 
     @property
     def transitions(self) -> list[str]:

@@ -13,7 +13,7 @@ import msgspec
 
 from statemq import keys
 from statemq.codec import decode, encode, short_id
-from statemq.config import SCHEMA, check_namespace
+from statemq.config import FORMER_STATES, SCHEMA, check_namespace
 from statemq.errors import PartitionMismatch, SchemaTooNew, ServerError, UnknownMachine
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
@@ -27,6 +27,12 @@ class Config(msgspec.Struct, frozen=True):
     incarnation: str
     partitions: int
     graph: dict[str, Any]
+    former: list[str] = []
+    """States that a former graph declared and this one does not."""
+
+    @property
+    def states(self) -> list[str]:
+        return list(self.graph.get("states", ()))
 
 
 async def declare(
@@ -38,7 +44,9 @@ async def declare(
     earlier incarnation, as this one's. Raises PartitionMismatch, SchemaTooNew.
     """
     check_namespace(namespace)
-    asked = router.run("declare", [keys.config(namespace, machine)], SCHEMA, short_id(), partitions, encode(graph), int(update))
+    asked = router.run(
+        "declare", [keys.config(namespace, machine)], SCHEMA, short_id(), partitions, encode(graph), int(update), FORMER_STATES
+    )
     row = await _sound(asked, keys.config(namespace, machine))
     config, complete = _read(machine, namespace, row)
     if config.partitions != partitions:
@@ -57,7 +65,7 @@ async def read_config(router: Router, namespace: str, machine: str) -> Config:
     """The machine's config. Raises UnknownMachine, which lists the known ones; SchemaTooNew."""
     check_namespace(namespace)
     key = keys.config(namespace, machine)
-    row = await _sound(router.call(key, "HMGET", key, "schema", "incarnation", "partitions", "complete", "graph"), key)
+    row = await _sound(router.call(key, "HMGET", key, "schema", "incarnation", "partitions", "complete", "graph", "former"), key)
     if None in row[:3]:
         raise UnknownMachine(machine, namespace, await known_machines(router, namespace))
     config, complete = _read(machine, namespace, row)
@@ -80,9 +88,16 @@ async def _sound(asked: asyncio.Future[Any], key: str) -> Any:
 
 
 def _read(machine: str, namespace: str, row: list[bytes | None]) -> tuple[Config, bool]:
-    schema, incarnation, partitions, complete, graph = row
+    schema, incarnation, partitions, complete, graph, former = row
     try:
-        config = Config(machine, int(schema or 0), (incarnation or b"").decode(), int(partitions or 0), decode(graph or b"{}"))
+        config = Config(
+            machine,
+            int(schema or 0),
+            (incarnation or b"").decode(),
+            int(partitions or 0),
+            decode(graph or b"{}"),
+            (former or b"").decode().split(),
+        )
     except ValueError as error:
         raise ServerError(f"{keys.config(namespace, machine)} was damaged by hand: {error}") from error
     if config.schema > SCHEMA:

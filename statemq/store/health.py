@@ -24,6 +24,9 @@ from statemq.store.wire import ReplyError, Wire
 LOOK = 1000
 """Commands of a partition that are looked at one by one, for paused keys."""
 
+KEYS = 6
+"""Keys of each partition and undeclared state that are read: one more than a line names."""
+
 USED_UP = "18446744073709551615"
 """The last ms of a stream's ids: nobody's clock got there, somebody's hand did."""
 
@@ -67,6 +70,8 @@ class PartitionFacts(msgspec.Struct):
     due_ms: int = 0
     """How long the earliest timer has been due."""
     paused_keys: list[str] = []
+    undeclared: dict[str, tuple[int, list[str]]] = {}
+    """Instances by states that are not declared any more: how many, and the first keys."""
     damage: str = ""
     unseen: list[str] = []
 
@@ -124,11 +129,11 @@ async def machine(router: Router, namespace: str, known: Known, long_ms: int) ->
             facts.damage = f"{workers_key} is no sorted set"
     else:
         facts.workers = {text(seen[i]): number(seen[i + 1]) > now - LIVE_MS for i in range(0, len(seen), 2)}
-    facts.partitions = list(await asyncio.gather(*(_partition(router, part, known.states, now, long_ms) for part in known.partitions)))
+    facts.partitions = list(await asyncio.gather(*(_partition(router, part, known, now, long_ms) for part in known.partitions)))
     return facts
 
 
-async def _partition(router: Router, part: PartitionKeys, states: list[str], now: int, long_ms: int) -> PartitionFacts:
+async def _partition(router: Router, part: PartitionKeys, known: Known, now: int, long_ms: int) -> PartitionFacts:
     facts = PartitionFacts(part.number)
 
     async def ask(command: str, key: str, *args: str | int) -> Any:
@@ -165,8 +170,13 @@ async def _partition(router: Router, part: PartitionKeys, states: list[str], now
     ms, _, count = text(fields(info).get("last-generated-id") if info else None).partition("-")
     facts.used_up = ms == USED_UP and len(count) >= 19
     facts.paused_keys = await _paused(ask, part, accepted)
+    for state in (state for state in known.all_states if not known.is_declared(state)):
+        index = part.in_state(state)
+        if count := await ask("ZCARD", index):
+            first = await ask("ZRANGE", index, 0, KEYS - 1)
+            facts.undeclared[state] = count, [text(key) for key in first or ()]
     try:
-        facts.damage = await find_damage(router, part, tuple(states), now)
+        facts.damage = await find_damage(router, part, tuple(known.all_states), now)
     except ReplyError:
         facts.unseen.append("TYPE")
     return facts

@@ -129,7 +129,7 @@ async def held_up(router: Router, namespace: str, id: str, key: str) -> str:
 
 async def list_instances(router: Router, known: Known, state: str | None, older_ms: int | None, limit: int) -> list[Listed]:
     """The instances that have been longest in their state come first."""
-    states = [state] if state is not None else known.states
+    states = [state] if state is not None else known.all_states
     until = "+inf" if older_ms is None else await redis_now_ms(router) - older_ms
     asked = [(part, s) for part in known.partitions for s in states]
     rows = await asyncio.gather(
@@ -141,7 +141,7 @@ async def list_instances(router: Router, known: Known, state: str | None, older_
     found = [(number(row[i + 1]), text(row[i]), s, part) for (part, s), row in zip(asked, rows, strict=True) for i in range(0, len(row), 2)]
     listed = sorted(found, key=lambda row: row[:2])[:limit]
     paused = await asyncio.gather(*(router.call(part.lease, "HGET", part.instance(key), "paused") for _, key, _, part in listed))
-    return [Listed(key, s, since, why is not None) for (since, key, s, _), why in zip(listed, paused, strict=True)]
+    return [Listed(key, s, since, why is not None, known.is_declared(s)) for (since, key, s, _), why in zip(listed, paused, strict=True)]
 
 
 async def history(router: Router, known: Known, key: str | None, limit: int) -> list[HistoryEntry]:
@@ -265,21 +265,21 @@ async def live_workers(router: Router, namespace: str, machine: str) -> int:
 
 async def machine(router: Router, namespace: str, known: Known) -> MachineInfo:
     """A machine with its counts over all partitions."""
-    states, graph = known.states, known.config.graph
+    states, graph = known.all_states, known.config.graph
     counts = await asyncio.gather(*(_counts(router, part, states) for part in known.partitions))
     live, held = await asyncio.gather(live_workers(router, namespace, known.name), survey(router, known.partitions))
     return MachineInfo(
         name=known.name,
         partitions=known.config.partitions,
         initial=known.initial,
-        states=states,
+        states=known.states,
         transitions=known.transitions,
         queries=[q["name"] for q in graph.get("queries", ())],
         workers=live,
         waiting=sum(row[0] for row in counts),
         failed=sum(row[1] for row in counts),
         paused=any(lease.paused for lease in held),
-        in_state={s: sum(row[2 + i] for row in counts) for i, s in enumerate(states)},
+        in_state={s: n for i, s in enumerate(states) if (n := sum(row[2 + i] for row in counts)) or s in known.states},
     )
 
 

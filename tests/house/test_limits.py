@@ -40,7 +40,7 @@ def test_limits_in_memory() -> None:
 def test_what_is_kept() -> None:
     table = rows("What is kept")
     assert table == {name: getattr(config, name) for name in table}
-    assert len(table) == 7
+    assert len(table) == 8
 
 
 def test_the_script_has_the_same_numbers() -> None:

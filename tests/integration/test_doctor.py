@@ -82,7 +82,7 @@ async def test_all_is_well(own: EmbeddedServer, client: Client) -> None:
         await client.call(Box.put("a"), timeout=20)
         found = await lines(own, durability=Safety.everysec)
     assert {check for check, line in found.items() if line.level is not Level.ok} <= {"version"}  # an older test server has its hole
-    assert {"data", "workers", "leases", "backlog", "stuck", "damage", "streams", "failed", "paused"} <= set(found)
+    assert {"data", "workers", "leases", "backlog", "stuck", "damage", "streams", "failed", "paused", "states"} <= set(found)
     assert found["workers"].text == "1 live"
     assert found["leases"].text == "all 2 partitions are held by live workers"
 

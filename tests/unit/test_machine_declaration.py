@@ -211,7 +211,10 @@ def with_case(*conditions: Any, source: Any = "a", fn: Any = sync_stay, **option
             '"x" is declared twice',
         ),
         (body(one=transition(source="a", name="ask")(stay), ask=query(sync_stay)), '"ask" names a transition and a query'),
-        (body(go=transition(source="b", target="c")(stay)), "no transition leads from a to b"),
+        (
+            body(go=transition(source="b", target="c")(stay)),
+            'no transition leads from a to b; legacy="b" keeps it for instances that are still in it',
+        ),
     ],
 )
 def test_one_fault(declare: Callable[[], object], problem: str) -> None:
@@ -236,7 +239,7 @@ def test_the_class_statement() -> None:
     assert problems(declare(name="")) == ['"" cannot name a machine: a letter or "_", then letters, digits, "_"; at most 64']
     assert problems(declare(name=7))[0].startswith('"7" cannot name a machine')
     assert problems(declare(name="x" * 65))[0].endswith("at most 64")
-    assert problems(declare(final="b")) == ["no transition leads from a to b"]
+    assert problems(declare(final="b")) == ['no transition leads from a to b; legacy="b" keeps it for instances that are still in it']
 
 
 def test_a_state_of_another_enum_is_no_state() -> None:
@@ -254,7 +257,7 @@ def test_unreachable_states_are_named() -> None:
             @transition(source=ANY)
             def note(self) -> None: ...
 
-    assert problems(declare) == ["no transition leads from DOWN to UP"]
+    assert problems(declare) == ['no transition leads from DOWN to UP; legacy="UP" keeps it for instances that are still in it']
 
 
 def test_data_that_is_no_struct_or_no_json() -> None:
@@ -471,3 +474,32 @@ def test_a_name_that_is_used_twice_and_loses_nothing_is_taken() -> None:
 
         assert [len(Kept.spec.transitions[name].cases) for name in ("first", "back", "second")] == [2, 2, 1]
         assert "back" in Over.spec.transitions
+
+
+def test_a_state_that_nothing_leads_into_is_kept_as_legacy() -> None:
+    class Kept(Machine[None], initial="new", legacy="old"):
+        @transition(source="old", target="older")
+        def on(self) -> None: ...
+
+        @transition(source=ANY, target="new")
+        def back(self) -> None: ...
+
+    assert Kept.spec.states == ("new", "old", "older")
+    assert Kept.spec.graph()["legacy"] == ["old"]
+
+    def wrong() -> None:
+        class Wrong(Machine[None, Status], initial="DOWN", legacy=["UP", "DOWN", "MID"]):  # type: ignore[list-item]
+            @transition(source="DOWN", target="UP")
+            def go(self) -> None: ...
+
+    assert problems(wrong) == ["legacy: there is no state 'MID'; there are: DOWN, UP"]
+
+    def still_reached() -> None:
+        class Wrong(Machine[None, Status], initial="DOWN", legacy=Status):
+            @transition(source="DOWN", target="UP")
+            def go(self) -> None: ...
+
+    assert problems(still_reached) == [
+        "legacy: DOWN is the initial state; leave it out",
+        "legacy: UP can still be reached from DOWN; leave it out",
+    ]
