@@ -168,7 +168,12 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     body_within_s: float = 30.0
     """A slow sender must not hold a place for ever."""
     max_connections: int = 12_000
-    """Connections at one time; further ones wait to be taken. More than may wait for outcomes, so that others are always answered."""
+    """Connections at one time, fewer where the process may not open so many files; further ones wait to be taken. More than may wait for
+    outcomes, so that others are always answered."""
+    max_connections_each: int = 9_000
+    """Of these, connections from one address, and three quarters of those there may be; more are closed, idle ones first."""
+    write_within_s: float = 30.0
+    """A connection whose caller takes nothing of its answers for so long is closed."""
     max_waiting: int = 10_000
     """Requests that wait for an outcome; further ones are answered 504 with the id at once."""
     max_waiting_each: int = 5_000

@@ -228,11 +228,13 @@ async def _work(machines: list[type[Any]], place: Place, settings: WorkerSetting
     from statemq.log import listen
     from statemq.worker.crash import crash_from
     from statemq.worker.daemon import Worker
+    from statemq.worker.files import raise_limit
     from statemq.worker.leftover import Threads
     from statemq.worker.signals import heeded
     from statemq.worker.supervise import say_serving
 
     listen(transitions=log_transitions)
+    raise_limit()
     # a command leaves no cycles behind: what was imported need not be walked again, and the young not at every 700th object
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

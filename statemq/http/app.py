@@ -37,14 +37,25 @@ log = logging.getLogger("statemq.http")
 
 
 class App(falcon.asgi.App[Request, falcon.asgi.Response]):
-    """Falcon's app, which hears of a request before its body and takes HTTP/1.0 as granian names it."""
+    """Falcon's app, which hears of a request before its body, takes HTTP/1.0 as granian names it, and knows whose requests it answers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.busy: set[tuple[str, str]] = set()
+        """The address and port of each caller whose request is being answered."""
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Callable[[Any], Awaitable[None]]) -> None:  # type: ignore[override]
-        if scope["type"] == "http":
-            receive = body_later(receive)
-            if scope.get("http_version") == "1":
-                scope = {**scope, "http_version": "1.0"}
-        await super().__call__(scope, receive, send)
+        if scope["type"] != "http":
+            return await super().__call__(scope, receive, send)
+        if scope.get("http_version") == "1":
+            scope = {**scope, "http_version": "1.0"}
+        host, port = scope.get("client") or ("", "")
+        caller = (host, str(port))
+        self.busy.add(caller)
+        try:
+            await super().__call__(scope, body_later(receive), send)
+        finally:
+            self.busy.discard(caller)
 
 
 def create_app(
