@@ -106,7 +106,8 @@ def redis_cli(url: str) -> str:
     plain = parts.scheme == "redis" and parts.hostname in ("127.0.0.1", "localhost") and not parts.password
     if plain and parts.path in ("", "/", "/0") and not parts.query:
         return f"redis-cli -p {parts.port or 6379}"
-    return f"redis-cli -u {shlex.quote(shown_url(url))}"
+    tool = "valkey-cli" if parts.scheme in ("valkey", "valkeys") else "redis-cli"
+    return f"{tool} -u {shlex.quote(shown_url(url))}"
 
 
 def shown_url(url: str) -> str:
