@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, NamedTuple
 
 NEXT_S = 0.25
 """How long an address may take before the next one is tried beside it."""
@@ -113,8 +113,16 @@ def in_turn(places: Sequence[Place]) -> list[Place]:
     return [place for row in rows for place in row if place is not None]
 
 
-async def dial(host: str, port: int, first: int = 0) -> tuple[socket.socket, int]:
-    """A connection to the first of the name's addresses that answers, and its number; number ``first`` is tried before the others.
+class Dialled(NamedTuple):
+    """A connection to the address of this number, ``of`` so many that the name has."""
+
+    sock: socket.socket
+    number: int
+    of: int
+
+
+async def dial(host: str, port: int, first: int = 0) -> Dialled:
+    """A connection to the first of the name's addresses that answers; number ``first`` is tried before the others.
 
     Raises OSError when none does.
     """
@@ -122,7 +130,8 @@ async def dial(host: str, port: int, first: int = 0) -> tuple[socket.socket, int
     if not places:
         raise OSError(f"{host} has no address")
     begin = first % len(places)
-    return await _race([(n % len(places), places[n % len(places)]) for n in range(begin, begin + len(places))])
+    sock, number = await _race([(n % len(places), places[n % len(places)]) for n in range(begin, begin + len(places))])
+    return Dialled(sock, number, len(places))
 
 
 async def _race(places: Sequence[tuple[int, Place]]) -> tuple[socket.socket, int]:

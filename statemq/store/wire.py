@@ -132,6 +132,10 @@ class Wire:
         self._heard_s = 0.0
         self._by = 0
         """Which of its name's addresses is tried first."""
+        self._failed = 0
+        """Attempts in a row that have failed."""
+        self._speaks_by_s: float | None = None
+        """When another address gets its turn, unless the one that has taken the connection says something."""
         self._pinged_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -266,6 +270,7 @@ class Wire:
                 except (OSError, EOFError, TimeoutError, ReplyError) as error:
                     self.trouble = error
                     self._by += 1
+                    self._failed += 1
                     self.drop()
                     moved = await self._pause(wait_s)
                     wait_s = BACKOFF_FIRST_S if moved else min(BACKOFF_CAP_S, wait_s * 2)
@@ -308,12 +313,13 @@ class Wire:
         self._reader = hiredis.Reader(replyError=ReplyError)
         self._hello.clear()
         await self._dial(a)
-        await self._log_in()
+        async with asyncio.timeout_at(self._speaks_by_s):
+            await self._log_in()
         if self._greet is not None:
             await self._greet(self)
         self._greeting()
         self.generation += 1
-        self.up, self.trouble = True, None
+        self.up, self.trouble, self._failed = True, None, 0
         self._heard_s = self._loop.time()
         self._unanswered.sent()
         self._unsent = [c.packed for c in self._unanswered]  # P2: first what is unanswered, in its order
@@ -338,12 +344,16 @@ class Wire:
     async def _reach(self, a: Address) -> None:
         """A new connection, by the address of its name that served last, or after a failure by the next one."""
         if a.path:
+            self._speaks_by_s = None
             await self._loop.create_unix_connection(lambda: self.link, sock=await connect(socket.AF_UNIX, socket.SOCK_STREAM, 0, a.path))
             return
-        sock, self._by = await dial(a.host, a.port, self._by)
+        sock, self._by, of = await dial(a.host, a.port, self._by)
+        # silence is no sign of anything where there is one address, nor once each has had its turn
+        self._speaks_by_s = self._loop.time() + self.timeout_s / (of + 1) if self._failed < of - 1 else None
         tls = a.ssl_context()
         try:
-            await self._loop.create_connection(lambda: self.link, sock=sock, ssl=tls, server_hostname=a.host if tls else None)
+            async with asyncio.timeout_at(self._speaks_by_s):
+                await self._loop.create_connection(lambda: self.link, sock=sock, ssl=tls, server_hostname=a.host if tls else None)
         except BaseException:
             sock.close()
             raise

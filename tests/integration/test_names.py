@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from typing import Any
 
 import pytest
@@ -71,6 +71,38 @@ async def test_an_address_that_takes_connections_and_says_nothing_is_left_for_th
         wire = Wire(parse(f"redis://dual:{server.port}"), timeout_s=0.5)
         await wire.connected(60)
         assert await asyncio.wait_for(wire.call("PING"), 60) == b"PONG"
+        await wire.close()
+
+
+@pytest.mark.parametrize("silent", [1, 2])
+async def test_addresses_that_take_connections_and_say_nothing_do_not_use_up_the_time_to_connect(
+    server: EmbeddedServer, namespace: str, names: dict[str, list[str]], silent: int
+) -> None:
+    """Each had all of it, so that a client gave up before the next was asked."""
+    holes = [HOLE, "127.0.0.3"][:silent]
+    names["many"] = [*holes, "127.0.0.1"]
+    async with AsyncExitStack() as held:
+        for hole in holes:
+            await held.enter_async_context(await asyncio.start_server(lambda reader, writer: None, hole, server.port))
+        async with Client(f"redis://many:{server.port}", namespace=namespace) as client:
+            assert await client.machines() == []
+            assert client._router.home._by == silent
+
+
+async def test_a_server_that_is_slow_to_answer_is_not_left_again_and_again(names: dict[str, list[str]]) -> None:
+    """Once each address has had its turn, the first answer may take as long as any."""
+    names["dual"] = ["127.0.0.1", "127.0.0.1"]
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"PING\r\n")
+            await asyncio.sleep(1.5)  # more than a share of the time-out, and less than all of it
+            writer.write(b"+PONG\r\n")
+            await reader.read()
+
+    async with await asyncio.start_server(slow, "127.0.0.1", 0) as listening:
+        wire = Wire(parse(f"redis://dual:{listening.sockets[0].getsockname()[1]}"), timeout_s=3)
+        await wire.connected(60)
         await wire.close()
 
 
