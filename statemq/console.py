@@ -171,8 +171,8 @@ class Console(Session):
         return await self._told(checked, lambda: operate.cancel(self._router, self.namespace, checked, who))
 
     async def empty(self, machine: MachineRef, key: str, *, by: str | None = None) -> Emptied:
-        """All of the instance's commands that had not begun are cancelled, delayed ones too, however many they are; what comes meanwhile
-        may be or not. What has begun goes on."""
+        """All of the instance's commands that were there and had not begun are cancelled, delayed ones too, however many they are; what
+        comes meanwhile stays, unless it came soon enough to be found. What has begun goes on."""
         emptying = await self._begin_to_empty(machine, key, by or operator())
         while await self._empty_on(emptying):
             pass

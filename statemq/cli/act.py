@@ -67,7 +67,7 @@ async def _cancel(client: Client, id: str) -> tuple[str, str]:
 def empty(machine: options.Machine, key: options.Key, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
     """Cancel all that waits in a key's queue.
 
-    Delayed commands, too. What has begun goes on; it is named, so that it can be cancelled by its id.
+    Delayed commands, too; what is sent meanwhile may stay. What has begun goes on and is named, to be cancelled by its id.
 
     Example: statemq empty resource a
     """

@@ -8,12 +8,14 @@ from collections.abc import AsyncGenerator
 
 from statemq.keys import PartitionKeys
 from statemq.store.catalog import Known
-from statemq.store.commands import from_element
+from statemq.store.commands import entry_order, from_element
 from statemq.store.glance import ROWS, inbox_elements, next_count, size_of
 from statemq.store.inspect import fields, text
+from statemq.store.lease import redis_now_ms
 from statemq.store.operate import end
 from statemq.store.queues import timer_fields
 from statemq.store.router import Router
+from statemq.store.wire import ReplyError
 
 AT_ONCE = 100
 """Commands that are cancelled side by side."""
@@ -62,7 +64,10 @@ class Emptying:
 
 async def _waiting(router: Router, part: PartitionKeys, key: str) -> AsyncGenerator[Found | None, None]:
     """Among what is delayed, in the stream, in the key's inbox: the way that a command goes, so none passes by this look. A page at a time,
-    the last of an inbox first, since what goes moves what is behind it. None after each page."""
+    the last of an inbox first, since what goes moves what is behind it. None after each page.
+
+    What is queued after the look at the delayed ones is left alone, else there were no end while others send faster than this cancels.
+    """
     cursor = b"0"
     while True:
         cursor, flat = await router.call(part.lease, "HSCAN", part.timers_data, cursor, "COUNT", ROWS)
@@ -73,8 +78,9 @@ async def _waiting(router: Router, part: PartitionKeys, key: str) -> AsyncGenera
         yield None
         if cursor == b"0":
             break
+    last = await _last_entry(router, part)
     since, count = "-", 1
-    while rows := await router.call(part.lease, "XRANGE", part.commands, since, "+", "COUNT", count):
+    while rows := await router.call(part.lease, "XRANGE", part.commands, since, last, "COUNT", count):
         for _, flat in rows:
             f = fields(flat)
             if text(f.get("key")) == key and f.get("id") and not text(f.get("transition")).startswith("@"):
@@ -84,10 +90,19 @@ async def _waiting(router: Router, part: PartitionKeys, key: str) -> AsyncGenera
         count = next_count(count, len(rows), size_of(rows))
     before: set[Found] = set()
     while True:
-        parked = [(c.id, c.transition) async for raw in inbox_elements(router, part, key, AT_A_LOOK) if (c := from_element(raw))]
+        elements = [c async for raw in inbox_elements(router, part, key, AT_A_LOOK) if (c := from_element(raw))]
+        parked = [(c.id, c.transition) for c in elements if c.order <= entry_order(last)]
         fresh = [found for found in reversed(parked) if found not in before]
         for found in fresh:
             yield found
         if not fresh:
             break
         before = set(parked)
+
+
+async def _last_entry(router: Router, part: PartitionKeys) -> str:
+    """The last entry that the partition's stream has had; what is parked keeps its entry's number."""
+    try:
+        return text(fields(await router.call(part.lease, "XINFO", "STREAM", part.commands))["last-generated-id"])
+    except ReplyError:  # somebody deleted the stream; a new one's entries begin at the time
+        return str(await redis_now_ms(router))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -99,6 +101,38 @@ async def test_what_becomes_due_while_it_looks_goes_too(client: Client, url: str
         assert (await client.empty(Lane, "a")).cancelled == len(mine)
         assert not await client.queue(Lane, "a", limit=1000)
         await client.resume(Lane, "a")
+
+
+@pytest.mark.leaves_work
+@pytest.mark.parametrize("where", ["stream", "inbox"])
+async def test_it_ends_though_others_send_faster(
+    client: Client, url: str, namespace: str, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """For each command that is cancelled two come; those that were there go, and the others stay."""
+    part, more = PartitionKeys(namespace, "lane", 0), list[str]()
+    monkeypatch.setattr(empty, "AT_ONCE", 5)
+    async with Redis.from_url(url) as redis, contextlib.AsyncExitStack() as workers:
+        if where == "inbox":
+            await workers.enter_async_context(working(url, namespace, Lane, read_ahead=4))
+            await client.pause(Lane, "a")
+        there = await client.send_many([Lane.put("a") for _ in range(30)])
+
+        async def all_there(ids: list[str]) -> bool:
+            lie = await redis.hmget(part.accepted, ids)
+            return all(entry.startswith(b"@") == (where == "inbox") for entry in lie if entry)
+
+        async def outrun(*words: Any, **options: Any) -> str:
+            assert len(more) < 500, "it goes on and on"
+            sent = [handle.id for handle in await client.send_many([Lane.put("a"), Lane.put("a")])]
+            more.extend(sent)
+            await wait_until(lambda: all_there(sent))
+            return await end(*words, **options)
+
+        await wait_until(lambda: all_there([handle.id for handle in there]))
+        monkeypatch.setattr(empty, "end", outrun)
+        emptied = await client.empty(Lane, "a")
+        assert emptied.cancelled == 30
+        assert {row.id for row in await client.queue(Lane, "a", limit=1000)} == set(more)
 
 
 async def _due(client: Client) -> bool:
