@@ -22,8 +22,8 @@ if n > MAX_BATCH or #reply > MAX_FIELD then return redis.error_reply('ERR a batc
 local now, wall
 
 local CROWDED = 1000 -- from so many waiting commands on, those that are not delayed are counted for their callers, too
-local HELD_TTL_MS = 2592000000
-local LOOKED_AT, LOOKED_AT_WHEN_FULL = 8, 256
+local HELD_TTL_MS = 86400000
+local LOOKED_AT, LOOKED_AT_WHEN_FULL, LOOKS_WHEN_FULL = 8, 256, 64
 
 -- A delay; and a caller with the commands and bytes that it may hold, if one is named. A name that is longer is none.
 local function parted(when)
@@ -110,31 +110,44 @@ if now ~= wall then -- a former version's worker puts outcomes where Redis time 
 end
 
 -- Whether one more of a caller's commands is more than its share. What has ended is noticed by looking at some of what it holds, at more
--- when it seems to hold too much; so an end costs nothing, and one that was missed is missed for the next few commands only.
+-- when it seems to hold too much, and again as long as that frees some; so an end costs nothing.
+local fruitless = {} -- callers of whose commands many were looked at, and none had ended
 local function over_share(held, here, size, most, most_bytes)
-  local function dropped(looked_at)
-    local names, ids = {}, {}
+  local function freed(looked_at)
+    local names, ids, gone, bytes = {}, {}, {}, 0
     for _, name in ipairs(redis.call('ZRANDMEMBER', held, looked_at)) do
       if name ~= '@bytes' then names[#names + 1], ids[#ids + 1] = name, string.match(name, ' (.*)$') or name end
     end
-    if #ids == 0 then return end
-    local freed = 0
+    if #ids == 0 then return false end
     for k, there in ipairs(redis.call('HMGET', accepted, unpack(ids))) do
-      if not there and not here[ids[k]] and redis.call('ZREM', held, names[k]) == 1 then
-        freed = freed + (tonumber(string.match(names[k], '^%d+')) or 0)
+      if not there and not here[ids[k]] then
+        gone[#gone + 1] = names[k]
+        bytes = bytes + (tonumber(string.match(names[k], '^%d+')) or 0)
       end
     end
-    if freed > 0 then redis.call('ZINCRBY', held, freed, '@bytes') end
+    if #gone == 0 then return false end
+    redis.call('ZREM', held, unpack(gone))
+    redis.call('ZINCRBY', held, bytes, '@bytes')
+    return true
   end
   local function over()
     local bytes = tonumber(redis.call('ZSCORE', held, '@bytes') or 0)
-    local commands_held = redis.call('ZCARD', held) - 1
-    return commands_held >= most or size - bytes > most_bytes
+    return math.max(0, redis.call('ZCARD', held) - 1) >= most or size - bytes > most_bytes
   end
-  dropped(LOOKED_AT)
-  if not over() then return false end
-  dropped(LOOKED_AT_WHEN_FULL)
+  freed(LOOKED_AT)
+  for _ = 1, LOOKS_WHEN_FULL do
+    if not over() then return false end
+    if fruitless[held] or not freed(LOOKED_AT_WHEN_FULL) then
+      fruitless[held] = true
+      return true
+    end
+  end
   return over()
+end
+
+-- What a caller holds is forgotten when it has asked for nothing more for so long, and its longest delay is over.
+local function keep(held, delay)
+  redis.call('PEXPIRE', held, math.max(redis.call('PTTL', held), HELD_TTL_MS + tonumber(delay ~= '' and delay or 0)))
 end
 
 local here = {} -- ids of this very call, so that a batch which names one twice queues it once
@@ -200,7 +213,11 @@ for c = 1, n do
   if caller and (answer or (delay == '' and waiting < CROWDED)) then caller = nil end
   if caller then
     size = #key + #args + 200
-    if over_share(held_key(timers, caller), here, size, most, most_bytes) then answer = 'share' end
+    local held = held_key(timers, caller)
+    if over_share(held, here, size, most, most_bytes) then
+      answer = 'share'
+      keep(held, '') -- who asks again and again is not forgotten for it
+    end
   end
   if not answer and not special and reply ~= '' then
     -- the plain command, which most are
@@ -256,7 +273,7 @@ for c = 1, n do
         local held = held_key(timers, caller)
         redis.call('ZADD', held, now, size .. ' ' .. id)
         redis.call('ZINCRBY', held, -size, '@bytes')
-        redis.call('PEXPIRE', held, math.max(redis.call('PTTL', held), HELD_TTL_MS + tonumber(delay ~= '' and delay or 0)))
+        keep(held, delay)
       end
       if once then
         local digest, meaning, conditions = marks(ARGV[special + 2])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -91,6 +92,31 @@ async def test_what_has_ended_counts_no_more(client: Client, redis: Redis, url: 
     assert await redis.zcard(held[0]) <= 41
     names = await redis.zrange(held[0], 0, -1)
     assert -await redis.zscore(held[0], "@bytes") == sum(int(name.split()[0]) for name in names if name != "@bytes")
+
+
+async def test_a_large_one_comes_where_many_short_ones_have_ended(client: Client, redis: Redis, url: str, namespace: str) -> None:
+    """Each of these gives back little; the large one needs more than is found by one look."""
+    part = PartitionKeys(namespace, "till", 0)
+    SHARE.set(Share("a", 10**6, 400_000))
+    with pytest.raises(BacklogFull):
+        for _ in range(50):
+            await asyncio.gather(*(client.send("till", f"k{n}", "ring", {}, delay=0) for n in range(100)))
+    async with working(url, namespace, Till):
+        await wait_until(lambda: _is_empty(redis, part))
+        await client.send("till", "large", "ring", {"text": "x" * 120_000}, delay=0)
+        await wait_until(lambda: _is_empty(redis, part))
+
+
+@pytest.mark.leaves_work
+async def test_what_a_caller_holds_is_forgotten_a_day_after_its_last(client: Client, redis: Redis, namespace: str) -> None:
+    held, day_ms = f"{PartitionKeys(namespace, 'till', 0).tag}:held:a", 86_400_000
+    assert await taken(client, Share("a", 2, 10**9), 3, delay=0) == 2
+    assert 0 < await redis.pttl(held) <= day_ms
+    await redis.pexpire(held, 60_000)
+    assert await taken(client, Share("a", 2, 10**9), 1, delay=0) == 0
+    assert await redis.pttl(held) > 60_000, "who is refused is not forgotten sooner"
+    assert await taken(client, Share("a", 3, 10**9), 1, delay=3 * 86_400) == 1
+    assert 3 * day_ms < await redis.pttl(held) <= 4 * day_ms, "as long as what is delayed waits"
 
 
 async def _is_empty(redis: Redis, part: PartitionKeys) -> bool:
