@@ -22,6 +22,9 @@ SURVEY_S = 5.0
 
 Node = tuple[str, int]
 
+UNKNOWN = ("", "?")
+"""What stands for a node's host when it announces none: it is reached by the host that said so, at the port that it announces."""
+
 
 class Router:
     """Wires to all nodes of a Redis; ``call`` and ``run`` keep a partition's calls in order on one of them."""
@@ -139,7 +142,11 @@ class Router:
         wire = self._wires.get(node)
         if wire is None:
             scripts = Scripts(refuse_eviction=self._refuse_eviction)
-            wire = Wire(where, timeout_s=self._timeout_s, greet=scripts.greet, on_moved=self._moved)
+
+            def moved(packed: bytes, answer: asyncio.Future[Reply], message: str) -> None:
+                self._moved(packed, answer, message, made.address)
+
+            made = wire = Wire(where, timeout_s=self._timeout_s, greet=scripts.greet, on_moved=moved)
             self._scripts[wire] = scripts
             self._wires[node] = wire
             self._home = self._home or wire
@@ -174,7 +181,7 @@ class Router:
         except ReplyError:
             return  # no cluster: "cluster support disabled", or the command is not allowed
         self.cluster = True
-        self._adopt(slots)
+        self._adopt(slots, wire.address)
         self._following = asyncio.get_running_loop().create_task(self._follow())
 
     async def _follow(self) -> None:
@@ -194,13 +201,13 @@ class Router:
             swallow([asked])
             await asyncio.wait([asked], timeout=self._timeout_s)
             if asked.done() and asked.exception() is None:
-                self._adopt(asked.result())
+                self._adopt(asked.result(), there.address)
 
-    def _adopt(self, slots: list[Any]) -> None:
-        """From now on this is who holds which slot."""
+    def _adopt(self, slots: list[Any], by: address.Address) -> None:
+        """From now on this is who holds which slot, as the server there has said."""
         ranges: list[tuple[int, int, Node]] = []
         for first, last, primary, *_ in slots:
-            ranges.append((first, last, (primary[0].decode() or self.address.host, primary[1])))
+            ranges.append((first, last, _node((primary[0] or b"").decode(), primary[1], by)))
         before, self._slots = self._slots, ranges
         present = {node for _, _, node in ranges}
         for node, wire in list(self._wires.items()):
@@ -217,12 +224,17 @@ class Router:
             if key:
                 wire.move(self.wire_for(key).address)
 
-    def _moved(self, packed: bytes, answer: asyncio.Future[Reply], message: str) -> None:
+    def _moved(self, packed: bytes, answer: asyncio.Future[Reply], message: str, by: address.Address | None = None) -> None:
         """A call came to a node that has given its slot away: it goes to the new one, in the order the refusals came in."""
         _, slot_text, where = message.split(" ")[:3]
         host, _, port = where.rpartition(":")
-        node, slot = (host or self.address.host, int(port)), int(slot_text)
+        node, slot = _node(host, int(port), by or self.address), int(slot_text)
         wire = self._add(node, self.address.at(*node))
         self._slots = [(slot, slot, node), *(r for r in self._slots if r != (slot, slot, r[2]))]
         self._stale = True
         wire.resend(self._scripts[wire].worded(packed), answer)
+
+
+def _node(host: str, port: int, by: address.Address) -> Node:
+    """Where the server at ``by`` says that a node is."""
+    return (by.host if host in UNKNOWN else host, port)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from statemq.doctor.finding import Level
 from statemq.keys import PartitionKeys, partition_of
 from statemq.server import EmbeddedServer
 from statemq.server.host import end_with_parent, free_port
+from statemq.store.address import Address
 from statemq.store.libraries import KEEP_S, Libraries
 from statemq.store.router import Router
 from tests.waiting import block_until, wait_until
@@ -61,15 +63,14 @@ class Globe(Machine[None], initial="still", partitions=8):
         return await ctx.step("last", note, f"last {ctx.key}")
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of one of the nodes."""
-    folder = tmp_path_factory.mktemp("cluster")
+@contextmanager
+def nodes_of(folder: Path, *config: str) -> Iterator[list[EmbeddedServer]]:
+    """A cluster whose nodes know each other."""
     with ExitStack() as stack:
         nodes, buses = [], []
         for n in range(NODES):
             buses.append(free_port())
-            words = ("--cluster-enabled", "yes", "--cluster-port", str(buses[n]), "--cluster-config-file", "nodes.conf")
+            words = ("--cluster-enabled", "yes", "--cluster-port", str(buses[n]), "--cluster-config-file", "nodes.conf", *config)
             nodes.append(stack.enter_context(EmbeddedServer(folder / str(n), config=words, appendonly=False)))
         clients = [stack.enter_context(Redis.from_url(node.url)) for node in nodes]
         for n, client in enumerate(clients):
@@ -84,6 +85,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             )
 
         block_until(whole, timeout_s=30)
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of one of the nodes."""
+    with nodes_of(tmp_path_factory.mktemp("cluster")) as nodes:
         yield nodes[0].url
 
 
@@ -138,6 +146,41 @@ async def test_partitions_lie_on_all_nodes_and_everything_runs(cluster: str) -> 
             return bool(await client.history(Globe, "forwarded"))
 
         await wait_until(forwarded)
+
+
+@pytest.mark.parametrize("announced", ["unknown-endpoint", "hostname"])
+async def test_nodes_that_announce_no_host_are_reached_by_that_of_who_answered(announced: str, tmp_path: Path) -> None:
+    """CLUSTER SLOTS has null, or "?" where a host name is wanted and none is set; so have redirections, with an empty host or "?"."""
+    with nodes_of(tmp_path, "--cluster-preferred-endpoint-type", announced) as nodes:
+        url = f"redis://localhost:{nodes[1].port}"
+        router = await Router(url).open()
+        try:
+            assert {wire.address.port for wire in router.nodes} == {node.port for node in nodes}
+            assert {wire.address.host for wire in router.nodes} == {"localhost"}
+            router._slots = [(0, SLOTS - 1, ("localhost", nodes[1].port))]  # as it may be for a moment: two in three are sent on
+            keys = [f"{{{n}}}" for n in range(12)]
+            assert await asyncio.gather(*(router.call(key, "SET", key, n, "EX", 60) for n, key in enumerate(keys))) == [b"OK"] * 12
+            assert {wire.address.host for wire in router.nodes} == {"localhost"}
+            assert await asyncio.gather(*(router.call(key, "GET", key) for key in keys)) == [b"%d" % n for n in range(12)]
+        finally:
+            await router.close()
+        async with Client(url, machines=[Globe]) as client, working(url, "statemq", Globe):
+            handles = await client.send_many([Globe.spin(f"key {n}", times=2) for n in range(20)])
+            assert [await handle.result(timeout=30) for handle in handles] == [2] * 20
+
+
+async def test_who_announces_nothing_is_where_the_answer_came_from(server: EmbeddedServer) -> None:
+    """Not where the URL leads: nodes answer for one another."""
+    router = await Router(server.url).open()
+    try:
+        by = Address("10.0.0.7", 7000)
+        router.cluster, router._add = True, lambda node, where: router.home  # type: ignore[method-assign]
+        for endpoint in (None, b"", b"?"):
+            router._adopt([[0, SLOTS - 1, [endpoint, 7001, b"id", []], [b"10.0.0.8", 7002, b"id", []]]], by)
+            assert router._slots == [(0, SLOTS - 1, ("10.0.0.7", 7001))]
+    finally:
+        router.cluster = False
+        await router.close()
 
 
 async def test_a_killed_worker_s_partitions_are_taken_over_at_once(cluster: str, tmp_path: Path) -> None:
