@@ -13,7 +13,10 @@ DEFAULT_URL = "redis://localhost:6379"
 DEFAULT_NAMESPACE = "statemq"
 
 SCHEMA = 1
-"""Version of the data in Redis. A process refuses a namespace with a higher one."""
+"""The highest version of the data in Redis that this process knows. It refuses a machine with a higher one."""
+
+FIRST_SCHEMA = 1
+"""What a machine needs that uses nothing that came later."""
 
 OUTCOME_PERIOD_MS = 60_000
 """An outcome lives in the hash of its period; the present and the last one are kept, so 60 to 120 s."""

@@ -265,6 +265,8 @@ def operator() -> str:
 
 def checked_id(id: str) -> str:
     """The id itself, if it can be one."""
+    if not isinstance(id, str):
+        raise UsageError(f"a command's id is a text, not {type(id).__name__}; a handle has it as handle.id")
     parse_command_id(id)
     return id
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from statemq.codec import encode, encode_exact
+from statemq.config import FIRST_SCHEMA
 from statemq.data import carried, same
 from statemq.errors import DeclarationError, Reject, UnknownTransition, UsageError
 from statemq.guard import Guard
@@ -86,6 +87,11 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     decode_data: Callable[[bytes], Any]
     exact_data: bool
     """Values of the data differ whenever their JSON does (``data.is_exact``)."""
+
+    @property
+    def schema(self) -> int:
+        """The version of the data in Redis that stores all that this machine uses."""
+        return FIRST_SCHEMA
 
     def transition(self, name: str) -> TransitionSpec:
         """The transition of that name. Raises UnknownTransition."""

@@ -31,6 +31,14 @@ for _, name in ipairs({ 'if_state', 'if_version', 'trace' }) do
     fields[#fields + 1] = letter[name]
   end
 end
+-- fields that were not known to who wrote the letter: a newer version's sender had added them
+local ok, more = pcall(cjson.decode, letter.more or '{}')
+for name, value in pairs(ok and type(more) == 'table' and more or {}) do
+  if type(name) == 'string' and type(value) == 'string' then
+    fields[#fields + 1] = name
+    fields[#fields + 1] = value
+  end
+end
 -- step keys are made of it: a payment that was made before the command failed is recognised (also by the retry of a retry)
 fields[#fields + 1] = 'origin'
 fields[#fields + 1] = letter.origin or letter.id

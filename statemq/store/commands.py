@@ -13,6 +13,12 @@ LOOK = "@look"
 
 _TEXTS = ("reply", "once", "if_state", "if_version", "trace", "chain", "origin")
 
+_KNOWN = frozenset({"id", "key", "transition", "args", *_TEXTS})
+
+MORE = 16
+"""So many fields of an entry that this version does not know are carried along, each of at most ``LIMITS.field`` bytes: a sender of a newer
+version may have added them for workers of its own version. The rest is left out."""
+
 
 class Queued(msgspec.Struct):
     """An accepted command as the worker holds it. ``entry`` orders it; ``parked``: it lies in the inbox, not in the stream."""
@@ -30,6 +36,8 @@ class Queued(msgspec.Struct):
     chain: str = ""
     origin: str = ""
     """The first command whose work this is: of a dead letter that was retried, the one that failed first."""
+    more: dict[str, str] = {}
+    """Fields that this version does not know."""
     parked: bool = False
     crashes: int = 0
     """How often its owner died while it was in progress (P14), since something of it was recorded."""
@@ -174,6 +182,7 @@ def _read_any(
         reply, once = get("reply", b"").decode(), get("once", b"").decode()
         if_state, if_version = get("if_state", b"").decode(), get("if_version", b"").decode()
         trace, chain, origin = get("trace", b"").decode(), get("chain", b"").decode(), get("origin", b"").decode()
+        more = _carried({name: raw.decode() for name, raw in f.items() if name not in _KNOWN})
     except UnicodeDecodeError:
         return Garbage(entry, "the entry is not UTF-8 text", {"key": key, "transition": transition}, id, key, transition)
     command = Queued(
@@ -190,7 +199,8 @@ def _read_any(
         trace=trace,
         chain=chain,
         origin=origin,
-        size=len(f["key"]) + len(get("args", b"")) + 200,
+        more=more,
+        size=len(f["key"]) + len(get("args", b"")) + sum(len(name) + len(text) for name, text in more.items()) + 200,
     )
     if not id:
         home = partition_of(key, partitions)
@@ -199,7 +209,16 @@ def _read_any(
     return command
 
 
-class _Element(msgspec.Struct, omit_defaults=True):
+def _carried(unknown: dict[str, Any]) -> dict[str, str]:
+    fit = {
+        name: value
+        for name, value in unknown.items()
+        if isinstance(value, str) and len(name.encode()) <= LIMITS.name and len(value.encode()) <= LIMITS.field
+    }
+    return dict(list(fit.items())[:MORE])
+
+
+class _Element(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     key: str
     transition: str
     args: str
@@ -220,14 +239,25 @@ def to_element(c: Queued) -> bytes:
     """The inbox element: entry id, command id, and the rest as JSON."""
     texts = [getattr(c, name) for name in _TEXTS]
     body = _Element(c.key, c.transition, c.args.decode(errors="replace"), *texts)
-    return b"%b %b %b" % (c.entry.encode(), c.id.encode(), _encode(body))
+    json = _encode(c.more | msgspec.to_builtins(body) if c.more else body)
+    return b"%b %b %b" % (c.entry.encode(), c.id.encode(), json)
+
+
+def _read_body(body: bytes) -> tuple[_Element, dict[str, str]]:
+    """What an element holds, and the fields of it that this version does not know."""
+    try:
+        return _decode(body), {}
+    except msgspec.ValidationError:
+        fields = msgspec.json.decode(body, type=dict[str, Any])
+        known = {name: value for name, value in fields.items() if name in _KNOWN}
+        return msgspec.convert(known, _Element), _carried({name: value for name, value in fields.items() if name not in _KNOWN})
 
 
 def from_element(raw: bytes) -> Queued | None:
     """The command in an inbox element; None if it is none (somebody pushed it by hand)."""
     try:
         entry, id, body = raw.split(b" ", 2)
-        e = _decode(body)
+        e, more = _read_body(body)
         ms, _, n = entry.partition(b"-")
         if not (ms.isdigit() and n.isdigit()):
             return None
@@ -246,6 +276,7 @@ def from_element(raw: bytes) -> Queued | None:
         e.trace,
         e.chain,
         e.origin,
+        more,
         parked=True,
         size=len(raw) + 100,
         journalled=True,
@@ -259,4 +290,6 @@ def flat_fields(c: Queued) -> list[Any]:
     for name in _TEXTS:
         if value := getattr(c, name):
             fields += [name, value]
+    for name, value in c.more.items():
+        fields += [name, value]
     return fields

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from statemq import keys
+from statemq import events, keys
 from statemq.codec import decode, encode, short_id
-from statemq.config import FORMER_STATES, SCHEMA, check_namespace
+from statemq.config import FIRST_SCHEMA, FORMER_STATES, SCHEMA, check_namespace
 from statemq.errors import PartitionMismatch, SchemaTooNew, ServerError, UnknownMachine
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
@@ -36,19 +36,29 @@ class Config(msgspec.Struct, frozen=True):
 
 
 async def declare(
-    router: Router, namespace: str, machine: str, partitions: int, graph: dict[str, Any], *, update: bool, reinit: bool = False
+    router: Router,
+    namespace: str,
+    machine: str,
+    partitions: int,
+    graph: dict[str, Any],
+    *,
+    schema: int = FIRST_SCHEMA,
+    update: bool,
+    reinit: bool = False,
 ) -> Config:
     """The machine is known in the namespace, and each of its partitions carries the incarnation; its config.
 
-    With ``update`` the declared graph is this one. ``reinit`` also marks partitions that were wiped, or belong to an
-    earlier incarnation, as this one's. Raises PartitionMismatch, SchemaTooNew.
+    With ``update`` the declared graph is this one, and the machine's schema is at least ``schema``. ``reinit`` also marks partitions that
+    were wiped, or belong to an earlier incarnation, as this one's. Raises PartitionMismatch, SchemaTooNew.
     """
     check_namespace(namespace)
-    asked = router.run(
-        "declare", [keys.config(namespace, machine)], SCHEMA, short_id(), partitions, encode(graph), int(update), FORMER_STATES
-    )
-    row = await _sound(asked, keys.config(namespace, machine))
+    key = keys.config(namespace, machine)
+    asked = router.run("declare", [key], schema, short_id(), partitions, encode(graph), int(update), FORMER_STATES, SCHEMA)
+    *row, raised_from = await _sound(asked, key)
     config, complete = _read(machine, namespace, row)
+    if raised_from:
+        text = f"{machine} is stored by schema {schema} now, no longer by {raised_from.decode()}: a process of a former statemq refuses it"
+        events.emit(events.Warned(machine=machine, text=text))
     if config.partitions != partitions:
         raise PartitionMismatch(machine, partitions, config.partitions)
     if not complete or reinit:
@@ -57,7 +67,7 @@ async def declare(
         await asyncio.gather(*(router.call(lease, mark, lease, "incarnation", config.incarnation) for lease in leases))
         await router.call(keys.machines(namespace), "SADD", keys.machines(namespace), machine)
     if not complete:
-        await router.call(keys.config(namespace, machine), "HSET", keys.config(namespace, machine), "complete", 1)
+        await router.call(key, "HSET", key, "complete", 1)
     return config
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 
-from statemq.codec import check_depth, command_id, decode
+from statemq.codec import check_depth, command_id, decode, encode
 from statemq.config import LIMITS
 from statemq.errors import BacklogFull, NamespaceLost, ServerError, StatemqError, StreamExhausted, UsageError
 from statemq.keys import PartitionKeys, partition_of
@@ -33,6 +33,8 @@ def kept(c: Queued) -> list[str]:
     for name in ("if_state", "if_version", "trace", "once", "origin"):
         if value := getattr(c, name):
             said += [name, value]
+    if c.more:
+        said += ["more", encode(c.more).decode()]
     return said
 
 

@@ -207,7 +207,9 @@ class Worker:
         await self._router.close()
 
     async def _declare(self, spec: MachineSpec, reinit: bool = False) -> None:
-        config = await declare(self._router, self._namespace, spec.name, spec.partitions, spec.graph(), update=True, reinit=reinit)
+        config = await declare(
+            self._router, self._namespace, spec.name, spec.partitions, spec.graph(), schema=spec.schema, update=True, reinit=reinit
+        )
         partitions = [PartitionKeys(self._namespace, spec.name, p) for p in range(config.partitions)]
         if (served := self._served.get(spec.name)) is not None:
             served.config = config

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 
-from statemq.store.fence import TenureOver
 from statemq.worker.partition import Partition
 
 AT_ONCE = 128
@@ -25,6 +24,8 @@ class Timers:
         self._alarm: asyncio.TimerHandle | None = None
         self._firing = False
         self._again = False
+        self._unknown: set[bytes] = set()
+        """Due timers of kinds that this version does not know: a newer version's worker armed them, and fires them."""
         self._told = 0
         """How often somebody said that the earliest due time has changed."""
         partition.on_due = self.tell
@@ -61,8 +62,6 @@ class Timers:
                 fired = await self._fire_due()
                 if fired < AT_ONCE and not self._again:
                     break
-        except TenureOver:
-            raise
         finally:
             self._firing = False
         self.set()
@@ -71,7 +70,7 @@ class Timers:
         """Fires up to a batch; leaves in ``next_due_ms`` when to look again."""
         p, k = self._partition, self._partition.keys
         now = p.now_ms()
-        rows = await p.ask("ZRANGEBYSCORE", k.timers, "-inf", now, "LIMIT", 0, AT_ONCE)
+        rows = await self._due(now)
         if rows:
             data = await p.ask("HMGET", k.timers_data, *rows)
             timers = [_timer(id, text) for id, text in zip(rows, data, strict=True)]
@@ -80,21 +79,50 @@ class Timers:
             words = reply[1:] if reply[0] == b"done" else [b"ready"] * len(rows)
             if b"early" in words:
                 await p.look_at_clock()
-            for timer, word in zip(timers, words, strict=True):
+            for id, timer, word in zip(rows, timers, words, strict=True):
                 if word == b"ready" and timer[0] == "wake" and timer[2]:
                     p.lane(timer[2]).woken()
+                elif word == b"unknown":
+                    self._unknown.add(id)
         told = self._told
-        first = await p.ask("ZRANGE", k.timers, 0, 0, "WITHSCORES")
+        first = await self._first(now)
         if told != self._told:
             return AT_ONCE  # what was told meanwhile may be younger than this answer: once more
-        p.next_due_ms = int(float(first[1])) if first else None
-        if p.next_due_ms is not None and p.next_due_ms <= now and len(rows) < AT_ONCE:
+        p.next_due_ms = first
+        if first is not None and first <= now and len(rows) < AT_ONCE:
             p.next_due_ms = now + 20  # our clock runs ahead of Redis: not busily
         return len(rows)
 
+    async def _due(self, now: int) -> list[bytes]:
+        """A batch of what is due, but for what this version does not know."""
+        p, k = self._partition, self._partition.keys
+        found: list[bytes] = []
+        unknown: set[bytes] = set()
+        at = 0
+        while len(found) < AT_ONCE:
+            page = await p.ask("ZRANGEBYSCORE", k.timers, "-inf", now, "LIMIT", at, AT_ONCE)
+            unknown.update(self._unknown.intersection(page))
+            found += [id for id in page if id not in self._unknown]
+            at += len(page)
+            if len(page) < AT_ONCE:
+                self._unknown = unknown  # those that are gone are forgotten
+                break
+        return found[:AT_ONCE]
+
+    async def _first(self, now: int) -> int | None:
+        """When the first timer is due that is not passed over."""
+        p, k = self._partition, self._partition.keys
+        if not self._unknown:
+            row = await p.ask("ZRANGE", k.timers, 0, 0, "WITHSCORES")
+        elif await self._due(now):
+            return now
+        else:
+            row = await p.ask("ZRANGEBYSCORE", k.timers, f"({now}", "+inf", "WITHSCORES", "LIMIT", 0, 1)
+        return int(float(row[1])) if row else None
+
 
 def _timer(id: bytes, text: bytes | None) -> tuple[str, str, str, list[Any]]:
-    """A timer's kind, command, key and, for a delayed command, the fields of its entry."""
+    """A timer's kind, id, key and, for a delayed command, the fields of its entry."""
     try:
         data = msgspec.json.decode(text or b"")
     except msgspec.DecodeError:
@@ -103,5 +131,5 @@ def _timer(id: bytes, text: bytes | None) -> tuple[str, str, str, list[Any]]:
         fields = dict(zip(data[::2], data[1::2], strict=False))
         return "command", id.decode(), str(fields.get("key", "")), data
     if isinstance(data, dict):
-        return "wake", id.decode(), str(data.get("key", "")), []
+        return str(data.get("kind", "wake")), id.decode(), str(data.get("key", "")), []
     return "lost", id.decode(), "", []  # its data was removed by hand: the script takes the timer away

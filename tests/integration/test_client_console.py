@@ -191,6 +191,8 @@ async def test_cancel_of_one_that_has_begun_is_asked(client: Client, fake: FakeW
         await client.cancel("door.1.01930c2e5b7a7c3e8f6a2b4c6d8e0f12")
     with pytest.raises(UsageError, match="is no command id"):
         await client.cancel("nonsense")
+    with pytest.raises(UsageError, match=r"a handle has it as handle\.id"):
+        await client.cancel(handle)  # type: ignore[arg-type]
 
 
 async def test_pause_and_resume_of_an_instance(client: Client, fake: FakeWorker, router: Router) -> None:
