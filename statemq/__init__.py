@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         UnsupportedServer,
         UsageError,
     )
-    from statemq.machine import ANY, Command, Machine, query, transition
+    from statemq.machine import ANY, Command, Machine, Question, query, transition
     from statemq.records import Instance, Outcome
     from statemq.retry import Retry
 
@@ -64,6 +64,7 @@ __all__ = [
     "Outcome",
     "PartitionMismatch",
     "Pending",
+    "Question",
     "RedisAway",
     "Refused",
     "Reject",
@@ -89,7 +90,7 @@ __all__ = [
 _HOMES = {
     "client": ("Client", "Handle"),
     "context": ("Context",),
-    "machine": ("ANY", "Command", "Machine", "query", "transition"),
+    "machine": ("ANY", "Command", "Machine", "Question", "query", "transition"),
     "records": ("Instance", "Outcome"),
     "retry": ("Retry",),
 }

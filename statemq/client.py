@@ -9,7 +9,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from statemq.codec import decode, digest, duration_ms
-from statemq.command import Command, check_key
+from statemq.command import Command, Question, check_key
 from statemq.config import LIMITS
 from statemq.console import NO_ARGUMENTS, Console, MachineRef, checked_id
 from statemq.errors import Pending, RedisAway, StatemqError, TooLarge, Unknown, UsageError, unicode
@@ -306,6 +306,8 @@ class Client(Console):
             known = await self._catalog.find(command.machine)
             key, transition, raw = command.key, command.transition, command.args
         else:
+            if isinstance(command, Question):
+                raise UsageError(command.how())
             if key is None or transition is None:
                 raise UsageError("give a command, or machine, key and transition")
             known = await self._catalog.find(command)

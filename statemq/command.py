@@ -41,6 +41,28 @@ class Command(msgspec.Struct, Generic[R], frozen=True):
         return f"{self.machine.spec.name}/{self.key} {self.transition} {self.args.decode()}"
 
 
+class Question(msgspec.Struct, Generic[R], frozen=True):
+    """``Resource.total("a", since=3)`` of a ``@query``: asks nothing; key and arguments are checked. ``R`` is the type of its answer."""
+
+    machine: type[Declared]
+    key: str
+    query: str
+    args: bytes = b"{}"
+    """A JSON object, as a command's."""
+
+    if not TYPE_CHECKING:  # a type checker refuses it by itself
+
+        def __await__(self):
+            raise UsageError(self.how())
+
+    def how(self) -> str:
+        """What to do with it."""
+        return f"{self.machine.__name__}.{self.query} is a query, which makes no command; ask it with await client.query(question)"
+
+    def __str__(self) -> str:
+        return f"{self.machine.spec.name}/{self.key} {self.query} {self.args.decode()}"
+
+
 def check_key(key: Any) -> str:
     """The key itself, if it can be one: any text of 1 to 512 bytes in UTF-8. Raises InvalidKey."""
     if not isinstance(key, str):

@@ -10,10 +10,10 @@ import socket
 from collections.abc import Iterable, Mapping
 from contextvars import copy_context
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from statemq.codec import duration_ms, parse_command_id
-from statemq.command import Declared, check_key
+from statemq.command import Command, Declared, Question, check_key
 from statemq.errors import NamespaceLost, StatemqError, UnknownTransition, UsageError
 from statemq.fresh import copies_of
 from statemq.handle import Duration
@@ -40,6 +40,12 @@ from statemq.store.catalog import Known
 from statemq.store.declare import known_machines
 from statemq.store.empty import Emptying
 
+if TYPE_CHECKING:
+    from statemq.machine import Machine
+
+Data = TypeVar("Data")
+R = TypeVar("R")
+
 MachineRef = str | type[Declared]
 """A machine's class or its name."""
 
@@ -51,11 +57,27 @@ class Console(Session):
 
     # -- see -----------------------------------------------------------------------------------------
 
+    @overload
+    async def get(self, machine: type[Machine[Data, Any]], key: str) -> Instance[Data]: ...
+    @overload
+    async def get(self, machine: MachineRef, key: str) -> Instance[Any]: ...
+    async def get(self, machine: MachineRef, key: str) -> Instance[Any]:
+        """The instance as last committed; an untouched one: the initial state, version 0, ``exists`` false.
+
+        Given the class, ``data`` is of the class's type; StatemqError if what is stored does not fit it. By name it is decoded JSON.
+        """
+        return await self._get(machine, key)
+
     @bounded
-    async def get(self, machine: MachineRef, key: str) -> Instance:
-        """The instance as last committed; an untouched one: the initial state, version 0, ``exists`` false."""
+    async def _get(self, machine: MachineRef, key: str) -> Instance[Any]:
         known = await self._find(machine)
-        return await inspect.get(self._router, known, check_key(key))
+        if isinstance(machine, str):
+            return await inspect.get(self._router, known, check_key(key))
+        spec = machine.spec
+        try:
+            return await inspect.get(self._router, known, check_key(key), lambda raw: spec.read_data(key, raw))
+        except ValueError as unfit:
+            raise StatemqError(f'{unfit}; client.get("{spec.name}", key) gives it as it is stored') from None
 
     @bounded
     async def list(
@@ -67,14 +89,29 @@ class Console(Session):
         older_ms = None if older is None else duration_ms(older)
         return await inspect.list_instances(self._router, known, in_state, older_ms, _positive(limit))
 
-    @bounded
-    async def query(self, machine: MachineRef, key: str, name: str, args: Mapping[str, Any] = NO_ARGUMENTS) -> Any:
+    @overload
+    async def query(self, question: Question[R], /) -> R: ...
+    @overload
+    async def query(self, machine: MachineRef, key: str, name: str, args: Mapping[str, Any] = ...) -> Any: ...
+    async def query(
+        self, machine: MachineRef | Question[Any], key: str | None = None, name: str | None = None, args: Mapping[str, Any] = NO_ARGUMENTS
+    ) -> Any:
         """What the class's ``@query`` says of the instance as last committed. Needs the class here; raises UsageError without."""
+        if isinstance(machine, Command):
+            raise UsageError(f"{machine.transition} is a transition, which is sent: await client.call(command)")
+        if isinstance(machine, Question):
+            return await self._query(machine.machine, machine.key, machine.query, machine.args)
+        if key is None or name is None:
+            raise UsageError("give a question, such as Order.total(key), or machine, key and the query's name")
+        return await self._query(machine, key, name, args)
+
+    @bounded
+    async def _query(self, machine: MachineRef, key: str, name: str, args: Mapping[str, Any] | bytes) -> Any:
         known = await self._find(machine)
         if known.spec is None:
             raise UsageError(f"a query runs where the class is: give {known.name}'s class, here or as Client(machines=[...])")
         query = known.spec.query(name)
-        arguments = query.decode_arguments(query.encode_arguments((), args))
+        arguments = query.decode_arguments(args if isinstance(args, bytes) else query.encode_arguments((), args))
         instance = await self._instance(known, check_key(key))
         result = copies_of(copy_context())().run(query.fn, instance, **arguments)
         try:

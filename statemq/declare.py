@@ -101,7 +101,10 @@ class _Declaration:
         if self.problems:
             raise DeclarationError(self.cls.__name__, self.problems)
         for attribute, transition in written.items():
-            self.bind(attribute, transition, specs)
+            transition.name = transition.name or attribute
+            self.bind(attribute, transition, specs, transition.name)
+        for attribute, query in queries.items():
+            self.bind(attribute, query, asked, attribute)
         if self.is_a_base:
             return None
         return MachineSpec(
@@ -315,12 +318,11 @@ class _Declaration:
                 self.problem(f'"{spec.name}" is declared twice')
             specs[spec.name] = spec
 
-    def bind(self, attribute: str, transition: Transition[Any, Any], specs: Mapping[str, TransitionSpec]) -> None:
-        """Calling the transition on this class makes commands of this class; a base keeps its own."""
+    def bind(self, attribute: str, written: Any, specs: Mapping[str, Any], name: str) -> None:
+        """Calling the transition or query on this class makes commands, or questions, of this class; a base keeps its own."""
         if attribute not in vars(self.cls):
-            transition = copy.copy(transition)
-            setattr(self.cls, attribute, transition)
-        transition.name = transition.name or attribute
-        transition.complete = f"{self.cls.__name__ if self.is_a_base else self.name}.{transition.name}"
+            written = copy.copy(written)
+            setattr(self.cls, attribute, written)
+        written.complete = f"{self.cls.__name__ if self.is_a_base else self.name}.{name}"
         if not self.is_a_base:
-            transition.machine, transition.spec = self.cls, specs[transition.name]
+            written.machine, written.spec = self.cls, specs[name]

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, NoReturn, Pa
 
 import msgspec
 
-from statemq.command import Command, Declared, check_key
+from statemq.command import Command, Declared, Question, check_key
 from statemq.context import Context, Duration
 from statemq.errors import Fail, UsageError
 from statemq.retry import Retry
-from statemq.spec import TransitionSpec
+from statemq.spec import QuerySpec, TransitionSpec
 from statemq.states import State, each
 
 P = ParamSpec("P")
@@ -118,10 +118,15 @@ class Transition(Generic[P, R]):
 
 
 class Query(Generic[P, R]):
-    """A read-only question about a committed snapshot; on an instance it is the method itself."""
+    """A read-only question about a committed snapshot; called with a key and the method's arguments it gives a ``Question``, which asks
+    nothing. On an instance it is the method itself."""
 
     def __init__(self, fn: Callable[Concatenate[Any, P], R]) -> None:
         self.fn = fn
+        self.machine: type[Declared] | None = None
+        self.complete = ""
+        """As what it belongs to a class whose body has ended."""
+        self.spec: QuerySpec | None = None
         self.__doc__ = fn.__doc__
 
     @overload
@@ -131,11 +136,14 @@ class Query(Generic[P, R]):
     def __get__(self, instance: object | None, owner: type[Any]) -> Query[P, R] | Callable[P, R]:
         return self if instance is None else self.fn.__get__(instance, owner)
 
-    if not TYPE_CHECKING:  # a type checker refuses the call by itself
-
-        def __call__(self, *args, **kwargs):
+    def __call__(self, key: str, /, *args: P.args, **kwargs: P.kwargs) -> Question[R]:
+        """The question as a value, for ``client.query``. Raises InvalidKey, InvalidArguments."""
+        if self.machine is None or self.spec is None:
             name = self.fn.__name__
-            raise UsageError(f"{name} is a query, which makes no command; ask it with client.query(machine, key, {name!r}, arguments)")
+            if self.complete:
+                raise UsageError(f"{self.complete} is of a base without an initial state; ask a machine: X.{name}(key)")
+            raise UsageError(f"query {name} belongs to no machine class yet")
+        return Question(self.machine, check_key(key), self.spec.name, self.spec.encode_arguments(args, kwargs))
 
 
 class _Transition(Protocol):

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Generic, Literal
 
 from typing_extensions import TypeVar
 
-from statemq.command import Command, check_key
+from statemq.command import Command, Question, check_key
 from statemq.declare import declare
 from statemq.handlers import ANY, Query, Transition, query, transition
 from statemq.inherited import UNSAID, Options
@@ -16,7 +16,7 @@ from statemq.retry import Retry
 from statemq.spec import MachineSpec
 from statemq.states import State, each
 
-__all__ = ["ANY", "Command", "Machine", "Query", "Transition", "check_key", "query", "transition"]
+__all__ = ["ANY", "Command", "Machine", "Query", "Question", "Transition", "check_key", "query", "transition"]
 
 Data = TypeVar("Data", default=None)
 Status = TypeVar("Status", bound=State, default=str)

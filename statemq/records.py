@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic
 
 import msgspec
+from typing_extensions import TypeVar
+
+Data = TypeVar("Data", default=Any)
 
 
 class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -32,15 +35,15 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
     """When it ended, by Redis time."""
 
 
-class Instance(msgspec.Struct, frozen=True):
+class Instance(msgspec.Struct, Generic[Data], frozen=True):
     """A committed snapshot. ``exists`` is false for a key that no command has changed yet."""
 
     machine: str
     key: str
     state: str
     version: int = 0
-    data: Any = None
-    """Decoded JSON: a dict, or None when the machine has no data."""
+    data: Data = None  # type: ignore[assignment]  # of a machine without data
+    """The class's data, where the class was given; else decoded JSON: a dict. None when the machine has no data."""
     exists: bool = False
     paused: bool = False
     entered: int = 0

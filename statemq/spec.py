@@ -132,15 +132,18 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             raise ValueError(undeclared(self, key, state))
         instance = object.__new__(self.cls)
         instance.key, instance.state, instance.version, instance._before = key, member, version, member
+        instance.data = self.read_data(key, data)
+        return instance
+
+    def read_data(self, key: str, data: bytes | None) -> Any:
+        """The stored data (None or empty: the defaults) as this class has it. Raises ValueError when it does not fit."""
         if self.data_type is None:
-            instance.data = None
-            return instance
+            return None
         try:
-            instance.data = self.decode_data(data or self.default_data)
+            return self.decode_data(data or self.default_data)
         except Exception as error:  # noqa: BLE001 - a __post_init__ is the user's code: what it raises says that it takes no such data
             why = explain(error) if isinstance(error, ValueError | RecursionError) else f"{type(error).__name__}: {error}"
             raise ValueError(f"{self.name}/{key}: the stored data does not fit {self.data_type.__name__}: {why}") from None
-        return instance
 
     def encode_data(self, instance: Any) -> bytes:
         """The instance's data as JSON that ``build`` accepts; empty for a machine without data. Raises InvalidResult."""

@@ -8,12 +8,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from statemq import blocking
 from statemq import client as asynchronous
 from statemq.codec import duration_ms
-from statemq.command import Command, Declared
+from statemq.command import Command, Declared, Question
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace
 from statemq.console import NO_ARGUMENTS, MachineRef
 from statemq.errors import RedisAway, UsageError
@@ -36,8 +36,12 @@ from statemq.records import (
 from statemq.session import WITHIN_S
 from statemq.states import State
 
+if TYPE_CHECKING:
+    from statemq.machine import Machine
+
 __all__ = ["Client", "SyncHandle"]
 
+Data = TypeVar("Data")
 T = TypeVar("T")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -214,7 +218,11 @@ class Client:
 
     # -- see -----------------------------------------------------------------------------------------
 
-    def get(self, machine: MachineRef, key: str) -> Instance:
+    @overload
+    def get(self, machine: type[Machine[Data, Any]], key: str) -> Instance[Data]: ...
+    @overload
+    def get(self, machine: MachineRef, key: str) -> Instance[Any]: ...
+    def get(self, machine: MachineRef, key: str) -> Instance[Any]:
         return self._run(lambda c: c.get(machine, key))
 
     def list(
@@ -222,8 +230,12 @@ class Client:
     ) -> builtins.list[Listed]:
         return self._run(lambda c: c.list(machine, state=state, older=older, limit=limit))
 
-    def query(self, machine: MachineRef, key: str, name: str, args: Mapping[str, Any] = NO_ARGUMENTS) -> Any:
-        return self._run(lambda c: c.query(machine, key, name, args))
+    @overload
+    def query(self, question: Question[R], /) -> R: ...
+    @overload
+    def query(self, machine: MachineRef, key: str, name: str, args: Mapping[str, Any] = ...) -> Any: ...
+    def query(self, *what: Any, **how: Any) -> Any:
+        return self._run(lambda c: c.query(*what, **how))
 
     def can(self, machine: MachineRef, key: str, transition: str, args: Mapping[str, Any] = NO_ARGUMENTS) -> Verdict:
         return self._run(lambda c: c.can(machine, key, transition, args))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from statemq import keys as names
@@ -46,8 +47,8 @@ def plain(raw: bytes | None) -> Any:
         return text(raw)
 
 
-async def get(router: Router, known: Known, key: str) -> Instance:
-    """The instance as last committed. An untouched one is in the initial state, version 0."""
+async def get(router: Router, known: Known, key: str, read: Callable[[bytes | None], Any] = plain) -> Instance[Any]:
+    """The instance as last committed, its data as ``read`` has it. An untouched one is in the initial state, version 0."""
     part = known.partition(key)
     for _ in range(5):
         row = await router.call(part.lease, "HMGET", part.instance(key), "state", "version", "data", "entered", "updated", "paused")
@@ -62,7 +63,7 @@ async def get(router: Router, known: Known, key: str) -> Instance:
         key=key,
         state=text(state) if state is not None else known.initial,
         version=number(version),
-        data=plain(data),
+        data=read(data),
         exists=state is not None,
         paused=paused is not None,
         entered=number(since),

@@ -47,7 +47,7 @@ class Diary:
             self._end(Fail, begun, id=outcome.id, why=outcome.outcome, committed_ms=outcome.at)
 
     def saw(self, begun: Invoke, instance: Instance) -> None:
-        last = msgspec.convert(instance.data["last"], Link) if instance.exists else Link()
+        last = instance.data.last
         self._end(Ok, begun, version=instance.version, value=[last.n, last.chain])
 
     def done(self, begun: Invoke) -> None:

@@ -61,7 +61,7 @@ def clock(redis: Any) -> Clock:
 async def finals(client: Client, names: list[str]) -> list[Line]:
     found: list[Line] = []
     for name in names:
-        instance = await client.get(Ledger, name)
+        instance = await client.get(Ledger.spec.name, name)  # by name: as it is stored, whatever version wrote it
         last = msgspec.convert(instance.data["last"], Link) if instance.exists else Link()
         noted = instance.data["noted"] if instance.exists else 0
         found.append(Final(name, instance.version, [last.n, last.chain], {"apply_noted": noted}))

@@ -35,7 +35,7 @@ async def gather(client: Client, fleet: Fleet, sent: Iterable[Sent]) -> Evidence
     finals = {}
     for key in dict.fromkeys(s.key for s in sent):
         instance = await client.get(Ledger, key)
-        last = msgspec.convert(instance.data["last"], Link) if instance.exists else Link()
+        last = instance.data.last
         finals[key] = (instance.version, last)
     fenced = frozenset(pid for pid, _ in fleet.lost())
     return Evidence(sent, await client.history(Ledger, limit=ALL), finals, fleet.effects(), fleet.deeds, fenced)

@@ -157,7 +157,7 @@ class Load:
 
 async def log_of(client: Client, key: str) -> list[int]:
     instance = await client.get(Tally, key)
-    return list(instance.data["log"]) if instance.exists else []
+    return list(instance.data.log)
 
 
 def one_key_each(machine: type[Any] = Tally) -> list[str]:

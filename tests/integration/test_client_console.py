@@ -7,13 +7,13 @@ import asyncio
 import pytest
 
 from statemq import Cancelled, Client, Failed, Machine, StatemqError, Unknown, UsageError
-from statemq.errors import InvalidArguments, UnknownTransition
+from statemq.errors import InvalidArguments, InvalidKey, UnknownTransition
 from statemq.store.commands import LOOK, Queued, to_element
 from statemq.store.declare import declare
 from statemq.store.lease import beat
 from statemq.store.router import Router
 from tests.fake_worker import FakeWorker
-from tests.integration.door import Door
+from tests.integration.door import Data, Door
 
 pytestmark = pytest.mark.leaves_work  # nobody reads the looks that these leave behind
 
@@ -36,8 +36,23 @@ async def park(fake: FakeWorker, key: str) -> str:
 
 async def test_an_untouched_instance(client: Client) -> None:
     got = await client.get(Door, "a")
-    assert (got.state, got.version, got.exists, got.data) == ("SHUT", 0, False, {"width": 0})
+    assert (got.state, got.version, got.exists, got.data) == ("SHUT", 0, False, Data(width=0))
     assert await client.list(Door) == []
+    assert (await client.get("door", "a")).data == {"width": 0}, "by name it is JSON"
+
+
+async def test_data_that_does_not_fit_the_class_that_is_given(client: Client, router: Router, namespace: str) -> None:
+    part = (await client._find(Door)).partition("a")
+    for data, state in ((b'{"width": "wide"}', b"OPEN"), (b"{", b"OPEN"), (b'{"width": 7, "other": 1}', b"AJAR")):
+        await router.call(part.lease, "HSET", part.instance("a"), "data", data, "state", state, "version", 1)
+        if state == b"OPEN":
+            with pytest.raises(
+                StatemqError, match=r'door/a: the stored data does not fit Data: .*; client\.get\("door", key\) gives it as it is stored'
+            ):
+                await client.get(Door, "a")
+        else:
+            assert (await client.get(Door, "a")).data == Data(7), "what the class does not know is left out"
+    assert (await client.get("door", "a")).data == {"width": 7, "other": 1}
 
 
 async def test_a_committed_instance_is_seen_everywhere(client: Client, fake: FakeWorker) -> None:
@@ -74,6 +89,11 @@ async def test_lists_are_merged_over_partitions_and_cut(client: Client, fake: Fa
 
 async def test_a_query_runs_on_what_is_committed(client: Client, url: str, namespace: str, fake: FakeWorker) -> None:
     assert await client.query(Door, "a", "passes", {"width": 0}) is False
+    assert await client.query(Door.passes("a", width=0)) is False
+    with pytest.raises(InvalidArguments):
+        Door.passes("a", width="x")  # type: ignore[arg-type]
+    with pytest.raises(InvalidKey):
+        Door.passes("", width=1)
     await client.send(Door.open("a"))
     await fake.complete("a", "", state="OPEN")
     assert await client.query("door", "a", "passes", {"width": 0}) is True

@@ -136,7 +136,8 @@ def test_the_same_blocking(blocking: sync.Client) -> None:
     assert handle.cancel() == "ended"
     assert blocking.handle(handle.id).result(timeout=20) == "b open"
     assert [h.result(timeout=20) for h in blocking.send_many([Door.open("c"), Door.open("d")])] == ["c open", "d open"]
-    assert blocking.get(Door, "a").state == "SHUT"
+    assert (blocking.get(Door, "a").state, blocking.get(Door, "a").data.width) == ("SHUT", 0)
+    assert blocking.query(Door.passes("a", width=0)) is False
     assert [m.name for m in blocking.machines()] == ["door"]
     assert len(blocking.history("door")) == 4
     assert blocking.list(Door) == []

@@ -16,7 +16,7 @@ from tests.integration.test_dev import Dev
 
 GUIDE = Path(__file__).parents[2] / "docs" / "GUIDE.md"
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SAID_BY_USE = ["o-3 is paid", "order/o-3 is PAID; come_back needs SHIPPED", "None", "o-3 is PAID, 7.00 paid", "PAID"]
+SAID_BY_USE = ["o-3 is paid", "order/o-3 is PAID; come_back needs SHIPPED", "None", "o-3 is PAID, 7.00 paid", "PAID Rome"]
 
 
 def exchanges(block: str) -> list[tuple[str, str]]:

@@ -113,7 +113,7 @@ async def test_key_and_transition_are_enough(client: Client, redis: Redis, url: 
             return id in [e.id for e in await client.history(Box)]
 
         await wait_until(ended)
-        assert (await client.get(Box, "a")).data["count"] == 1
+        assert (await client.get(Box, "a")).data.count == 1
         assert (await client.show(id)).status == "completed"
         bad = (await redis.xadd(part.commands, {"key": "a", "transition": "put", "args": "{}}"})).decode()
         await letters(client, 1)
@@ -131,7 +131,7 @@ async def test_an_entry_in_the_wrong_partition_is_forwarded_once(client: Client,
             return (await client.get(Box, "a")).version == 3
 
         await wait_until(done)
-        assert (await client.get(Box, "a")).data["count"] == 111
+        assert (await client.get(Box, "a")).data.count == 111
         assert [e.id.split(".")[1] for e in await client.history(Box)] == [str(HOME)] * 3
         assert await client.call(Box.put("a"), timeout=20) == 112
 
@@ -147,7 +147,7 @@ async def test_the_id_of_another_command_is_no_way_in(client: Client, redis: Red
         await redis.xadd(part.commands, forged)  # type: ignore[arg-type]  # and now it has ended
         await letters(client, 2)
         assert await real.result() == 1
-        assert (await client.get(Box, "a")).data["count"] == 1
+        assert (await client.get(Box, "a")).data.count == 1
         assert [e.id for e in await client.history(Box)] == [real.id]
 
 

@@ -39,7 +39,7 @@ async def test_any_text_is_a_key(client: Client, url: str, namespace: str) -> No
         for key in KEYS:
             assert await client.call(Box.put(key, n=0), timeout=20) == 3
             assert (await client.call(Box.put(key), idempotency_key=f"k:{key[:60]}", timeout=20)) in (2, 3)  # the first one's
-            assert (await client.get(Box, key)).data["count"] == 3
+            assert (await client.get(Box, key)).data.count == 3
             assert {e.key for e in await client.history(Box, key, limit=1000)} == {key}
         assert {row.key for row in await client.list(Box)} == set(KEYS)
 

@@ -60,7 +60,7 @@ async def test_a_call_returns_what_the_transition_returned(client: Client, url: 
     async with working(url, namespace, Lamp):
         assert await client.call(Lamp.turnOn("desk", brightness=70), timeout=20) == "desk is on"
         lamp = await client.get(Lamp, "desk")
-    assert (lamp.state, lamp.version, lamp.data, lamp.exists) == ("ON", 1, {"brightness": 70, "switched": 1}, True)
+    assert (lamp.state, lamp.version, lamp.data, lamp.exists) == ("ON", 1, Data(brightness=70, switched=1), True)
 
 
 async def test_names_do_as_well_as_the_class(client: Client, url: str, namespace: str) -> None:

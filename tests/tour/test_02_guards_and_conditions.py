@@ -70,4 +70,4 @@ async def test_a_command_may_depend_on_the_state_or_version_its_sender_saw(clien
             await client.call(Account.deposit("anna", amount=10), if_state="closed", timeout=20)
         with pytest.raises(UnknownTransition, match='account has no state "shut"'):
             await client.send(Account.close("anna"), if_state="shut")
-        assert (await client.get(Account, "anna")).data == {"balance": 13}
+        assert (await client.get(Account, "anna")).data == Data(balance=13)

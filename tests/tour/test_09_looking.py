@@ -35,9 +35,9 @@ class Ticket(Machine[Data], initial="new", partitions=2):
 
 async def test_an_untouched_key_is_in_the_initial_state_and_in_no_list(client: Client) -> None:
     ticket = await client.get(Ticket, "t1")
-    assert (ticket.state, ticket.version, ticket.exists, ticket.data) == ("new", 0, False, {"owner": ""})
+    assert (ticket.state, ticket.version, ticket.exists, ticket.data) == ("new", 0, False, Data(owner=""))
     assert await client.list(Ticket) == []
-    assert await client.query(Ticket, "t1", "summary") == "t1 is new"
+    assert await client.query(Ticket.summary("t1")) == "t1 is new"
 
 
 async def test_lists_queries_and_history_tell_what_was_committed(client: Client, url: str, namespace: str) -> None:
@@ -48,7 +48,7 @@ async def test_lists_queries_and_history_tell_what_was_committed(client: Client,
         assert {row.key: row.state for row in await client.list(Ticket)} == {"t1": "assigned", "t2": "done", "t3": "assigned"}
         assert [row.key for row in await client.list(Ticket, state="assigned")] == ["t1", "t3"]
         assert await client.list(Ticket, state="assigned", older="1h") == []
-        assert await client.query(Ticket, "t2", "summary", {"loud": True}) == "T2 IS DONE"
+        assert await client.query(Ticket.summary("t2", loud=True)) == "T2 IS DONE"
         history = await client.history(Ticket, "t2")
         assert [(e.transition, e.source, e.target, e.version, e.outcome) for e in history] == [
             ("assign", "", "assigned", 1, "completed"),
@@ -71,7 +71,7 @@ async def test_a_query_reads_the_committed_snapshot_while_a_transition_runs(clie
         await wait_until(runs)
         status = await handle.status()
         assert (status.worker, status.key, status.args) == (worker.id, "t1", {"to": "bob", "hold": True})
-        assert await client.query(Ticket, "t1", "summary") == "t1 is new"
+        assert await client.query(Ticket.summary("t1")) == "t1 is new"
         await handle.cancel()
         with pytest.raises(Cancelled):
             await handle.result(timeout=20)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum, StrEnum
-from typing import ClassVar, TypeVar, assert_type
+from typing import Any, ClassVar, TypeVar, assert_type
 
 import msgspec
 
-from statemq import ANY, Client, Command, Context, Machine, Reject, Retry, query, transition
+from statemq import ANY, Client, Command, Context, Instance, Machine, Question, Reject, Retry, query, sync, transition
 from statemq.examples.resource import Resource
 from statemq.examples.switch import Switch
 
@@ -100,6 +100,23 @@ class Lamp(Machine[None, Side], initial=Side.OFF, final=[Side.ON]):
         return self.state
 
 
+async def seen(client: Client, blocking: sync.Client, machine: str) -> None:
+    """The class's data and answers, of either client; by name whatever is there."""
+    assert_type(await client.get(Orders, "a"), Instance[Order])
+    assert_type((await client.get(DataOnly, "a")).data.lines[0].count, int)
+    assert_type((await client.get(Bare, "a")).data, None)
+    assert_type((await client.get(machine, "a")).data, Any)
+    assert_type(await client.query(Orders.over("a", limit=3)), bool)
+    assert_type(await client.query(Orders.total("a")), int)
+    assert_type(await client.query(machine, "a", "total"), Any)
+    assert_type(blocking.get(Orders, "a").data, Order)
+    assert_type(blocking.get(machine, "a").data, Any)
+    assert_type(blocking.query(Orders.over("a", 3)), bool)
+    assert_type(blocking.query(Orders, "a", "over", {"limit": 3}), Any)
+    former: Instance = await client.get(Orders, "a")
+    assert_type(former.data, Any)
+
+
 async def lit(client: Client) -> list[str]:
     assert_type(await client.call(Lamp.light("a"), if_state=Side.OFF), Side)
     return [row.key for row in await client.list(Lamp, state=Side.ON)]
@@ -136,6 +153,8 @@ assert_type(LongBench.put("a"), Command[int])
 assert_type(Orders.pay("a", 3), Command[Line])
 assert_type(Orders.pay("a", amount=3, lines=[Line("x")]), Command[Line])
 assert_type(Orders.touch("a"), Command[None])
+assert_type(Orders.total("a"), Question[int])
+assert_type(Orders.over("a", 3), Question[bool])
 assert_type(Bare.go("a", wait=2.5), Command[None])
 assert_type(DataOnly.go("a"), Command[str])
 assert_type(Resource.setUp("a"), Command[str])

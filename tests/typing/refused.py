@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from statemq import Command, Context, Machine, Retry, transition
+from statemq import Client, Command, Context, Machine, Question, Retry, query, sync, transition
 
 
 class Status(StrEnum):
@@ -45,6 +45,10 @@ class Resource(Machine[Data, Status], initial=Status.DOWN):
     def tearDown(self, ctx: Context, why: str) -> int:
         return 0
 
+    @query
+    def longer(self, than: int = 0) -> bool:
+        return len(self.data.address) > than
+
 
 class Unknown(Machine[Data, Status], initial=Status.DOWN, on_failure="ignore"):  # refused
     pass
@@ -65,3 +69,21 @@ Resource.setUp(7)  # refused
 Resource.setUp()  # refused
 Resource.tearDown("a")  # refused
 command: Command[int] = Resource.setUp("a")  # refused
+Resource.longer("a", than="2")  # refused
+Resource.longer("a", then=2)  # refused
+Resource.longer(7)  # refused
+question: Question[str] = Resource.longer("a")  # refused
+
+
+def takes(text: str = "", number: int = 0) -> None: ...
+
+
+async def seen(client: Client, blocking: sync.Client) -> None:
+    takes((await client.get(Resource, "a")).data.adress)  # refused
+    takes(number=(await client.get(Resource, "a")).data.address)  # refused
+    takes(await client.query(Resource.longer("a")))  # refused
+    await client.call(Resource.longer("a"))  # refused
+    await client.query(Resource.tearDown("a", why=""))  # refused
+    takes(number=blocking.get(Resource, "a").data.address)  # refused
+    takes(blocking.query(Resource.longer("a")))  # refused
+    blocking.call(Resource.longer("a"))  # refused
