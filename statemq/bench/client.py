@@ -37,7 +37,7 @@ class StatemqSide:
         found: list[int] = []
         for some in chunks(keys, 128):
             instances = await asyncio.gather(*(self.client.get(MACHINES[machine], key) for key in some))
-            found += [instance.data["count"] if instance.exists else 0 for instance in instances]
+            found += [instance.data.count for instance in instances]
         return found
 
     async def tidy(self) -> None:
