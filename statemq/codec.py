@@ -167,3 +167,17 @@ def rfc3339(at_ms: int) -> str:
     """``2026-11-24T12:00:00.123Z``; what lies outside 1970 to 9999 is shown as their end."""
     at = datetime.fromtimestamp(min(max(at_ms, 0), _LAST_MS) / 1000, UTC)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
+
+
+def short_time(at_ms: int, now_ms: int) -> str:
+    """``24 Nov 12:00:00Z``, or with the year, ``24 Nov 2023 12:00Z``, if it is another one; of UTC, as all times.
+
+    >>> short_time(1_700_000_000_123, 1_700_100_000_000), short_time(1_700_000_000_123, 1_800_000_000_000)
+    ('14 Nov 22:13:20Z', '14 Nov 2023 22:13Z')
+    """
+    at, now = (datetime.fromtimestamp(min(max(ms, 0), _LAST_MS) / 1000, UTC) for ms in (at_ms, now_ms))
+    day = f"{at.day} {_MONTHS[at.month - 1]}"
+    return f"{day} {at:%H:%M:%S}Z" if at.year == now.year else f"{day} {at.year} {at:%H:%M}Z"

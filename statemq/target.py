@@ -105,7 +105,11 @@ def _import_module(name: str) -> ModuleType:
 
 def _import_file(place: str) -> ModuleType:
     path = Path(place).resolve()
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:  # no file can be called so
+        raise UsageError(f"{place} is no file: {error.strerror}") from None
+    if not there:
         raise UsageError(f"there is no file {place}")
     root, names = path.parent, [] if path.name == "__init__.py" else [path.stem]
     while (root / "__init__.py").is_file():

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from statemq.cli import options, show
+from statemq.cli import complete, options, show
 from statemq.cli.connect import ask
-from statemq.cli.ends import ENDED_BADLY, USAGE, resume_line, say, to_copy
+from statemq.cli.ends import ENDED_BADLY, USAGE, Remark, resume_line, say, to_copy
 from statemq.cli.escape import clean
 from statemq.errors import Unknown, UsageError
 
@@ -28,7 +28,10 @@ def failed_help(context: typer.Context) -> None:
 
 
 Letters = Annotated[
-    list[str] | None, typer.Argument(metavar="LETTER", help="Names from failed list, such as 7/1732450000000-0.", show_default=False)
+    list[str] | None,
+    typer.Argument(
+        autocompletion=complete.letters, metavar="LETTER", help="Names from failed list, such as 7/1732450000000-0.", show_default=False
+    ),
 ]
 All = Annotated[bool, typer.Option("--all", help="All of the machine's.")]
 
@@ -41,27 +44,29 @@ def cancel(id: options.Id, redis: options.Redis = None, namespace: options.Names
 
     Example: statemq cancel resource.7.01930c2e5b7a7c3e8f6a2b4c6d8e0f12
     """
-    answer, when = ask(redis, namespace, lambda client: _cancel(client, id))
+    answer, said = ask(redis, namespace, lambda client: _cancel(client, id))
     if answer == "ended":
-        say(f"{id} has ended already; {to_copy('result', id)} tells how")
+        look = to_copy("result", id)
+        say(f"{id} has ended already; {look} tells how", look)
         raise typer.Exit(ENDED_BADLY)
     show.out(answer)
-    if when:
-        say(when)
+    if said:
+        say(said.text, *said.copied)
 
 
-async def _cancel(client: Client, id: str) -> tuple[str, str]:
+async def _cancel(client: Client, id: str) -> tuple[str, Remark | None]:
     """The answer; and, if it was asked to end, when it will."""
     answer = await client.cancel(id)
     if answer != "asked":
-        return answer, ""
+        return answer, None
     try:
         status = await client.show(id)
     except Unknown:  # it has ended just now
-        return answer, ""
+        return answer, None
     if name := status.paused:
-        return answer, f"{name} is paused: it ends when that is resumed ({resume_line(name)})"
-    return answer, "it has begun, and is being ended"
+        line = resume_line(name)
+        return answer, Remark(f"{name} is paused: it ends when that is resumed ({line})", (line,))
+    return answer, Remark("it has begun, and is being ended")
 
 
 def empty(machine: options.Machine, key: options.Key, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
@@ -72,9 +77,10 @@ def empty(machine: options.Machine, key: options.Key, redis: options.Redis = Non
     Example: statemq empty resource a
     """
     emptied = ask(redis, namespace, lambda client: client.empty(machine, key))
-    show.out(clean(f"{emptied.cancelled} command{'' if emptied.cancelled == 1 else 's'} of {machine}/{key} cancelled"))
+    show.tell(f"{emptied.cancelled} command{'' if emptied.cancelled == 1 else 's'} of {machine}/{key} cancelled")
     for id in emptied.begun[:10]:
-        say(f"{id} has begun and goes on: {to_copy('cancel', id)} ends it")
+        line = to_copy("cancel", id)
+        say(f"{id} has begun and goes on: {line} ends it", line)
 
 
 def pause(machine: options.Machine, key: options.MaybeKey = None, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
@@ -85,7 +91,7 @@ def pause(machine: options.Machine, key: options.MaybeKey = None, redis: options
     Example: statemq pause resource a
     """
     ask(redis, namespace, lambda client: client.pause(machine, key))
-    show.out(clean(f"{_named(machine, key)} is paused"))
+    show.tell(f"{_named(machine, key)} is paused")
 
 
 def resume(
@@ -96,7 +102,7 @@ def resume(
     Example: statemq resume resource a
     """
     ask(redis, namespace, lambda client: client.resume(machine, key))
-    show.out(clean(f"{_named(machine, key)} goes on"))
+    show.tell(f"{_named(machine, key)} goes on")
 
 
 def _named(machine: str, key: str | None) -> str:
@@ -120,7 +126,7 @@ def failed_list(
     """
     columns: show.Columns[Any] = {
         "LETTER": lambda f: f.letter,
-        "AT": lambda f: show.time(f.at),
+        "AT": lambda f: show.when(f.at),
         "KEY": lambda f: f.key,
         "TRANSITION": lambda f: f.transition,
         "ATTEMPTS": lambda f: str(f.attempts),
@@ -131,9 +137,10 @@ def failed_list(
     show.rows(found, columns, json, f"no command of {machine} has failed")
     if traceback and not json:
         for letter in found:
-            show.out(f"\n{clean(letter.letter)}  {clean(letter.id)}")
+            show.out("")
+            show.tell(f"{letter.letter}  {letter.id}")
             for line in letter.traceback.splitlines():
-                show.out(f"  {clean(line)}")
+                show.tell(line, indent="  ")
 
 
 @failed.command("retry")
@@ -156,7 +163,7 @@ def failed_retry(
     for id in ids:
         show.out(clean(id))
     for letter in stay:
-        say(clean(f"{letter.letter} cannot be retried: {letter.unfit}"))
+        say(f"{letter.letter} cannot be retried: {letter.unfit}")
 
 
 async def _retry(client: Client, machine: str, chosen: list[str] | None) -> tuple[list[str], list[DeadLetter]]:

@@ -119,6 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.format_message():  # empty when its help was shown instead
             ends.say(_usage(error))
         return ends.USAGE
+    except SystemExit as end:  # a shell has asked what may stand here, and was told
+        return end.code if isinstance(end.code, int) else ends.OK
     except (KeyboardInterrupt, typer.Abort):
         return ends.INTERRUPTED
     except BrokenPipeError:  # whoever read our answer has enough

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from statemq.cli import options, show
+from statemq.cli import complete, options, show
 from statemq.cli.arguments import read_arguments
 from statemq.cli.classes import class_of, classes
 from statemq.cli.connect import ask
@@ -112,7 +112,8 @@ def can(
         if not verdict.allowed and transition not in verdict.transitions:  # else the state is not why
             show.fields("allowed now: " + (", ".join(verdict.transitions) or "nothing"), {})
         if verdict.paused:
-            say(f"{verdict.paused} is paused: what is sent waits ({resume_line(verdict.paused)})")
+            line = resume_line(verdict.paused)
+            say(f"{verdict.paused} is paused: what is sent waits ({line})", line)
         if guarded and not verdict.guards:
             say("guards were not asked: they run where the class is (--target)")
     if not verdict.allowed:
@@ -122,7 +123,9 @@ def can(
 def query(
     machine: options.Machine,
     key: options.Key,
-    name: Annotated[str, typer.Argument(metavar="QUERY", help="Which question, such as status.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(autocompletion=complete.queries, metavar="QUERY", help="Which question, such as status.", show_default=False)
+    ],
     arguments: options.Arguments = None,
     target: options.Target = None,
     redis: options.Redis = None,

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from statemq.cli import options, show
+from statemq.cli import complete, options, show
 from statemq.cli.connect import SILENT_S
 from statemq.cli.ends import ENDED_BADLY, say
 from statemq.cli.escape import clean, json_text
 from statemq.cli.find import find
+from statemq.cli.fold import hanging, in_colour, room
 from statemq.config import Role, Safety
 
 if TYPE_CHECKING:
@@ -22,7 +23,13 @@ LONG_S = 300.0
 
 def doctor(
     machines: Annotated[
-        list[str] | None, typer.Argument(metavar="MACHINE", help="Only these machines. Default: all of the namespace.", show_default=False)
+        list[str] | None,
+        typer.Argument(
+            autocompletion=complete.machines,
+            metavar="MACHINE",
+            help="Only these machines. Default: all of the namespace.",
+            show_default=False,
+        ),
     ] = None,
     durability: Annotated[
         Safety | None,
@@ -78,12 +85,15 @@ def doctor(
 
 def _print(found: list[Finding]) -> None:
     """A table; what to do stands below its line."""
-    lines = show.align([[clean(cell) for cell in (f.level, f.where, f.check, f.text)] for f in found])
-    color = {"warn": typer.colors.YELLOW, "bad": typer.colors.RED} if sys.stdout.isatty() else {}
-    for line, finding in zip(lines, found, strict=True):
-        show.out(typer.style(line, fg=color[finding.level]) if finding.level in color else line)
+    wide = room(sys.stdout)
+    begins = show.align([[*(clean(cell) for cell in (f.level, f.where, f.check)), "|"] for f in found])
+    color = {"warn": typer.colors.YELLOW, "bad": typer.colors.RED} if in_colour(sys.stdout) else {}
+    for label, finding in zip(begins, found, strict=True):
+        begin = label.removesuffix("|")
+        for line in [begin + clean(finding.text)] if wide is None else hanging(begin, finding.text, wide):
+            show.out(typer.style(line, fg=color[finding.level]) if finding.level in color else line)
         if finding.todo:
-            show.out(clean(f"      → {finding.todo}"))
+            show.tell(f"→ {finding.todo}", indent="      ")
 
 
 def acl(

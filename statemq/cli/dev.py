@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from statemq.cli import options
+from statemq.cli import complete, options
 from statemq.config import DEFAULT_NAMESPACE, check_namespace
 
 DATA = Path(".statemq")
@@ -16,7 +16,13 @@ DATA = Path(".statemq")
 
 def command(
     target: Annotated[
-        str, typer.Argument(metavar="TARGET", help="package.module, package.module:Class or a .py file.", show_default=False)
+        str,
+        typer.Argument(
+            autocompletion=complete.targets,
+            metavar="TARGET",
+            help="package.module, package.module:Class or a .py file.",
+            show_default=False,
+        ),
     ],
     port: Annotated[int, typer.Option("--port", min=1, max=65535, metavar="N", help="Where HTTP listens, on this machine only.")] = 8080,
     data: Annotated[Path, typer.Option("--data", metavar="DIR", parser=Path, help="Where the data is kept between runs.")] = DATA,

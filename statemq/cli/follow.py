@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from statemq.cli.ends import command, resume_line, say
-from statemq.cli.escape import clean
+from statemq.cli.ends import Remark, command, remark_lines, resume_line, say
+from statemq.cli.fold import fold
 from statemq.cli.status import ENDED, headline, progress
 from statemq.errors import Pending, ServerError, Unknown
 
@@ -56,7 +56,7 @@ class _Watch:
         self.client, self.id = client, id
         self.began = time.monotonic()
         self.outcome: Outcome | None = None
-        self.said: dict[str, str] = {}
+        self.said: dict[str, Remark] = {}
 
     async def run(self) -> None:
         await asyncio.sleep(EXPECT_WORKER_S)
@@ -66,34 +66,35 @@ class _Watch:
                 self.say_once("failed", self.trouble(status))
                 self.say_once("waits", await self.obstacle(status))
             except ServerError as error:
-                self.say_once("waits", f"{error}; still waiting")
+                self.say_once("waits", Remark(f"{error}; still waiting"))
             except Unknown:  # it ends just now: the outcome tells
                 pass
             await asyncio.sleep(EXPECT_WORKER_S)
 
-    def say_once(self, kind: str, why: str) -> None:
+    def say_once(self, kind: str, why: Remark | None) -> None:
         if why and why != self.said.get(kind):
             self.said[kind] = why
             self.tell(why)
 
-    def tell(self, why: str) -> None:
-        say(why)
+    def tell(self, why: Remark) -> None:
+        say(why.text, *why.copied)
 
-    def trouble(self, status: CommandStatus) -> str:
-        """Why its last attempt failed; empty when none has."""
+    def trouble(self, status: CommandStatus) -> Remark | None:
+        """Why its last attempt failed, if one has."""
         if not status.error or status.status in ENDED:
-            return ""
-        return f"attempt {status.attempts} failed: {status.error}" if status.attempts else status.error
+            return None
+        return Remark(f"attempt {status.attempts} failed: {status.error}" if status.attempts else status.error)
 
-    async def obstacle(self, status: CommandStatus) -> str:
-        """What keeps a command from being taken up, in one sentence; empty when nothing does."""
+    async def obstacle(self, status: CommandStatus) -> Remark | None:
+        """What keeps a command from being taken up, if anything does."""
         if status.status not in ("queued", "waiting"):
-            return ""
+            return None
         if not await self.client.live_workers(status.machine):
-            return f"no live worker for {status.machine}; waiting for one ({command()} worker TARGET starts it)"
+            return Remark(f"no live worker for {status.machine}; waiting for one ({command()} worker TARGET starts it)")
         if status.paused:
-            return f"{status.paused} is paused; waiting ({resume_line(status.paused)})"
-        return ""
+            line = resume_line(status.paused)
+            return Remark(f"{status.paused} is paused; waiting ({line})", (line,))
+        return None
 
 
 class _Screen(_Watch):
@@ -101,14 +102,14 @@ class _Screen(_Watch):
 
     def __init__(self, client: Client, id: str) -> None:
         super().__init__(client, id)
-        self.remark = ""
+        self.remark: Remark | None = None
         self.behind = 0
 
-    def tell(self, why: str) -> None:
+    def tell(self, why: Remark) -> None:
         self.remark = why
 
-    def trouble(self, status: CommandStatus) -> str:
-        return ""  # the picture has it
+    def trouble(self, status: CommandStatus) -> Remark | None:
+        return None  # the picture has it
 
     async def run(self) -> None:
         await asyncio.sleep(SHOW_AFTER_S)
@@ -125,27 +126,30 @@ class _Screen(_Watch):
                         self.behind = await self.ahead(seen) if seen.status == "queued" else 0
                         status = seen if seen.status not in ENDED or status is None else status
                     if status:
-                        live.update(self.picture(status), refresh=True)
+                        live.update(self.picture(status, *live.console.size), refresh=True)
                     await asyncio.sleep(LOOK_S)
             finally:
                 remarks.cancel()
                 if status:
-                    live.update(self.picture(status), refresh=True)
+                    live.update(self.picture(status, *live.console.size), refresh=True)
 
     async def ahead(self, status: CommandStatus) -> int:
         """How many commands of the same instance come first."""
         queue = [row.id for row in await self.client.queue(status.machine, status.key)]
         return queue.index(self.id) if self.id in queue else 0
 
-    def picture(self, status: CommandStatus) -> Any:
+    def picture(self, status: CommandStatus, wide: int, high: int) -> Any:
+        """No larger than the screen: of many steps the last ones."""
         from rich.text import Text
 
         if self.outcome is not None:
             status = msgspec.structs.replace(status, status=self.outcome.outcome, outcome=self.outcome)
-        lines = progress(status, int(time.time() * 1000))
-        if self.outcome is None and self.behind:
-            lines.append(f"… waits behind {self.behind} of the same key")
-        if self.outcome is None and self.remark:
-            lines.append(f"! {clean(self.remark)}")
         took = time.monotonic() - self.began
-        return Text("\n".join([f"{headline(status)}  ({took:.1f} s)", *[f"  {line}" for line in lines]]))
+        lines = fold(f"{headline(status)}  ({took:.1f} s)", wide)
+        told = [part for line in progress(status, int(time.time() * 1000)) for part in fold(line, wide - 2)]
+        if self.outcome is None and self.behind:
+            told.append(f"… waits behind {self.behind} of the same key")
+        lines += [f"  {line}" for line in told]
+        if self.outcome is None and self.remark:
+            lines += remark_lines(self.remark.text, "  ! ", wide, self.remark.copied)
+        return Text("\n".join(lines if len(lines) < high else [lines[0], "  …", *lines[3 - high :]]))

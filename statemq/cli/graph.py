@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from statemq.cli import draw, options, show
+from statemq.cli import complete, draw, options, show
 from statemq.cli.connect import ask
 from statemq.cli.escape import json_text
 from statemq.errors import RedisAway, UnknownMachine
@@ -25,7 +26,10 @@ def graph(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="TARGET-or-MACHINE", help="Code (package.module, …:Class, file.py), or a declared machine's name.", show_default=False
+            autocompletion=complete.targets_or_machines,
+            metavar="TARGET-or-MACHINE",
+            help="Code (package.module, …:Class, file.py), or a declared machine's name.",
+            show_default=False,
         ),
     ],
     format: Annotated[Format, typer.Option("--format", help="A drawing, Mermaid or DOT text, or all that is declared.")] = Format.text,
@@ -42,7 +46,10 @@ def graph(
     for number, found in enumerate(_graphs(what, redis, namespace)):
         if number and format is not Format.json:
             show.out("")
-        show.out(formats[format](found))
+        for line in formats[format](found).splitlines() if format is Format.text else []:
+            show.tell(line)
+        if format is not Format.text:
+            show.out(formats[format](found))
 
 
 def _graphs(what: str, redis: str | None, namespace: str | None) -> list[dict[str, Any]]:
@@ -53,8 +60,9 @@ def _graphs(what: str, redis: str | None, namespace: str | None) -> list[dict[st
         return [ask(redis, namespace, lambda client: client.graph(what))]
     except (UnknownMachine, RedisAway):
         here = Path(what)
-        if here.with_suffix(".py").is_file() or (here / "__init__.py").is_file():
-            return _load(what)
+        with contextlib.suppress(OSError):  # no file can be called so
+            if here.with_suffix(".py").is_file() or (here / "__init__.py").is_file():
+                return _load(what)
         raise
 
 

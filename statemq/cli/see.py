@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from statemq.cli import options, show
+from statemq.cli import complete, options, show
 from statemq.cli.connect import ask
 from statemq.cli.ends import ENDED_BADLY, say
 from statemq.cli.escape import json_text
@@ -60,7 +60,10 @@ def get(
 
 def list_(
     machine: options.Machine,
-    state: Annotated[str | None, typer.Option("--state", metavar="STATE", help="Only those in this state.", show_default=False)] = None,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", autocompletion=complete.states, metavar="STATE", help="Only those in this state.", show_default=False),
+    ] = None,
     older: Annotated[
         float | None,
         typer.Option(
@@ -85,7 +88,7 @@ def list_(
     columns: show.Columns[Any] = {
         "KEY": lambda i: i.key,
         "STATE": lambda i: i.state,
-        "SINCE": lambda i: show.time(i.since),
+        "SINCE": lambda i: show.when(i.since),
         "": lambda i: ", ".join(word for word, so in (("paused", i.paused), ("not declared", not i.declared)) if so),
     }
     found = ask(redis, namespace, lambda client: client.list(machine, state=state, older=older, limit=limit))
@@ -119,7 +122,7 @@ def queue(
         "TRANSITION": lambda q: q.transition,
         "STATUS": lambda q: q.status,
         "WHERE": lambda q: q.where,
-        "DUE": lambda q: show.time(q.due),
+        "DUE": lambda q: show.when(q.due),
         "ARGUMENTS": lambda q: "" if q.args is None else shorten(json_text(q.args)),
         "FAILED": lambda q: f"{q.attempts} ×" if q.attempts else "",
         "LAST ERROR": lambda q: shorten(q.error),
@@ -142,7 +145,7 @@ def audit(
     Example: statemq audit resource
     """
     columns: show.Columns[Any] = {
-        "AT": lambda e: show.time(e.at),
+        "AT": lambda e: show.when(e.at),
         "DID": lambda e: e.did,
         "WHAT": lambda e: e.what,
         "BY": lambda e: e.by,
@@ -166,7 +169,7 @@ def history(
     Example: statemq history resource a
     """
     columns: show.Columns[Any] = {
-        "AT": lambda h: show.time(h.at),
+        "AT": lambda h: show.when(h.at),
         "KEY": lambda h: h.key,
         "TRANSITION": lambda h: h.transition,
         "OUTCOME": lambda h: h.outcome,
@@ -206,7 +209,7 @@ def show_(id: options.Id, json: options.Json = False, redis: options.Redis = Non
         },
     )
     for line in progress(status, int(time.time() * 1000)):
-        show.out(f"  {line}")
+        show.tell(line, indent="  ")
 
 
 def partitions(
@@ -239,7 +242,9 @@ def _lease(partition: Any) -> str:
 
 
 def workers(
-    machine: Annotated[str | None, typer.Argument(metavar="MACHINE", help="Only its workers.", show_default=False)] = None,
+    machine: Annotated[
+        str | None, typer.Argument(autocompletion=complete.machines, metavar="MACHINE", help="Only its workers.", show_default=False)
+    ] = None,
     live: Annotated[bool, typer.Option("--live", help="Only those that live; exit code 1 when there is none.")] = False,
     json: options.Json = False,
     redis: options.Redis = None,
@@ -255,8 +260,8 @@ def workers(
         "WORKER": lambda w: w.id,
         "HOST": lambda w: w.host,
         "PID": lambda w: str(w.pid or ""),
-        "STARTED": lambda w: show.time(w.started),
-        "SEEN": lambda w: show.time(w.seen) + ("" if w.live else " (silent)"),
+        "STARTED": lambda w: show.when(w.started),
+        "SEEN": lambda w: show.when(w.seen) + ("" if w.live else " (silent)"),
         "CONCURRENCY": lambda w: str(w.concurrency or ""),
         "PARTITIONS": lambda w: ranges(w.partitions),
     }

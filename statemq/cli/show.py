@@ -6,13 +6,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import typer
+
 from statemq.cli.ends import say
 from statemq.cli.escape import clean, json_text
+from statemq.cli.fold import fold, hanging, in_colour, room
 
 T = TypeVar("T")
 
 Columns = Mapping[str, Callable[[T], str]]
 """Title → the cell of a row. Cells are any text; they are made harmless here."""
+
+APART = INDENT = "  "
+SHORT = 12
+"""Characters of a cell that shares a line with others where its column does not fit."""
 
 TIMES = frozenset({"at", "due", "entered", "updated", "since", "started", "seen"})
 """Fields of records that hold ms since 1970; shown as RFC 3339, 0 as nothing."""
@@ -23,10 +30,28 @@ def out(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
+def tell(text: str, indent: str = "") -> None:
+    """A sentence for people, in lines as wide as the terminal."""
+    wide = room(sys.stdout)
+    for line in [clean(text)] if wide is None else fold(text, wide - len(indent)):
+        out(indent + line)
+
+
 def time(at_ms: int) -> str:
     from statemq.codec import rfc3339
 
     return rfc3339(at_ms) if at_ms else ""
+
+
+def when(at_ms: int) -> str:
+    """A time in a table: short where people read it."""
+    if room(sys.stdout) is None:
+        return time(at_ms)
+    from time import time as now_s
+
+    from statemq.codec import short_time
+
+    return short_time(at_ms, round(now_s() * 1000)) if at_ms else ""
 
 
 def plain(value: Any) -> Any:
@@ -54,18 +79,66 @@ def rows(records: Sequence[T], columns: Columns[T], as_json: bool, empty: str) -
         say(empty)
         return
     cells = [[clean(cell(record)) for cell in columns.values()] for record in records]
-    if sys.stdout.isatty():
-        _draw(list(columns), cells)
-    else:
+    wide = room(sys.stdout)
+    if wide is None:
         for line in align([list(columns), *cells]):
             out(line)
+    else:
+        _table(list(columns), cells, wide)
+
+
+def _table(titles: list[str], cells: list[list[str]], wide: int) -> None:
+    """As many of the columns as fit, from the first one on; what each row has in the others stands below it. Empty columns are left out."""
+    used = [number for number in range(len(titles)) if any(row[number] for row in cells)]
+    table = [[row[number] for number in used] for row in [titles, *cells]]
+    heads = _that_fit(table, wide)
+    lines = align([row[:heads] for row in table]) if heads else [""] * len(table)
+    if heads:
+        out(typer.style(lines[0], bold=True) if in_colour(sys.stdout) else lines[0])
+    for number, (line, row) in enumerate(zip(lines[1:], table[1:], strict=True)):
+        below = list(zip(table[0][heads:], row[heads:], strict=True))
+        if heads:
+            out(line)
+        else:  # its first cell alone is its title
+            for part in ([""] if number else []) + fold(below.pop(0)[1], wide):
+                out(part)
+        for part in _below(below, wide):
+            out(part)
+
+
+def _that_fit(table: list[list[str]], wide: int) -> int:
+    from rich.cells import cell_len
+
+    used, heads = -len(APART), 0
+    for column in zip(*table, strict=True):
+        used += len(APART) + max(map(cell_len, column))
+        if used > wide:
+            break
+        heads += 1
+    return heads
+
+
+def _below(cells: list[tuple[str, str]], wide: int) -> list[str]:
+    """What did not fit into a row: short ones beside one another, each of the others on a line of its own."""
+    said = [(f"{title.lower()} " if title else "", cell) for title, cell in cells if cell]
+    short = APART.join(label + cell for label, cell in said if len(cell) <= SHORT)
+    lines = fold(short, wide - len(INDENT)) if short else []
+    for label, cell in said:
+        if len(cell) > SHORT:
+            lines += hanging(label, cell, wide - len(INDENT))
+    return [INDENT + line for line in lines]
 
 
 def fields(title: str, values: Mapping[str, str]) -> None:
     """A thing and what is known of it, a line each; empty values are left out."""
-    out(clean(title))
-    for line in align([[f"  {name}", clean(value)] for name, value in values.items() if value]):
-        out(line)
+    tell(title)
+    wide = room(sys.stdout)
+    known = {name: value for name, value in values.items() if value}
+    labels = align([[f"{INDENT}{name}", "|"] for name in known]) if known else []
+    for label, value in zip(labels, known.values(), strict=True):
+        begins = label.removesuffix("|")
+        for line in [begins + clean(value)] if wide is None else hanging(begins, value, wide):
+            out(line)
 
 
 def align(table: Sequence[Sequence[str]]) -> list[str]:
@@ -73,18 +146,4 @@ def align(table: Sequence[Sequence[str]]) -> list[str]:
     from rich.cells import cell_len
 
     widths = [max(map(cell_len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-
-
-def _draw(titles: list[str], cells: list[list[str]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    for row in cells:
-        table.add_row(*[Text(cell) for cell in row])  # Text: what looks like markup stays what it is
-    Console(file=sys.stdout).print(table)
+    return [APART.join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from statemq.cli import show
-from statemq.cli.ends import command, say, to_copy
-from statemq.cli.escape import clean
+from statemq.cli.ends import say, to_copy
+from statemq.cli.escape import quote
 from statemq.errors import UsageError
 
 TEMPLATE = "order.py"
@@ -28,7 +28,10 @@ def init(
 
     if file.suffix != ".py":
         raise UsageError(f"{file} is no name for a machine's code; end it with .py")
-    text = Path(order.__file__).read_text().replace(f"statemq dev {TEMPLATE}", f"statemq dev {file}")
+    named = quote(str(file))
+    text = Path(order.__file__).read_text()
+    if not {'"', "\\"} & set(named):  # it stands in a text of Python's
+        text = text.replace(f"statemq dev {TEMPLATE}", f"statemq dev {named}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("x") as written:
@@ -37,5 +40,6 @@ def init(
         raise UsageError(f"{file} is there already; name another file") from None
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}") from None
-    show.out(clean(str(file)))
-    say(f"next: {to_copy('dev', str(file))}\nand in another terminal: {command()} call order o-1 pay cents=1200")
+    show.tell(str(file))
+    run, call = to_copy("dev", str(file)), to_copy("call", "order", "o-1", "pay", "cents=1200")
+    say(f"next: {run}\nand in another terminal: {call}", run, call)
