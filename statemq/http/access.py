@@ -65,7 +65,7 @@ class Tokens:
 
     @classmethod
     def parse(cls, text: str, source: str = "the tokens") -> Tokens | None:
-        """One token a line, behind it its roles (none: all of them). None if there is no token.
+        """One token a line, behind it its roles. None if there is no token.
 
         A word that begins with ``#`` begins a comment; a ``#`` within a token is a character of it. Raises UsageError for a line that
         cannot be meant, or whose token cannot be one, by its number in ``source``, since its words may be a secret.
@@ -83,7 +83,9 @@ class Tokens:
             if token in roles_of:
                 raise UsageError(f"{place} repeats a token: write all its roles in one line")
             check_token(token, f"{place}: ")
-            roles_of[token] = roles or ROLES
+            if not roles:  # who forgets them means hardly all of them
+                raise UsageError(f"{place} has no role behind its token: write those that it shall have, of read, submit, operate")
+            roles_of[token] = roles
         return cls(roles_of) if roles_of else None
 
     def roles(self, token: str) -> frozenset[str] | None:

@@ -224,5 +224,5 @@ def test_places_to_wait(url: str, namespace: str) -> None:
 
 def two_tokens(*tokens: str) -> str:
     """What a serving process runs first to know these tokens, all of them for everything."""
-    text = "\n".join(tokens)
+    text = "\n".join(f"{token} read submit operate" for token in tokens)
     return f"import statemq.http.server as s\ns.read_tokens = lambda token, file: s.Tokens.parse({text!r})\n"

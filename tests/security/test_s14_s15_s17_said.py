@@ -92,7 +92,7 @@ def families(pid: int) -> str:
 def test_s14_daemons_tell_no_secret(locked: str, namespace: str, tmp_path: Path) -> None:
     """A worker and a serving process with the log at INFO, through failures of every kind, and a Redis that goes away."""
     tokens = tmp_path / "tokens"
-    tokens.write_text(f"{TOKEN}\n")
+    tokens.write_text(f"{TOKEN} read submit operate\n")
     worker = Daemon(tmp_path, "worker", MACHINES, "--log-transitions", "--processes", "2", redis=locked, namespace=namespace)
     served = Daemon(tmp_path, "serve", MACHINES, "--port", "0", "--token-file", str(tokens), redis=locked, namespace=namespace)
     try:
@@ -190,7 +190,7 @@ def test_s14_what_holds_a_secret_does_not_show_it(url: str) -> None:
 
 
 def test_s14_a_token_that_cannot_be_is_not_repeated(tmp_path: Path) -> None:
-    for text in (f"{TOKEN} admin", f"{TOKEN}é read", f"the-first {TOKEN}", f"{TOKEN}\n{TOKEN} read", f"{TOKEN} # read"):
+    for text in (f"{TOKEN} admin", f"{TOKEN}é read", f"the-first {TOKEN}", f"{TOKEN} read\n{TOKEN} read", f"{TOKEN} # read", TOKEN):
         with pytest.raises(UsageError) as error:
             Tokens.parse(text)
         assert TOKEN not in str(error.value)

@@ -174,7 +174,7 @@ def test_each_role_may_do_its_own(path: str, token: str) -> None:
 
 
 def test_token_files() -> None:
-    tokens = Tokens.parse(f"# ours\n\n{READER} read\n{SENDER} read submit # the shop\n{OPERATOR}\n")
+    tokens = Tokens.parse(f"# ours\n\n{READER} read\n{SENDER} read submit # the shop\n{OPERATOR} read submit operate\n")
     assert tokens is not None
     assert tokens.roles(READER) == {READ}
     assert tokens.roles(SENDER) == {READ, SUBMIT}
@@ -192,7 +192,8 @@ def test_token_files() -> None:
         (f"# ours\n{READER} read#comment", "line 2 .* no role"),
         (f"{READER} # read", "line 1 .* in its comment only"),
         (f"{READER} #submit, nothing else", "in its comment only"),
-        (f"{READER} read\n{SENDER}\n{READER}", "line 3 .* repeats a token"),
+        (f"{READER} read\n{SENDER} submit\n{READER} submit", "line 3 .* repeats a token"),
+        *((f"{READER} read\n{SENDER}{rest}", "line 2 .* no role behind its token") for rest in ("", "\t", " # the shop", "\r\n", " #", "#")),
         *((f"{READER}{char}{SENDER}", "printable ASCII") for char in "\v\f\x1c\x1e\x85\xa0\u2028\x00\x7f\ufeff"),
     ],
 )
@@ -207,10 +208,11 @@ def test_token_files_that_cannot_be(text: str, why: str) -> None:
         ("short", 1),
         (f"# ours\n\n{READER} read\n{SENDER} submit\npassword1 read\n", 5),
         (f"{READER} read\r\n  changeme1\r\n", 2),
-        (f"{READER}\n{SENDER}\u00a0read", 2),
-        (f"{READER}\n{SENDER} admin", 2),
-        (f"{READER}\n{SENDER} # submit", 2),
-        (f"{READER}\n{READER}", 2),
+        (f"{READER} read\n{SENDER}\u00a0read submit", 2),
+        (f"{READER} read\n{SENDER}", 2),
+        (f"{READER} read\n{SENDER} admin", 2),
+        (f"{READER} read\n{SENDER} # submit", 2),
+        (f"{READER} read\n{READER} read", 2),
     ],
 )
 def test_a_line_that_cannot_be_is_named_with_its_file(text: str, line: int, tmp_path: Path) -> None:
@@ -244,7 +246,7 @@ def opens(tokens: Tokens | None, token: str) -> frozenset[str]:
 
 
 def test_each_character_of_a_token_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """From the environment, from Python, from a file with and without roles, and in each of several serving processes."""
+    """From the environment, from Python, from a file, and in each of several serving processes."""
     file = tmp_path / "tokens"
     for token in every_token():
         monkeypatch.setenv("STATEMQ_TOKEN", token)
@@ -253,7 +255,7 @@ def test_each_character_of_a_token_counts(monkeypatch: pytest.MonkeyPatch, tmp_p
             assert tokens is not None
             passed = msgspec.json.decode(msgspec.json.encode(tokens.digests()), type=dict[str, list[str]])
             assert opens(Tokens.of_digests(passed), token) == ROLES
-        for line, roles in ((f"{token} read", {READ}), (f"\t{token}\tread submit  # the shop\r", {READ, SUBMIT}), (token, ROLES)):
+        for line, roles in ((f"{token} read", {READ}), (f"\t{token}\tread submit  # the shop\r", {READ, SUBMIT}), (f"{token} operate read submit", ROLES)):
             file.write_text(f"{line}\n")
             if token.startswith("#"):
                 with pytest.raises(UsageError, match="no token in it; a line that begins with # is a comment"):
