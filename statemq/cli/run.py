@@ -127,7 +127,12 @@ def serve(
     processes: Annotated[int, typer.Option("--processes", min=1, metavar="N", help="Processes that share the port.")] = 1,
     token_file: Annotated[
         Path | None,
-        typer.Option("--token-file", metavar="FILE", help="Lines of a token and its roles (submit read operate); needed beyond loopback.", show_default=False),
+        typer.Option(
+            "--token-file",
+            metavar="FILE",
+            help="Lines of a token and its roles (submit read operate); needed beyond loopback.",
+            show_default=False,
+        ),
     ] = None,
     allowed_host: Annotated[
         list[str] | None,

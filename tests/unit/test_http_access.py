@@ -193,7 +193,10 @@ def test_token_files() -> None:
         (f"{READER} # read", "line 1 .* in its comment only"),
         (f"{READER} #submit, nothing else", "in its comment only"),
         (f"{READER} read\n{SENDER} submit\n{READER} submit", "line 3 .* repeats a token"),
-        *((f"{READER} read\n{SENDER}{rest}", "line 2 .* no role behind its token") for rest in ("", "\t", " # the shop", "\r\n", " #", "#")),
+        *(
+            (f"{READER} read\n{SENDER}{rest}", "line 2 .* no role behind its token")
+            for rest in ("", "\t", " # the shop", "\r\n", " #", "#")
+        ),
         *((f"{READER}{char}{SENDER}", "printable ASCII") for char in "\v\f\x1c\x1e\x85\xa0\u2028\x00\x7f\ufeff"),
     ],
 )
@@ -255,7 +258,11 @@ def test_each_character_of_a_token_counts(monkeypatch: pytest.MonkeyPatch, tmp_p
             assert tokens is not None
             passed = msgspec.json.decode(msgspec.json.encode(tokens.digests()), type=dict[str, list[str]])
             assert opens(Tokens.of_digests(passed), token) == ROLES
-        for line, roles in ((f"{token} read", {READ}), (f"\t{token}\tread submit  # the shop\r", {READ, SUBMIT}), (f"{token} operate read submit", ROLES)):
+        for line, roles in (
+            (f"{token} read", {READ}),
+            (f"\t{token}\tread submit  # the shop\r", {READ, SUBMIT}),
+            (f"{token} operate read submit", ROLES),
+        ):
             file.write_text(f"{line}\n")
             if token.startswith("#"):
                 with pytest.raises(UsageError, match="no token in it; a line that begins with # is a comment"):
