@@ -7,6 +7,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+import redis as redis_py
+
 from statemq.server.binary import find_server
 
 
@@ -21,6 +24,13 @@ def use_named_server() -> None:
     (binaries / "valkey-server").symlink_to(find_server(named).absolute())
     sys.path.insert(0, folder.name)
     KEPT.append(folder)
+
+
+def takes_waitaof(url: str) -> None:
+    """Ends the test where the server is too old for ``durability="fsync"``; that such a server is refused has tests of its own."""
+    with redis_py.Redis.from_url(url, decode_responses=True) as redis:
+        if not redis.command_list(pattern="waitaof"):
+            pytest.skip("WAITAOF came with Redis and Valkey 7.2")
 
 
 KEPT: list[tempfile.TemporaryDirectory[str]] = []

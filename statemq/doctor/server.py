@@ -10,6 +10,10 @@ from statemq.store.health import ServerFacts
 CLOCK_MS = 1000
 """A difference of clocks above this makes logs hard to compare."""
 
+TORN_FILES_MENDED = {"Valkey": (9, 1, 2)}
+"""The first versions known to cut a script off whole whose end is not in the append-only file. Others forget its beginning, leave it in
+the file, and take it for a part of the next script when they start again."""
+
 FULL, NEARLY_FULL = 1.0, 0.8
 
 
@@ -23,6 +27,7 @@ def judge_server(facts: ServerFacts, durability: Safety | None) -> list[Finding]
         _eviction(say, facts)
         _memory(say, facts)
         _persistence(say, facts, durability)
+        _torn_file(say, facts)
         _replicas(say, facts, durability)
     else:
         say.unseen("server", ["INFO"], "make sure of its version, maxmemory-policy noeviction and appendonly, or allow +info")
@@ -121,6 +126,18 @@ def _persistence(say: Findings, facts: ServerFacts, level: Safety | None) -> Non
         )
     else:
         say.ok("persistence", f"appendonly is on, appendfsync {fsync}")
+
+
+def _torn_file(say: Findings, facts: ServerFacts) -> None:
+    kind = kind_of(facts.info)
+    risky = facts.info.get("aof_enabled") == "1" and facts.config.get("aof-load-truncated") == "yes"
+    if risky and not (kind.name in TORN_FILES_MENDED and kind.version >= TORN_FILES_MENDED[kind.name]):
+        say.warn(
+            "torn file",
+            f"after a power cut that tears its append-only file, the second restart of {kind} may bring half of a script back",
+            "CONFIG SET aof-load-truncated no, and in its file; then a torn one is mended by redis-check-aof --fix. "
+            "Or update to Valkey 9.1.2 or newer",
+        )
 
 
 def _replicas(say: Findings, facts: ServerFacts, level: Safety | None) -> None:

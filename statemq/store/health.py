@@ -92,7 +92,8 @@ async def server(router: Router, node: Wire) -> ServerFacts:
     clock = await _tried(node.call("TIME"))
     after = time.time()
     info, config = await asyncio.gather(
-        _tried(node.call("INFO")), _tried(node.call("CONFIG", "GET", "appendfsync", "min-replicas-to-write", "maxmemory-policy"))
+        _tried(node.call("INFO")),
+        _tried(node.call("CONFIG", "GET", "appendfsync", "min-replicas-to-write", "maxmemory-policy", "aof-load-truncated")),
     )
     unseen = [name for name, answer in (("TIME", clock), ("INFO", info), ("CONFIG GET", config)) if isinstance(answer, ReplyError)]
     scripts = router.scripts_of(node)

@@ -31,6 +31,7 @@ from tests.integration import box
 from tests.integration.box import Box
 from tests.integration.monitor import monitoring
 from tests.integration.races.stage import Stage, stage
+from tests.other_server import takes_waitaof
 from tests.waiting import wait_until
 from tests.working import working
 
@@ -241,8 +242,8 @@ async def second(url: str) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("level", ["fsync", "replicas=1"])
 async def test_a_client_that_waits_for_disk_or_replicas_has_a_rule_too(own: EmbeddedServer, admin: Redis, level: str) -> None:
-    if level == "fsync" and admin.info("server")["redis_version"].startswith("7.0"):
-        pytest.skip("WAITAOF came with 7.2")
+    if level == "fsync":
+        takes_waitaof(own.url)
     plain, rule = (set(acl.commands(Role.client, durability=parse(text))) for text in (None, level))
     assert rule - plain == {"waitaof" if level == "fsync" else "wait"}
     url = grant(admin, own, Role.client, durability=parse(level))

@@ -18,6 +18,7 @@ from statemq.server import EmbeddedServer
 from statemq.store.durability import Durability, settled, stand
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError, Wire, refused
+from tests.other_server import takes_waitaof
 from tests.waiting import wait_until
 from tests.working import working
 
@@ -226,6 +227,7 @@ async def test_the_refusal_says_what_it_takes(url: str, monkeypatch: pytest.Monk
 async def test_a_command_sent_while_the_disk_is_no_more_written_to_can_be_asked_for(tmp_path: Path) -> None:
     """It is queued all the same: who was told of a wrong use would send it once more."""
     with EmbeddedServer(tmp_path, appendonly=True) as server:
+        takes_waitaof(server.url)
         async with working(server.url, NS, Account), Client(server.url, namespace=NS, machines=[Account], durability="fsync") as client:
             assert await client.call(Account.add("a", n=1), timeout=60) == 1
             redis = redis_py.Redis(port=server.port)

@@ -79,6 +79,18 @@ def test_the_hole_of_old_scripts_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "info"),
+    [
+        ({"aof-load-truncated": "no"}, {}),
+        ({"aof-load-truncated": "yes"}, {"aof_enabled": "0"}),
+        ({"aof-load-truncated": "yes"}, VALKEY | {"valkey_version": "9.1.2"}),
+    ],
+)
+def test_a_torn_file_is_of_no_matter(config: dict[str, str], info: dict[str, str]) -> None:
+    assert "torn file" not in judge(config=CONFIG | config, **info)
+
+
+@pytest.mark.parametrize(
     ("check", "level", "durability", "config", "info"),
     [
         ("eviction", Level.bad, None, CONFIG, {"maxmemory_policy": "allkeys-lru"}),
@@ -91,6 +103,8 @@ def test_the_hole_of_old_scripts_is_named() -> None:
         ("persistence", Level.warn, None, CONFIG, {"aof_enabled": "0"}),
         ("persistence", Level.ok, Safety.memory, CONFIG, {"aof_enabled": "0"}),
         ("persistence", Level.bad, Safety.everysec, CONFIG, {"aof_enabled": "0"}),
+        ("torn file", Level.warn, None, CONFIG | {"aof-load-truncated": "yes"}, {}),
+        ("torn file", Level.warn, None, CONFIG | {"aof-load-truncated": "yes"}, VALKEY | {"valkey_version": "8.1.8"}),
         ("persistence", Level.bad, Safety.memory, CONFIG, {"aof_last_write_status": "err"}),
         ("persistence", Level.warn, None, {"appendfsync": "no"}, {}),
         ("persistence", Level.bad, Safety.everysec, {"appendfsync": "no"}, {}),
