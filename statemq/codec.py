@@ -9,14 +9,30 @@ import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
 from statemq.config import LIMITS
 from statemq.errors import UsageError
 
-encode: Callable[[Any], bytes] = msgspec.json.Encoder().encode
+
+def is_pydantic(kind: Any) -> bool:
+    """The class is a pydantic model's, of version 1 or 2."""
+    return isinstance(kind, type) and any(base.__module__.startswith("pydantic.") and base.__name__ == "BaseModel" for base in kind.__mro__)
+
+
+INSTEAD = 'take a msgspec.Struct or a dataclass with the same fields, or dict[str, Any] and give model_dump(mode="json")'
+"""Of a pydantic model."""
+
+
+def _unsupported(value: Any) -> NoReturn:
+    kind = type(value)
+    hint = f"; of a pydantic model {INSTEAD}" if is_pydantic(kind) else ""
+    raise TypeError(f"Encoding objects of type {kind.__name__} is unsupported{hint}")
+
+
+encode: Callable[[Any], bytes] = msgspec.json.Encoder(enc_hook=_unsupported).encode
 """A value as JSON bytes. Raises TypeError or ValueError for what JSON cannot hold."""
 
 
@@ -126,8 +142,10 @@ def duration_ms(value: float | timedelta | str) -> int:
             ms = float(value) * 1000
         except (TypeError, ValueError, OverflowError):
             raise UsageError(f"{value!r} is no duration; give seconds, a timedelta, or a text such as 30s") from None
-    if not 0 <= ms < 2**53:
-        raise UsageError(f"a duration cannot be {value}")
+    if ms >= 2**53:
+        raise UsageError(f"a duration cannot be {value}; give at most 100 years")
+    if not ms >= 0:
+        raise UsageError(f"a duration cannot be {value}; give 0 or more seconds, a timedelta, or a text such as 30s")
     return round(ms)
 
 

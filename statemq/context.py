@@ -24,6 +24,9 @@ Duration = float | timedelta | str
 """Seconds, a timedelta, or a text such as ``30s`` (``ms s m h d``)."""
 
 
+CENTURY_MS = 36_525 * 24 * 3600 * 1000
+
+
 class InvalidCall(Fail, UsageError):
     """An operation of ``ctx`` was asked for what cannot be: the command fails for good, since each attempt asks for the same."""
 
@@ -128,9 +131,10 @@ class Context:
     def sleep(self, duration: Duration, *, name: str = "") -> Awaitable[None]:
         """Once awaited, this much time has passed since it was first reached, crashes and restarts included.
 
-        The next attempt finds it again by its branch and its number there; or by ``name``, which other sleeps of the branch do not change.
+        At most 100 years. The next attempt finds it again by its branch and its number there; or by ``name``, which other sleeps of the
+        branch do not change.
         """
-        return self._engine.sleep(_ms(duration_ms, duration, "sleep"), *_named(name))
+        return self._engine.sleep(_ms(_up_to_a_century, duration, "sleep"), *_named(name))
 
     def timeout(self, duration: Duration, *, name: str = "") -> AbstractAsyncContextManager[None]:
         """``async with ctx.timeout("30m"): …`` ends the block with TimeoutError if it lasts longer, as ``asyncio.timeout`` does.
@@ -138,7 +142,7 @@ class Context:
         Durable like a sleep: the deadline is recorded when the block is first reached, so crashes and restarts do not move it; a block
         that ended in time did so at each attempt, and one that did not, did not.
         """
-        return self._engine.timeout(_ms(duration_ms, duration, "timeout"), *_named(name))
+        return self._engine.timeout(_ms(_up_to_a_century, duration, "timeout"), *_named(name))
 
     def now(self) -> datetime:
         """The time (UTC) of the latest thing recorded: the same at each attempt, so it may decide what is done."""
@@ -147,6 +151,13 @@ class Context:
     def uuid(self, *, name: str = "") -> uuid.UUID:
         """A UUID that is new at each call and the same at each attempt, in each branch; ``name`` as for ``sleep``."""
         return self._engine.uuid(*_named(name))
+
+
+def _up_to_a_century(duration: Duration) -> int:
+    ms = duration_ms(duration)
+    if ms > CENTURY_MS:
+        raise UsageError(f"a duration cannot be {duration}; give at most 100 years")
+    return ms
 
 
 def _ms(read: Callable[[Duration], int], duration: Duration, what: str) -> int:

@@ -20,7 +20,7 @@ from statemq.handlers import ANY, WRITTEN, Query, Transition, Written
 from statemq.inherited import Options, options_of, parameters_of
 from statemq.operation import UNENCODABLE
 from statemq.retry import Retry
-from statemq.signature import WRAPPED, Problem, Signature, compile_operation, doc, is_async, may_wait, read_signature
+from statemq.signature import WRAPPED, Problem, Signature, compile_operation, doc, instead, is_async, may_wait, read_signature
 from statemq.spec import NO_INITIAL, Case, MachineSpec, QuerySpec, TransitionSpec
 from statemq.states import States, each
 
@@ -217,7 +217,7 @@ class _Declaration:
             decoder.decode(default)
             msgspec.json.schema(data_type)  # tells what only an encoder hook of one's own could write
         except (*UNENCODABLE, NameError, AttributeError) as error:
-            self.problem(f"{data_type.__name__} cannot be kept as JSON: {error}")
+            self.problem(f"{data_type.__name__} cannot be kept as JSON: {error}{instead(data_type)}")
             return msgspec.json.Decoder().decode, b""
         return decoder.decode, default
 

@@ -59,12 +59,12 @@ class StatemqError(_Whole):
 
 
 class DeclarationError(StatemqError):
-    """A machine class cannot work; ``problems`` has one sentence for each fault."""
+    """A machine class cannot work; ``problems`` has one sentence for each fault. ``where``: file and line, if no traceback leads there."""
 
     code = "declaration"
 
-    def __init__(self, machine: str, problems: list[str]) -> None:
-        self.machine, self.problems = machine, problems
+    def __init__(self, machine: str, problems: list[str], where: str = "") -> None:
+        self.machine, self.problems, self.where = machine, problems, where
         lines = "".join(f"\n  - {problem}" for problem in problems)
         super().__init__(f"machine {machine} is declared wrong:{lines}")
 

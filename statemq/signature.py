@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from types import FunctionType, MethodType, ModuleType
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import msgspec
 
-from statemq.codec import decode, encode, encode_sorted
+from statemq.codec import INSTEAD, decode, encode, encode_sorted, is_pydantic
 from statemq.context import Context
 from statemq.defaults import schema_of
 from statemq.operation import PLAIN, UNENCODABLE
@@ -63,7 +63,7 @@ def read_signature(fn: Callable[..., Any], scope: Mapping[str, Any], context: bo
     parameters = [_read_parameter(parameter, hints, problem) for parameter in given]
     result = hints.get("return", Any)
     if not json_type(result):
-        problem(f"JSON cannot carry its result type {type_name(result)}")
+        problem(f"JSON cannot carry its result type {type_name(result)}{instead(result)}")
         return None
     if None in parameters:
         return None
@@ -80,7 +80,7 @@ def _read_parameter(parameter: inspect.Parameter, hints: Mapping[str, Any], prob
     elif name not in hints:
         problem(f"argument {name} has no type annotation")
     elif not json_type(hints[name]):
-        problem(f"JSON cannot carry argument {name} of type {type_name(hints[name])}")
+        problem(f"JSON cannot carry argument {name} of type {type_name(hints[name])}{instead(hints[name])}")
     else:
         default = msgspec.NODEFAULT if parameter.default is parameter.empty else parameter.default
         if default is msgspec.NODEFAULT or _fits(default, hints[name]):
@@ -194,6 +194,24 @@ def json_type(type_: Any) -> bool:
     except (TypeError, ValueError, NameError, AttributeError):
         return False
     return True
+
+
+def instead(type_: Any) -> str:
+    """What to write in place of a type that has a pydantic model in it; empty for one that has none."""
+    seen: set[int] = set()
+    rest = [type_]
+    while rest:
+        one = rest.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if is_pydantic(one):
+            return f"; in place of the pydantic model {one.__name__} {INSTEAD}"
+        rest += get_args(one)
+        if isinstance(one, type) and one.__module__ != "builtins":
+            with suppress(NameError, TypeError, AttributeError):
+                rest += get_type_hints(one).values()
+    return ""
 
 
 def _fits(value: Any, type_: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import sys
 import sysconfig
 import traceback
@@ -69,12 +70,15 @@ def load_target(target: str) -> list[Any]:
             raise UsageError(f"{place} has no {name}; its machines: {_names(_machines(module))}")
         if not _is_machine(value):
             if is_machine_class(value):
-                raise DeclarationError(name, [NO_INITIAL])
-            raise UsageError(f"{name} in {place} is no machine; its machines: {_names(_machines(module))}")
+                raise DeclarationError(name, [NO_INITIAL], _line_of(value))
+            where = f" ({name}: {line})" if (line := _line_of(value)) else ""
+            raise UsageError(f"{name} in {place} is no machine; its machines: {_names(_machines(module))}{where}")
         return [value]
     for value in vars(module).values():
         if is_machine_class(value) and value.__module__ == module.__name__ and not _is_machine(value) and not value.__subclasses__():
-            raise DeclarationError(value.__name__, [f"{NO_INITIAL}; without one it is a base, and no machine derives from it"])
+            raise DeclarationError(
+                value.__name__, [f"{NO_INITIAL}; without one it is a base, and no machine derives from it"], _line_of(value)
+            )
     machines = _machines(module)
     if not machines:
         raise UsageError(f"{place} declares no machine: no class in it subclasses statemq.Machine")
@@ -246,6 +250,23 @@ def _hidden(error: BaseException) -> str:
         if own and not _leads_to(first, folder):
             return f"; {own[0]} is not what an import of {first} finds, since a library has that name: rename it"
     return ""
+
+
+def _line_of(value: Any) -> str:
+    """File and line of a class or function; empty for what has none."""
+    try:
+        return f"{inspect.getsourcefile(value)}, line {inspect.getsourcelines(value)[1]}"
+    except (TypeError, OSError):
+        return ""
+
+
+def sentence_of(error: StatemqError) -> str:
+    """The error in its own words; of a wrong declaration also the file and line of the class."""
+    if not isinstance(error, DeclarationError):
+        return str(error)
+    frame = users_frame(error)
+    where = error.where or (f"{frame.filename}, line {frame.lineno}" if frame else "")
+    return f"{error}\n  in {where}" if where else str(error)
 
 
 def users_frame(error: BaseException) -> traceback.FrameSummary | None:

@@ -42,6 +42,10 @@ def code_of(error: errors.StatemqError) -> int:
 def sentence_of(error: errors.StatemqError) -> str:
     """What happened, in the error's words; a command that ended is named with how."""
     text = str(error) or error.code.replace("_", " ")
+    if isinstance(error, errors.DeclarationError):
+        from statemq.target import sentence_of as with_line
+
+        return with_line(error)
     if isinstance(error, errors.Rejected | errors.Failed | errors.Cancelled):
         how = type(error).__name__.lower()
         return text if text == how else f"{how}: {text}"

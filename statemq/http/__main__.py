@@ -7,6 +7,7 @@ import sys
 
 from statemq.errors import StatemqError
 from statemq.http.server import SERVING_ENV, serve_child
+from statemq.target import sentence_of
 
 if __name__ == "__main__":
     if SERVING_ENV not in os.environ:
@@ -14,4 +15,4 @@ if __name__ == "__main__":
     try:
         sys.exit(serve_child(os.environ.pop(SERVING_ENV)))
     except StatemqError as error:
-        sys.exit(str(error))
+        sys.exit(sentence_of(error))

@@ -13,8 +13,17 @@ from statemq import Client, Context, Machine, UsageError, transition
 from tests.working import working
 
 CALLS: dict[str, tuple[Callable[[Context], Any], str]] = {
-    "sleep, negative": (lambda ctx: ctx.sleep(-1), "sleep: a duration cannot be -1"),
+    "sleep, negative": (
+        lambda ctx: ctx.sleep(-1),
+        "sleep: a duration cannot be -1; give 0 or more seconds, a timedelta, or a text such as 30s",
+    ),
     "sleep, a negative timedelta": (lambda ctx: ctx.sleep(timedelta(seconds=-1)), "sleep: a duration cannot be"),
+    "sleep, without end": (lambda ctx: ctx.sleep(float("inf")), "sleep: a duration cannot be inf; give at most 100 years"),
+    "sleep, too long": (lambda ctx: ctx.sleep("36526d"), "sleep: a duration cannot be 36526d; give at most 100 years"),
+    "time-out, too long": (
+        lambda ctx: ctx.timeout(timedelta(days=40_000)),
+        "timeout: a duration cannot be 40000 days, 0:00:00; give at most",
+    ),
     "sleep, no number": (lambda ctx: ctx.sleep(float("nan")), "sleep: a duration cannot be nan"),
     "sleep, no duration": (lambda ctx: ctx.sleep("tomorrow"), 'sleep: "tomorrow" is no duration'),
     "sleep, nothing": (lambda ctx: ctx.sleep(None), "sleep: None is no duration"),  # type: ignore[arg-type]
@@ -60,7 +69,10 @@ async def test_what_cannot_be_asked_for_fails_its_command_at_once(client: Client
             outcome = await (await client.send(Asker.go("a", case))).outcome(timeout=20)
             assert (outcome.outcome, calls) == ("failed", [case]), (case, outcome)
             assert words in outcome.reason
-        assert await client.call(Asker.catches("a"), timeout=20) == "sleep: a duration cannot be -1"
+        assert (
+            await client.call(Asker.catches("a"), timeout=20)
+            == "sleep: a duration cannot be -1; give 0 or more seconds, a timedelta, or a text such as 30s"
+        )
 
 
 @pytest.mark.parametrize("what", ["sleep", "timeout", "step"])

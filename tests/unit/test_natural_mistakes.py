@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+import pydantic
 import pytest
 
-from statemq import Client, Context, Fail, Machine, UsageError, query, transition
+from statemq import Client, Context, DeclarationError, Fail, InvalidArguments, Machine, UsageError, query, transition
 from statemq.worker.step import _blocking, in_loop
 
 
@@ -80,3 +82,39 @@ async def test_a_step_whose_function_does_not_take_its_arguments_is_not_tried_ag
         await in_loop(pay, (1,))
     with pytest.raises(TypeError, match="1 from within"):
         _blocking(close, (1,))
+
+
+class Card(pydantic.BaseModel):
+    number: str = ""
+
+
+class Wallet(msgspec.Struct):
+    cards: list[Card] = []
+
+
+def test_a_pydantic_model_is_told_what_to_write_instead() -> None:
+    with pytest.raises(DeclarationError) as caught:
+
+        class Pay(Machine[Wallet], initial="new"):
+            @transition(source="new")
+            def pay(self, card: Card) -> list[Card]: ...
+
+            @transition(source="new")
+            def sort(self, wallet: Wallet | None, more: dict[str, tuple[Card, ...]]) -> None: ...
+
+            @query
+            def best(self) -> Card | None: ...
+
+    instead = "in place of the pydantic model Card take a msgspec.Struct or a dataclass with the same fields"
+    assert len(caught.value.problems) == 6
+    for problem in caught.value.problems:
+        assert instead in problem
+    with pytest.raises(InvalidArguments, match=r"of a pydantic model take .*model_dump\(mode=\"json\"\)"):
+        Loose.take("a", given={"card": Card()})
+    with pytest.raises(InvalidArguments, match=r"type object is unsupported$"):
+        Loose.take("a", given=object())
+
+
+class Loose(Machine, initial="new"):
+    @transition(source="new")
+    def take(self, given: Any) -> None: ...

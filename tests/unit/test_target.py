@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from statemq.cli.app import main
 from statemq.errors import DeclarationError, UsageError
 from statemq.examples.resource import Resource
 from statemq.target import load_target
@@ -115,3 +116,29 @@ def test_a_wrong_declaration_keeps_its_list(folder: Path) -> None:
     (folder / "declared.py").write_text("from statemq import Machine\nclass Bad(Machine): pass\n")
     with pytest.raises(DeclarationError, match="it has no initial state"):
         load_target("declared.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("class Order(Machine, initial=1): pass", 3),
+        ("x = 1\n\nclass Order(Machine, initial='a'):\n    @transition(source='b')\n    def go(self): ...", 5),
+        ("class Order(Machine): pass", 3),
+    ],
+)
+def test_a_wrong_class_is_told_with_its_file_and_line(folder: Path, text: str, line: int, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "order_wrong.py").write_text(f"# a file\nfrom statemq import Machine, transition\n{text}\n")
+    for words in ("graph order_wrong.py", "worker order_wrong.py", "worker order_wrong", "graph order_wrong.py:Order"):
+        assert main(words.split()) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("statemq: machine Order is declared wrong:\n  - ")
+        assert said.endswith(f"\n  in {folder}/order_wrong.py, line {line}\n")
+        sys.modules.pop("order_wrong", None)
+
+
+def test_what_is_no_machine_is_told_with_its_line(folder: Path) -> None:
+    (folder / "of_order.py").write_text("class Order:\n    pass\n\nx = 1\n")
+    with pytest.raises(UsageError, match=r"Order in of_order\.py is no machine; its machines: none \(Order: .*/of_order\.py, line 1\)$"):
+        load_target("of_order.py:Order")
+    with pytest.raises(UsageError, match=r"x in of_order\.py is no machine; its machines: none$"):
+        load_target("of_order.py:x")
