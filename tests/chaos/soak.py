@@ -165,7 +165,8 @@ class Soak:
     def _call(self, name: str, url: str) -> subprocess.Popen[bytes]:
         out = self.evidence / f"{name}.jsonl"
         out.touch()
-        durability = SAFE if name == self.names[-1] else ""
+        can_wait = bool(self.redis.command_list(pattern="waitaof"))  # it came with 7.2
+        durability = SAFE if name == self.names[-1] and can_wait else ""
         words = [url, self.namespace, name, str(self.args.seed), str(KEYS), str(RATE), str(out), durability]
         with (self.evidence / f"{name}.log").open("wb") as log:
             return subprocess.Popen(
