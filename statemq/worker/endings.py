@@ -18,6 +18,7 @@ from statemq.store.commands import Queued
 from statemq.store.fence import TenureOver
 from statemq.worker import tell
 from statemq.worker.bury import bury, look_into
+from statemq.worker.cut import forgotten
 from statemq.worker.execute import Attempt
 from statemq.worker.journal import WAITS
 from statemq.worker.judge import Doomed, Run, cancelled, conclude, describe, ends, policy, refusal, trace_of
@@ -142,6 +143,7 @@ async def doomed(lane: Lane, c: Queued, doom: Doomed, failed: Sequence[str] = ()
         named = doom.code == "retries"  # its reason is the last error, with its class
         error = doom.reason if named or not doom.error else f"{doom.error}: {doom.reason}"
         fields = [("@error", error.encode(errors="replace")[:4096]), ("@attempts", b"%d" % (c.attempts + 1))]
+        fields += forgotten(c.journal)
         if failed:
             fields.append(("@failed", "@".join(failed).encode()))  # whoever resumes wants them tried again
         await postpone(lane, c, 0, fields, paused=doom.reason.lstrip("@")[:1000] or "failed")

@@ -85,12 +85,11 @@ class Attempt:
             self.unread.update(f for f in journal if not f.startswith(("@", NOW)))
             self.clock_ms = int(journal.get("@started", self.began_ms))
         self.recorded = len(self.unread)
-        self._records = sum(not f.startswith("@") for f in command.journal)
+        self._records = sum(not f.startswith("@") or f.startswith(cut.CUT) for f in command.journal)
         self._bytes = sum(map(len, command.journal.values()))
         self.called: dict[str, Coroutine[Any, Any, Any] | Timeout] = {}
         """Operations that were called and have not begun."""
         self._n = -1 if command.journal else 0
-        """Records there are, by their numbers."""
         self.causes: dict[str, Exception] = {}
         """What steps raised that failed in this attempt, for the traceback."""
         self._failures: dict[str, asyncio.Task[Any]] = {}
@@ -275,7 +274,7 @@ class Attempt:
                 record = decode_record(raw)
                 if order is not None:
                     await self.untimed(order.recorded(field))
-                    await cut.stays(self, field)  # its record was on its way when it was cancelled
+                    await cut.stays(self, field, record.n)  # its record was on its way when it was cancelled
         finally:
             if order is not None:
                 self.in_step.pop(field, None)
@@ -318,7 +317,7 @@ class Attempt:
             return record
         except asyncio.CancelledError:
             if began_s >= 0 and self.is_open:
-                cut.note(self, field, round((loop.time() - began_s) * 1000))
+                cut.note(self, field)
             raise
         finally:
             self.running.discard(field)
@@ -349,11 +348,16 @@ class Attempt:
         await self.partition.confirm()
         self.check_open()
 
-    def count(self) -> int:
-        """The number of the record that is made now."""
+    @property
+    def records(self) -> int:
+        """How many there are, by their numbers."""
         if self._n < 0:
             self._n = max(numbers(self.command.journal), default=0)
-        self._n += 1
+        return self._n
+
+    def count(self) -> int:
+        """The number of the record that is made now."""
+        self._n = self.records + 1
         return self._n
 
     async def keep(self, field: str, record: StepRecord) -> StepRecord:
@@ -379,7 +383,7 @@ class Attempt:
         if self._bytes + len(value) > LIMITS.journal:
             raise TooLarge(f"the journal of {command.transition}", self._bytes + len(value), LIMITS.journal)
         self._records, self._bytes = self._records + 1, self._bytes + len(value)
-        if "@started" not in command.journal:
+        if "@started" not in command.journal and not field.startswith("@"):
             started = command.journal["@started"] = b"%d" % self.clock_ms
         command.journalled = True
         if command.crashes:  # in one write with the record: code that dies as soon as it hears of it has gone on all the same

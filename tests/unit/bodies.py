@@ -86,7 +86,7 @@ class Tenure:
 
     def _apply(self, answer: asyncio.Future[bytes | None], field: str, value: bytes, started: bytes) -> None:
         if not self.dead:
-            if started:
+            if started and not field.startswith("@"):
                 self.store.fields.setdefault("@started", started)
             if field.startswith("@"):
                 self.store.fields[field] = value

@@ -91,3 +91,64 @@ def test_a_step_cancelled_before_its_function_ran_is_not_noted() -> None:
         return till.ran, [field for field in store.fields if field.startswith("@cut")]
 
     assert play(run) == (0, [])
+
+
+async def reserving(ctx: Context, till: Till) -> Any:
+    """One time-out over two steps, of which the first takes most of it."""
+
+    async def long() -> None:
+        await asyncio.sleep(40)
+
+    try:
+        async with asyncio.timeout(50):
+            await ctx.step("reserve", long)
+            await ctx.step("pay", till.pay)
+    except TimeoutError:
+        await asyncio.sleep(5)
+        return "late"
+    return "paid"
+
+
+def test_a_time_out_over_several_steps_rings_later_when_they_are_recorded() -> None:
+    async def run() -> Any:
+        till, store = Till(), Store()
+        assert (await attempt(store, lambda ctx: reserving(ctx, till), die_at_s=52))[0] == "died"
+        assert "@cut pay" in store.fields
+        ended = await attempt(store, lambda ctx: reserving(ctx, till))
+        return till.ran, ended
+
+    assert play(run) == (1, ("returned", "late"))
+
+
+def test_what_was_recorded_after_it_was_cancelled_stands() -> None:
+    """By a worker of a former version, which knows no such notes; or by a later attempt, whose failures an operator has forgiven."""
+
+    async def body(ctx: Context, till: Till, within_s: float) -> Any:
+        await asyncio.wait_for(ctx.step("pay", till.pay), within_s)
+        await ctx.sleep(3600)
+        return "paid"
+
+    async def run() -> Any:
+        till, store = Till(), Store()
+        assert (await attempt(store, lambda ctx: body(ctx, till, 2)))[0] == "raised"
+        note = store.fields.pop("@cut pay")
+        assert (await attempt(store, lambda ctx: body(ctx, till, 100), suspend_after_s=0.01))[0] == "suspend"
+        store.fields["@cut pay"] = note
+        await asyncio.sleep(3600)
+        return till.ran, await attempt(store, lambda ctx: body(ctx, till, 2))
+
+    assert play(run) == (2, ("returned", "paid"))
+
+
+def test_a_note_that_somebody_wrote_by_hand_is_none() -> None:
+    async def run() -> Any:
+        till, notes = Till(), (b"", b"x", b"0 1", b"0 x 1", b"\xff", b"0 1 2 3")
+        for note in notes:
+            store = Store()
+            store.fields["@cut pay"] = note
+            how, _ = await attempt(store, lambda ctx: paying(ctx, till, 100), suspend_after_s=0.01)
+            assert how == "suspend"
+            assert "pay" in store.fields
+        return till.ran == len(notes)
+
+    assert play(run)
