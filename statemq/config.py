@@ -176,7 +176,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_connections_each: int = 9_000
     """Of these, connections from one address, and three quarters of those there may be; more are closed, idle ones first."""
     write_within_s: float = 30.0
-    """A connection whose caller takes nothing of its answers for so long is closed."""
+    """A connection whose caller takes nothing of its answers for so long is closed; of many, also one that never has them all."""
     max_waiting: int = 10_000
     """Requests that wait for an outcome; further ones are answered 504 with the id at once."""
     max_waiting_each: int = 5_000

@@ -7,9 +7,11 @@ So its sockets are looked at now and then, and only if there are as many as one 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import socket
+import termios
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
@@ -62,17 +64,22 @@ class Room(msgspec.Struct, frozen=True):
 class Connections:
     """Those to ``port``. ``busy``: the callers whose requests are being answered."""
 
-    def __init__(self, port: int, room: Room, busy: Collection[Peer], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, port: int, room: Room, busy: Collection[Peer], write_within_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._port, self._room, self._busy, self._clock = port, room, busy, clock
+        self._write_within_s = write_within_s
         self._known: list[Peer] = []
         """At the last look, the longest known first."""
+        self._behind: dict[Peer, float] = {}
+        """Since when each look has found answers that the caller had not taken."""
         self._said: dict[str, float] = {}
 
-    async def watch(self, write_within_s: float) -> None:
-        """Looks until it is cancelled; a connection whose caller takes nothing of its answers for so long is closed."""
-        bound_writes(self._port, write_within_s)
+    async def watch(self) -> None:
+        """Looks until it is cancelled; a connection whose caller takes nothing of its answers for too long is closed."""
+        bound_writes(self._port, self._write_within_s)
         await asyncio.sleep(LOOK_EVERY_S)
-        bound_writes(self._port, write_within_s)  # also those that had come before the first time and were accepted since
+        bound_writes(self._port, self._write_within_s)  # also those that had come before the first time and were accepted since
         while True:
             try:
                 await self.look()
@@ -81,10 +88,11 @@ class Connections:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:
-        """No address has more than its share any more, and the log says it when it had, or when all places are taken."""
+        """No address has more than its share any more, and the log says it when it had, or when all places are taken. While there are so
+        many, nobody takes its answers by the drop: who is never done with them is done with."""
         room, files = self._room, open_files()
         if len(files) <= min(room.of_one_address, room.connections):
-            self._known = []
+            self._known, self._behind = [], {}
             return
         held = await self._held(files)
         self._known = [*(peer for peer in self._known if peer in held), *(held.keys() - set(self._known))]
@@ -94,9 +102,13 @@ class Connections:
             self._say("full", "all %d places for connections are taken, %d of them from %s: further callers wait", len(held), most, name)
         if most > room.of_one_address:
             self._say("each", "%d connections from %s, where %d may be: idle ones are closed first", most, name, room.of_one_address)
-        for peers in of.values():
-            for peer in self._surplus(peers):
-                close(held[peer], self._port, peer)
+        for peer in [*self._overdue(held), *(peer for peers in of.values() for peer in self._surplus(peers))]:
+            close(held[peer], self._port, peer)
+
+    def _overdue(self, held: dict[Peer, int]) -> list[Peer]:
+        now = self._clock()
+        self._behind = {peer: self._behind.get(peer, now) for peer, number in held.items() if has_unsent(number)}
+        return [peer for peer, since_s in self._behind.items() if now - since_s > self._write_within_s]
 
     def _by_address(self) -> dict[str, list[Peer]]:
         names: dict[str, str] = {}
@@ -166,6 +178,14 @@ def peer_of(number: int, port: int) -> Peer | None:
             return host, str(its_port)
     except OSError:  # no socket, one that is not connected, or closed meanwhile
         return None
+
+
+def has_unsent(number: int) -> bool:
+    """Whether something was sent by this socket that the other side has not taken."""
+    try:
+        return any(fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)))
+    except OSError:  # closed meanwhile
+        return False
 
 
 def is_at(one: socket.socket, port: int) -> bool:

@@ -68,7 +68,7 @@ async def listen(service: Service, access: Access, address: Address, *, stop: as
     watching: list[asyncio.Future[None]] = []
     try:
         await _until_up(address, serving)
-        watching.append(asyncio.ensure_future(Connections(address.port, room, app.busy).watch(settings.write_within_s)))
+        watching.append(asyncio.ensure_future(Connections(address.port, room, app.busy, settings.write_within_s).watch()))
         started()
         ended, _ = await asyncio.wait([serving, stopping, *watching], return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():

@@ -56,27 +56,55 @@ def asked(connection: socket.socket) -> int:
 
 
 @contextlib.contextmanager
-def stalled(edge: Edge, count: int, *, read: int) -> Iterator[None]:
-    """So many connections ask for more than they take: nothing, or the first bytes."""
-    with contextlib.ExitStack() as open_ones:
-        for _ in range(count):
-            one = open_ones.enter_context(socket.socket())
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            one.settimeout(2)
-            one.connect(("127.0.0.1", edge.port))
-            with contextlib.suppress(TimeoutError):
-                one.sendall(MANY)
-            while read:
-                read -= len(one.recv(read))
-        yield
+def stalled(edge: Edge, *, read: int = 0) -> Iterator[socket.socket]:
+    """A connection asks for more than it takes: nothing, or the first bytes."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.settimeout(2)
+        one.connect(("127.0.0.1", edge.port))
+        with contextlib.suppress(TimeoutError):
+            one.sendall(MANY)
+        while read:
+            read -= len(one.recv(read))
+        yield one
+
+
+def drip(connection: socket.socket) -> None:
+    """Reads a little now and then until the connection ends; all of it would take a quarter of an hour."""
+    connection.settimeout(None)
+    with contextlib.suppress(OSError):
+        while connection.recv(1024):
+            time.sleep(0.05)
 
 
 @pytest.mark.parametrize("read", [0, 500])
 def test_answers_that_nobody_reads_hold_no_place(url: str, namespace: str, read: int) -> None:
     edge = Edge(url, namespace, max_connections=3, write_within_s=1.0)
     try:
-        with stalled(edge, 3, read=read), connect(edge, timeout_s=30) as further:
-            assert asked(further) == 200
+        with contextlib.ExitStack() as open_ones:
+            for _ in range(3):
+                open_ones.enter_context(stalled(edge, read=read))
+            with connect(edge, timeout_s=60) as further:
+                assert asked(further) == 200
+    finally:
+        edge.end()
+
+
+def test_answers_that_are_read_by_the_drop_hold_no_place(url: str, namespace: str) -> None:
+    """Something is taken all the time, so the kernel has nothing against it."""
+    edge = Edge(url, namespace, max_connections=3, write_within_s=1.0)
+    try:
+        with ThreadPoolExecutor(3) as pool, contextlib.ExitStack() as open_ones:
+            dripping = [open_ones.enter_context(stalled(edge)) for _ in range(3)]
+            for one in dripping:
+                pool.submit(drip, one)
+            with connect(edge, timeout_s=30) as further:
+                try:
+                    assert asked(further) == 200
+                finally:
+                    for one in dripping:
+                        with contextlib.suppress(OSError):  # it has ended
+                            one.shutdown(socket.SHUT_RDWR)
     finally:
         edge.end()
 
