@@ -46,8 +46,8 @@ NEEDED = frozenset(
 NOT_THE_USERS = [Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))]
 
 
-_added: list[Path] = []
-"""Folders of targets."""
+added: list[Path] = []
+"""Folders of targets, from which their own modules are imported."""
 
 
 def load_target(target: str) -> list[Any]:
@@ -224,8 +224,8 @@ def _working_folder() -> Path:
 
 def _on_path(folder: Path) -> None:
     """Behind the libraries, so that no file beside the target is imported in place of one."""
-    if folder not in _added:
-        _added.append(folder)
+    if folder not in added:
+        added.append(folder)
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
@@ -245,7 +245,7 @@ def _hidden(error: BaseException) -> str:
     asked = getattr(error, "obj", None)
     name = (asked.__name__ if isinstance(asked, ModuleType) else error.name if isinstance(error, ImportError) else "") or ""
     first = name.partition(".")[0]
-    for folder in _added if first.isidentifier() else []:
+    for folder in added if first.isidentifier() else []:
         own = [path for path in (folder / f"{first}.py", folder / first) if path.exists()]
         if own and not _leads_to(first, folder):
             return f"; {own[0]} is not what an import of {first} finds, since a library has that name: rename it"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,14 +18,15 @@ KEY = "my-machine"
 ANY_OF = {"string": "text", "integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}, "null": None}
 
 
-def banner(machine: Declared, *, http: str, redis: str, namespace: str, server: bool) -> str:
-    """Where things are, and how to try them; ``server`` when the Redis is `dev`'s own."""
+def banner(machine: Declared, *, http: str, redis: str, namespace: str, password: Path | None) -> str:
+    """Where things are, and how to try them; ``password`` is the file of that of `dev`'s own Redis, if it is its own."""
     first = (machine.allowed or machine.transitions)[0]
     others = [name for name in machine.transitions if name != first]
     keys = PartitionKeys(namespace, machine.name, partition_of(KEY, machine.partitions))
+    cli = redis_cli(redis, password)
     lines = [
         "",
-        f"  {machine.name} runs.  HTTP {http}   Redis {shown_url(redis)}{' (own, kept in the data folder)' if server else ''}",
+        f"  {machine.name} runs.  HTTP {http}   Redis {shown_url(redis)}{' (own, kept in the data folder)' if password else ''}",
         "",
         "  Try it:",
         f"    {curl(http, machine, first)}",
@@ -33,10 +35,10 @@ def banner(machine: Declared, *, http: str, redis: str, namespace: str, server: 
         f"    {command()} call {machine.name} {KEY} {first}{call_arguments(machine, first)}",
         "",
         f"  Look into it ({KEY} is in partition {keys.number}):",
-        *(f"    {redis_cli(redis)} {line}" for line in looks(keys)),
+        *(f"    {cli} {line}" for line in looks(keys)),
         "",
         "  Send one by hand:",
-        f"    {redis_cli(redis)} {by_hand(keys, machine, first)}",
+        f"    {cli} {by_hand(keys, machine, first)}",
         "",
     ]
     return "\n".join(lines)
@@ -100,9 +102,12 @@ def example(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
     return ANY_OF.get(kind, "text")
 
 
-def redis_cli(url: str) -> str:
-    """``redis-cli -p 6379`` for a plain local server, else with the URL."""
+def redis_cli(url: str, password: Path | None = None) -> str:
+    """``redis-cli -p 6379`` for a plain local server, else with the URL. The password is read from its file: it stands in no line."""
     parts = urlsplit(url)
+    if password:
+        near = password.relative_to(Path.cwd()) if password.is_relative_to(Path.cwd()) else password
+        return f"REDISCLI_AUTH=$(cat {shlex.quote(str(near))}) redis-cli -p {parts.port}"
     plain = parts.scheme == "redis" and parts.hostname in ("127.0.0.1", "localhost") and not parts.password
     if plain and parts.path in ("", "/", "/0") and not parts.query:
         return f"redis-cli -p {parts.port or 6379}"

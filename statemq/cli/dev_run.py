@@ -29,7 +29,7 @@ def dev(wanted: Wanted, data: Path, fresh: bool) -> int:
         if fresh:
             folder.forget()
         last = folder.last_port()
-        server = EmbeddedServer(folder.redis, port=last if last and is_free(last) else None)
+        server = EmbeddedServer(folder.redis, port=last if last and is_free(last) else None, password=folder.password())
         with server:
             folder.remember_port(server.port)
             return Session(msgspec.structs.replace(wanted, url=server.url), looked, folder, server).run()

@@ -13,7 +13,8 @@ import msgspec
 import typer
 
 from statemq.cli.dev_banner import banner
-from statemq.cli.dev_folder import About, Folder, from_anywhere
+from statemq.cli.dev_folder import PASSWORD, About, Folder, from_anywhere
+from statemq.cli.dev_full import Fullness
 from statemq.cli.dev_sources import Watch
 from statemq.cli.dev_target import Look, Looked
 from statemq.cli.ends import say
@@ -34,6 +35,7 @@ GRACE_S = 8.0
 LOOK_S = 0.5
 SETTLE_S = 0.1
 ANSWER_S = 0.05
+RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
 HOST = "127.0.0.1"
 
 
@@ -66,10 +68,13 @@ class Session:
         self.wanted, self.looked, self.folder, self.server = wanted, looked, folder, server
         self.http = f"http://localhost:{wanted.port}"
         self.watch = Watch(map(Path, looked.files))
+        self.full = Fullness(server)
         self.looking: Look | None = None
         self.saved: list[Path] = []
         self.look_at_s = 0.0
-        self.shown = self.answers = self.waits = False
+        self.retry_at_s, self.retry_s = 0.0, RETRY_S
+        """When it is looked again whether children that were given up could run after all."""
+        self.shown = self.answers = False
         env = child_env(wanted)
         command = python("statemq")
         crash = {CRASH_VARIABLE: str(wanted.crash)} if wanted.crash else {}
@@ -112,30 +117,25 @@ class Session:
         """One round over everything that may have changed; the seconds until the next."""
         due_s = self.supervisor.tick()
         self._keep_server()
-        if not self.answers:
+        awaited = not (self.answers or self.supervisor.held or self.supervisor.gave_up)
+        if awaited:
             self._look_for_answers()
         if self.wanted.reload:
             self._look_at_sources()
         until_look_s = max(0.0, self.look_at_s - time.monotonic()) if self.wanted.reload else LOOK_S
-        soonest_s = min(until_look_s, LOOK_S if self.answers else ANSWER_S)
+        soonest_s = min(until_look_s, ANSWER_S if awaited else LOOK_S)
         return soonest_s if due_s is None else min(soonest_s, due_s)
 
     def _hopeless(self) -> bool:
         """Whether a child gave up and no save can help: it never ran, or nobody looks for saves."""
-        if self.supervisor.gave_up is None:
-            self.waits = False
-            return False
-        if not (self.shown and self.wanted.reload):
-            return True
-        if not self.waits:
-            say("waiting for a save to start it again")
-        self.waits = True
-        return False
+        return self.supervisor.gave_up is not None and not (self.shown and self.wanted.reload)
 
     def _keep_server(self) -> None:
         if self.server and not self.server.running:
             say("the Redis of this dev has ended; starting it again (the appended commands are kept)")
             self.server.start()
+        if text := self.full.look():
+            say(text)
 
     def _look_for_answers(self) -> None:
         """Shows the banner once the worker has registered and HTTP answers."""
@@ -152,7 +152,7 @@ class Session:
                 http=self.http,
                 redis=self.wanted.url,
                 namespace=self.wanted.namespace,
-                server=self.server is not None,
+                password=self.folder.path / PASSWORD if self.server else None,
             )
         )
 
@@ -168,26 +168,44 @@ class Session:
 
     def _look_at_sources(self) -> None:
         """A save is checked by an import in a process of its own; a good one restarts the children, a bad one is shown."""
+        now_s = time.monotonic()
         if self.looking:
             if looked := self.looking.poll():
                 self.looking = None
                 self._take(looked)
             self.look_at_s = time.monotonic() + SETTLE_S
-        elif time.monotonic() >= self.look_at_s:
+        elif now_s >= self.look_at_s:
             if saved := self.watch.look():
-                self.saved = saved
+                self.saved, self.retry_s = saved, RETRY_S
+                self.looking = Look(self.wanted.target, child_env(self.wanted))
+            elif self.supervisor.gave_up is not None and not self.supervisor.held and now_s >= self.retry_at_s:
+                # A child may have met a file that was away for a moment, which nobody saved: the look tells.
+                self.saved, self.retry_at_s, self.retry_s = [], now_s + self.retry_s, min(2 * self.retry_s, LONGEST_RETRY_S)
+                self.watch.mark()
                 self.looking = Look(self.wanted.target, child_env(self.wanted))
             self.look_at_s = time.monotonic() + (SETTLE_S if self.watch.unsettled or self.looking else LOOK_S)
 
     def _take(self, looked: Looked) -> None:
-        saved = ", ".join(path.name for path in self.saved[:3]) + (", ..." if len(self.saved) > 3 else "")
+        names = ", ".join(path.name for path in self.saved[:3]) + (", ..." if len(self.saved) > 3 else "")
+        self.watch.broken = bool(looked.wrong)
         if looked.wrong:
-            say(f"{saved} saved, but it cannot be used; the former code goes on\n  {looked.block()}")
+            goes_on = self.supervisor.hold("the code can be used")
+            what = f"{names} saved, but it" if names else "the code"
+            say(f"{what} cannot be used; {self._what_runs(goes_on)}\n  {looked.block()}")
             return
-        say(f"{saved} saved; restarting")
+        say(f"{names} saved; restarting" if names else "the code can be used; starting again")
         self.looked, self.answers = looked, False
         self.watch.follow(map(Path, looked.files))
         self.supervisor.restart()
+
+    def _what_runs(self, goes_on: list[Child]) -> str:
+        """What those who run have is the former code; who does not waits for a good save."""
+        if len(goes_on) == len(self.supervisor.children):
+            return "the former code goes on"
+        if not goes_on:
+            return "nothing runs until it can"
+        waits = ", ".join(child.name for child in self.supervisor.children if child not in goes_on)
+        return f"the former code goes on in {', '.join(child.name for child in goes_on)}; {waits} does not run until it can"
 
     def _about(self) -> About:
         return About(

@@ -1,14 +1,15 @@
 """What a target declares now, read in a fresh process, so that this one never holds yesterday's code.
 
-``python -m statemq.cli.dev_target TARGET FILE`` writes it to FILE as JSON.
+``python -m statemq.cli.dev_target TARGET FD`` writes it to that open file, a pipe, as JSON.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +17,15 @@ from typing import Any
 
 import msgspec
 
+from statemq.cli.dev_imports import importable
 from statemq.errors import StatemqError, UsageError
 from statemq.python import python
 from statemq.server.host import end_with_parent
-from statemq.target import load_target, users_frame
+from statemq.target import added, load_target, users_frame
 
 IMPORT_WITHIN_S = 60.0
 STDERR = 2
+PIECE = 1 << 16
 PACKAGE = Path(__file__).parents[1]
 STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 
@@ -63,29 +66,37 @@ class Look:
 
     def __init__(self, target: str, env: Mapping[str, str]) -> None:
         self.target = target
-        self._folder = tempfile.TemporaryDirectory(prefix="statemq-dev-")
-        self._answer = Path(self._folder.name) / "looked.json"
-        self._process = subprocess.Popen(
-            python("statemq.cli.dev_target", target, str(self._answer)),
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=STDERR,  # what the user's module prints is no answer of ours
-            start_new_session=True,  # Ctrl-C in a terminal is for the parent
-            preexec_fn=end_with_parent(),
-        )
+        self._answer = b""
+        self._read, write = os.pipe()
+        os.set_blocking(self._read, False)
+        try:
+            self._process = subprocess.Popen(
+                python("statemq.cli.dev_target", target, str(write)),
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=STDERR,  # what the user's module prints is no answer of ours
+                start_new_session=True,  # Ctrl-C in a terminal is for the parent
+                pass_fds=(write,),
+                preexec_fn=end_with_parent(),
+            )
+        finally:
+            os.close(write)
         self._deadline_s = time.monotonic() + IMPORT_WITHIN_S
 
     def poll(self) -> Looked | None:
         """What was found, or None while it goes on."""
         code = self._process.poll()
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(self._read, PIECE):
+                self._answer += part
         if code is None:
             if time.monotonic() < self._deadline_s:
                 return None
             self.close()
             return Looked(wrong=f"importing {self.target} did not end within {IMPORT_WITHIN_S:.0f} s")
         try:
-            return msgspec.json.decode(self._answer.read_bytes(), type=Looked)
-        except FileNotFoundError:
+            return msgspec.json.decode(self._answer, type=Looked)
+        except msgspec.DecodeError:
             return Looked(wrong=f"importing {self.target} ended the process (exit code {code})")
         finally:
             self.close()
@@ -104,7 +115,9 @@ class Look:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        self._folder.cleanup()
+        if self._read >= 0:
+            os.close(self._read)
+            self._read = -1
 
 
 def look(target: str) -> Looked:
@@ -129,18 +142,24 @@ def look(target: str) -> Looked:
 
 
 def _files(modules: list[Any]) -> list[str]:
-    """The files of the target, and of what it imports from the working folder."""
+    """The files of the target, and of what it imports, or may import, from its own and the working folder."""
     own = [Path(path).resolve() for module in modules if (path := getattr(module, "__file__", None))]
-    here = Path.cwd()
-    near = [Path(path) for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None))]
-    return list(dict.fromkeys(str(path) for path in own + sorted(path for path in near if path.suffix == ".py" and _is_ours(path, here))))
+    here = Path.cwd().resolve()
+    paths = [Path(entry).resolve() for entry in sys.path if entry]
+    roots = list(dict.fromkeys([here, *(folder.resolve() for folder in added), *(path for path in paths if _is_ours(path, [here]))]))
+    loaded = [Path(path) for module in list(sys.modules.values()) if (path := getattr(module, "__file__", None))]
+    near = sorted(path for path in loaded if path.suffix == ".py" and _is_ours(path, roots))
+    return [str(path) for path in importable([*own, *near], roots, lambda path: _is_ours(path, roots))]
 
 
-def _is_ours(path: Path, here: Path) -> bool:
-    """Whether a module's file lies in the working folder, not in a virtual environment within it nor in statemq."""
-    if not path.is_relative_to(here) or path.is_relative_to(PACKAGE) or path.is_relative_to(STANDARD_LIBRARY):
+def _is_ours(path: Path, roots: list[Path]) -> bool:
+    """Whether a file lies in one of these folders, not in a virtual environment within it nor in statemq."""
+    if path.is_relative_to(PACKAGE) or path.is_relative_to(STANDARD_LIBRARY):
         return False
-    return not any(part == "site-packages" or part.startswith(".") for part in path.relative_to(here).parts)
+    return any(
+        path.is_relative_to(root) and not any(part == "site-packages" or part.startswith(".") for part in path.relative_to(root).parts)
+        for root in roots
+    )
 
 
 def _wrong(error: StatemqError) -> Looked:
@@ -158,9 +177,8 @@ def main() -> None:
     target, answer = sys.argv[1:]
     del sys.argv[1:]
     looked = look(target)
-    new = Path(f"{answer}.new")
-    new.write_bytes(msgspec.json.encode(looked))
-    new.replace(answer)
+    with os.fdopen(int(answer), "wb") as pipe:
+        pipe.write(msgspec.json.encode(looked))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +28,9 @@ STOP_WITHIN_S = 10.0
 LOCK_WITHIN_S = 2.0
 """A server whose parent was killed a moment ago still needs some milliseconds to end."""
 
+FULL_BYTES = 64 << 10
+"""Where less is free than this, that is why a write failed."""
+
 SOCKET_PATH_MAX = 100
 """Kernels refuse longer paths of unix sockets (104 to 108 bytes)."""
 
@@ -34,9 +38,9 @@ SOCKET_PATH_MAX = 100
 class EmbeddedServer:
     """A Redis or Valkey server that this process starts, stops and outlives.
 
-    ``data_dir`` is made if need be and belongs to one server at a time; ``port`` is chosen once if not given,
-    and kept over restarts. ``config`` are further words for the server's command line. Call ``start`` from a
-    thread that lives as long as the server shall: on Linux the server ends with it.
+    ``data_dir`` is made if need be, for this user alone, and belongs to one server at a time; ``port`` is chosen once if not given,
+    and kept over restarts; ``password`` (letters and digits) is asked of everybody. ``config`` are further words for the
+    server's command line. Call ``start`` from a thread that lives as long as the server shall: on Linux the server ends with it.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class EmbeddedServer:
         data_dir: Path,
         *,
         port: int | None = None,
+        password: str = "",
         server_bin: str | Path | None = None,
         appendonly: bool = True,
         cluster: bool = False,
@@ -51,6 +56,7 @@ class EmbeddedServer:
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.appendonly, self.cluster, self.config = appendonly, cluster, tuple(config)
+        self._password = password
         self.log_path = self.data_dir / "server.log"
         self._server_bin = server_bin
         self._given_port, self._port = port, port
@@ -67,12 +73,16 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        return f"redis://{HOST}:{self.port}"
+        return f"redis://{self._login}{HOST}:{self.port}"
 
     @property
     def unix_url(self) -> str | None:
         """The same server by its unix socket, unless the folder's path is too long for one."""
-        return f"unix://{self._socket}" if self._socket else None
+        return f"unix://{self._login}{self._socket}" if self._socket else None
+
+    @property
+    def _login(self) -> str:
+        return f":{self._password}@" if self._password else ""
 
     @property
     def pid(self) -> int | None:
@@ -132,6 +142,17 @@ class EmbeddedServer:
     def cont(self) -> None:
         self._signal(signal.SIGCONT)
 
+    def write_error(self) -> str:
+        """Why its last write to the append-only file failed; empty if it did not, or does not tell."""
+        try:
+            failed = "aof_last_write_status:err" in self._ask("INFO persistence")
+        except OSError:
+            return ""
+        if not failed:
+            return ""
+        free = shutil.disk_usage(self.data_dir).free
+        return "the file system is full" if free < FULL_BYTES else f"its log: {self.log_path}"
+
     def __enter__(self) -> EmbeddedServer:
         self.start()
         return self
@@ -141,14 +162,17 @@ class EmbeddedServer:
 
     def _make_folder(self) -> None:
         try:
-            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ServerError(f"cannot make the data folder {self.data_dir}: {error.strerror}") from error
 
     def _lock_folder(self) -> int:
         """An open, locked file. The server inherits it, so the lock lives exactly as long as the server."""
         path = self.data_dir / "server.lock"
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise ServerError(f"cannot write {path}: {error.strerror}") from error
         deadline = time.monotonic() + LOCK_WITHIN_S
         while True:
             try:
@@ -164,22 +188,31 @@ class EmbeddedServer:
                 time.sleep(0.02)
 
     def _launch(self, binary: Path, lock: int) -> None:
-        with self.log_path.open("ab") as log:
+        try:
+            log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise ServerError(f"cannot write {self.log_path}: {error.strerror}") from error
+        with os.fdopen(log, "ab") as opened:
             try:
                 self._process = subprocess.Popen(
-                    [str(binary), *self._arguments()],
+                    [str(binary), "-", *self._arguments()],
                     cwd=self.data_dir,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
+                    stdin=subprocess.PIPE,
+                    stdout=opened,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C in a terminal is for the parent, which still has to write
+                    umask=0o077,
                     pass_fds=(lock,),
                     preexec_fn=end_with_parent(),
                 )
             except OSError as error:
                 raise ServerError(f"cannot run {binary}: {error.strerror}") from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(self._process.pid).encode(), 0)
+        assert self._process.stdin
+        with contextlib.suppress(BrokenPipeError), self._process.stdin as config:  # a command line is everybody's to read
+            config.write(f"requirepass {self._password}\n".encode() if self._password else b"")
+        with contextlib.suppress(OSError):  # a full file system: who finds the lock taken is told no number
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(self._process.pid).encode(), 0)
 
     def _arguments(self) -> list[str]:
         options = {
@@ -223,6 +256,9 @@ class EmbeddedServer:
     def _ask(self, command: str) -> str:
         """The reply to one inline command, without its type mark."""
         with socket.create_connection((HOST, self.port), timeout=2.0) as connection, connection.makefile("rb") as replies:
+            if self._password:
+                connection.sendall(f"AUTH {self._password}\r\n".encode())
+                read_reply(replies)
             connection.sendall(command.encode() + b"\r\n")
             return read_reply(replies)
 

@@ -69,6 +69,8 @@ class Child:
         """The exit code that it would have again, as far as known."""
         self.served = False
         """It, or a process before it, has served by this command line."""
+        self.serving = False
+        """Its present process has said so."""
         self._says: int | None = None
 
     @property
@@ -78,6 +80,7 @@ class Child:
     def start(self) -> None:
         """Raises OSError."""
         self.listen_no_more()
+        self.serving = False
         self._says, write = os.pipe()
         os.set_blocking(self._says, False)
         try:
@@ -99,7 +102,8 @@ class Child:
         """Hears whether it has said that it serves."""
         if self._says is not None:
             with contextlib.suppress(BlockingIOError):
-                self.served = os.read(self._says, 1) == b"1" or self.served
+                self.serving = os.read(self._says, 1) == b"1"
+                self.served = self.serving or self.served
                 self.listen_no_more()
 
     def listen_no_more(self) -> None:
@@ -120,6 +124,8 @@ class Supervisor:
         self.gave_up: int | None = None
         self.killed = False
         """Whether a child that was asked to end had to be killed."""
+        self.held = ""
+        """What has to be before a child starts again, as ``hold`` was told; empty: nothing."""
 
     @property
     def running(self) -> bool:
@@ -139,21 +145,30 @@ class Supervisor:
             child.listen()  # what it said before it ended, too
             if ended is not None:
                 self._ended(child, ended)
-            if not child.process and _due(child.start_at_s):
+            if not (child.process or self.held) and _due(child.start_at_s):
                 self._start(child)
         self._weigh()
         now_s = time.monotonic()
         due = [now_s + LOOK_S] if any(child.hopeless is not None for child in self.children) else []
-        due += [at_s for child in self.children if (at_s := child.kill_at_s if child.process else child.start_at_s) is not None]
+        starts = [None if self.held else child.start_at_s for child in self.children if not child.process]
+        kills = [child.kill_at_s for child in self.children if child.process]
+        due += [at_s for at_s in starts + kills if at_s is not None]
         return max(0.0, min(due) - now_s) if due else None
 
     def restart(self) -> None:
         """Every child ends in good order, then starts anew; those that were given up or wait for a start do so at once."""
-        self.gave_up = None
+        self.gave_up, self.held = None, ""
         self._ask_to_end()
         for child in self.children:
             child.start_at_s = time.monotonic()
             child.deaths, child.hopeless, child.served = 0, None, False
+
+    def hold(self, until: str) -> list[Child]:
+        """No child starts before ``restart``: it would only fail. Those that serve go on and are returned, others end."""
+        self.held = until
+        serving = [child for child in self.children if child.process and child.serving and child.kill_at_s is None]
+        self._ask_to_end([child for child in self.children if child not in serving])
+        return serving
 
     def stop(self) -> None:
         """Every child has been asked to end, and none starts again."""
@@ -179,8 +194,8 @@ class Supervisor:
             due_s = self.tick()
         self.kill()
 
-    def _ask_to_end(self) -> None:
-        for child in self.children:
+    def _ask_to_end(self, children: Sequence[Child] | None = None) -> None:
+        for child in self.children if children is None else children:
             if child.process and child.kill_at_s is None:
                 child.process.terminate()
                 child.kill_at_s = time.monotonic() + self.grace_s
@@ -200,7 +215,7 @@ class Supervisor:
             return
         lived_s = time.monotonic() - child.started_s
         ended = f"{named} ended with {ending(code)} after {lived_s:.1f} s"
-        if code in self.hopeless and not any(peer.served for peer in self._peers(child)):
+        if code in self.hopeless and not self.held and not any(peer.served for peer in self._peers(child)):
             child.hopeless = code
             self.say(f"{ended}; starting it again would not help")
             return
@@ -227,6 +242,10 @@ class Supervisor:
 
     def _back_off(self, child: Child, what: str) -> None:
         child.deaths += 1
+        if self.held:
+            child.start_at_s = time.monotonic()
+            self.say(f"{what}; it starts again once {self.held}")
+            return
         wait_s = backoff_s(child.deaths, random.random())  # noqa: S311 - spreads starts, keeps no secret
         child.start_at_s = time.monotonic() + wait_s
         self.say(f"{what}; starting it again in {wait_s:.2g} s")

@@ -164,10 +164,15 @@ def test_the_lines_of_the_banner_do_what_they_say(start: Start, folder: Path) ->
     about = json.loads((folder / ".statemq" / "dev.json").read_text())
     assert about["targets"] == [RESOURCE]
     assert (about["http"], about["cwd"], about["pid"]) == (f"http://localhost:{dev.port}", str(folder), dev.process.pid)
-    (line,) = re.findall(r"redis-cli -p (\d+) XADD '(\S+)' '\*' key my-machine transition setUp", dev.text)
-    port, stream = line
+    ((by_hand, port, stream),) = re.findall(
+        r"^    (.*redis-cli -p (\d+) XADD '(\S+)' '\*' key my-machine transition setUp)$", dev.text, re.M
+    )
     assert about["redis"].endswith(f":{port}")
-    with redis_py.Redis(port=int(port), decode_responses=True) as redis:
+    password = (folder / ".statemq" / "password").read_text().strip()
+    assert by_hand.startswith("REDISCLI_AUTH=$(cat .statemq/password) ") and password not in dev.text
+    with redis_py.Redis(port=int(port)) as stranger, pytest.raises(redis_py.AuthenticationError):
+        stranger.ping()
+    with redis_py.Redis(port=int(port), password=password, decode_responses=True) as redis:
         redis.xadd(stream, {"key": "my-machine", "transition": "setUp"})
         block_until(lambda: redis.hget(stream.replace(":commands", ":instance:my-machine"), "state") == "UP")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from statemq.cli.dev_target import Look
 from statemq.python import python
 from tests.unit.test_dev_target import GOOD
 
@@ -59,11 +60,11 @@ def test_a_child_imports_the_target_and_no_shadow(folder: Path, target: str) -> 
     assert "PAID" in ended.stdout
 
 
-def test_what_dev_looks_at(folder: Path, tmp_path: Path) -> None:
-    answer = tmp_path / "answer.json"
-    ended = run(python("statemq.cli.dev_target", "order.py", str(answer)), folder)
-    assert ended.returncode == 0, ended.stderr
-    assert b'"wrong":""' in answer.read_bytes() and b"prices.py" in answer.read_bytes()
+def test_what_dev_looks_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    looked = Look("order.py", env).wait()
+    assert looked.wrong == "" and f"{folder}/prices.py" in looked.files
 
 
 def test_every_child_is_started_so() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,8 @@ RESOURCE = Declared(
 )
 
 
-def shown(machine: Declared = RESOURCE, redis: str = "redis://127.0.0.1:20000") -> list[str]:
-    text = banner(machine, http="http://localhost:8080", redis=redis, namespace="statemq", server=True)
+def shown(machine: Declared = RESOURCE, redis: str = "redis://127.0.0.1:20000", password: Path | None = None) -> list[str]:
+    text = banner(machine, http="http://localhost:8080", redis=redis, namespace="statemq", password=password)
     return [line.strip() for line in text.splitlines()]
 
 
@@ -95,6 +96,13 @@ def test_no_password_is_shown() -> None:
 def test_no_password_is_shown_wherever_it_stands(url: str) -> None:
     assert "s3cret" not in shown_url(url) + redis_cli(url) + config.shown(url)
     assert "s3cret" not in "".join(shown(redis=url))
+
+
+def test_the_password_of_its_own_redis_is_read_from_its_file() -> None:
+    url, password = "redis://:s3cret@127.0.0.1:20000", Path.cwd() / ".statemq" / "password"
+    assert redis_cli(url, password) == "REDISCLI_AUTH=$(cat .statemq/password) redis-cli -p 20000"
+    assert redis_cli(url, Path("/else where/password")).startswith("REDISCLI_AUTH=$(cat '/else where/password') ")
+    assert "s3cret" not in "".join(shown(redis=url, password=password))
 
 
 def test_a_local_server_needs_only_its_port() -> None:

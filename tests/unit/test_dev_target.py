@@ -47,7 +47,23 @@ def test_machines_and_their_files(folder: Path) -> None:
     (order,) = looked.machines
     assert (order.name, order.partitions, order.initial) == ("order", 4, "NEW")
     assert (order.allowed, order.transitions) == (["pay"], ["pay", "refund"])
-    assert looked.files == [f"{folder}/order.py", f"{folder}/prices.py"]
+    assert looked.files[:2] == [f"{folder}/order.py", f"{folder}/prices.py"]
+
+
+def test_a_file_of_the_folder_that_it_does_not_import_is_none_of_its_files(folder: Path) -> None:
+    (folder / "unrelated.py").touch()
+    (folder / "later.py").touch()
+    looked = look(folder, GOOD.replace('return "refunded"', "import later; return 'refunded'"))
+    files = {Path(path).name for path in looked.files if Path(path).is_file()}
+    assert files == {"order.py", "prices.py", "later.py"}, looked.files
+
+
+def test_an_answer_may_be_long(folder: Path) -> None:
+    more = "".join(
+        f"    @transition(source='NEW')\n    def t{n}(self, {'x' * 40}: int, {'y' * 40}: str) -> None: ...\n" for n in range(300)
+    )
+    looked = look(folder, GOOD + more)
+    assert len(looked.machines[0].transitions) == 302, looked.wrong
 
 
 def test_an_error_shows_its_line(folder: Path) -> None:
