@@ -193,10 +193,12 @@ def is_at(one: socket.socket, port: int) -> bool:
 
 
 class Borrowed:
-    """A file's number as a socket that somebody else closes. With the room for the longer kind of address it can be asked for both."""
+    """A file's number as a socket that somebody else closes, and which stays as it is. With the room for the longer kind of address it can
+    be asked for both."""
 
     def __init__(self, number: int) -> None:
-        self._socket = socket.socket(socket.AF_INET6, socket.SOCK_STREAM, fileno=number)
+        # without the flag, where a target has set a time-out for all new sockets, no write to the file would wait any more: the log's, too
+        self._socket = socket.socket(socket.AF_INET6, socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0), fileno=number)
 
     def __enter__(self) -> socket.socket:
         return self._socket

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from statemq.config import HttpSettings
-from statemq.http.connections import Room
+from statemq.http.connections import Room, bound_writes, peer_of
+from statemq.worker.files import open_files
 from tests.security.raw import HEALTH, connect, hear
 from tests.serving import ROOT, TARGET, Edge, answers
 from tests.waiting import block_until
@@ -170,6 +171,31 @@ def test_one_address_leaves_places_for_others(url: str, namespace: str) -> None:
         code, said = edge.end()
     assert code == 0
     assert said.count(f"from {OTHER}, where 15 may be") == 1, said
+
+
+def test_files_that_are_looked_at_stay_as_they_are() -> None:
+    """Also where the code of a target has set a time-out for all new sockets: the log may go to a socket or a pipe."""
+    before = socket.getdefaulttimeout()
+    with contextlib.ExitStack() as open_ones:
+        listening = open_ones.enter_context(socket.create_server(("127.0.0.1", 0)))
+        one = open_ones.enter_context(socket.create_connection(listening.getsockname()))
+        accepted = open_ones.enter_context(listening.accept()[0])
+        ends = os.pipe()
+        for end in ends:
+            open_ones.callback(os.close, end)
+        pair = [open_ones.enter_context(end) for end in socket.socketpair()]
+        port = listening.getsockname()[1]
+        socket.setdefaulttimeout(5)
+        try:
+            bound_writes(port, 7.0)
+            seen = {number: peer_of(number, port) for number in open_files()}
+        finally:
+            socket.setdefaulttimeout(before)
+        assert {number for number, peer in seen.items() if peer} == {accepted.fileno()}
+        assert seen[accepted.fileno()] == ("127.0.0.1", str(one.getsockname()[1]))
+        assert all(os.get_blocking(number) for number in (*ends, *(end.fileno() for end in (*pair, one, accepted, listening))))
+        timeouts = [end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for end in (listening, accepted, one)]
+        assert timeouts == [7000, 7000, 0]
 
 
 @pytest.mark.parametrize(
