@@ -425,9 +425,9 @@ class Client(Console):
         return outcome
 
     async def _goes_on(self, fields: dict[str, str], waited_s: float | None) -> Pending:
-        goes_on = await held_up(self._router, self.namespace, fields["id"], fields.get("key", ""))
+        stands = await held_up(self._router, self.namespace, fields["id"], fields.get("key", ""))
         waited = round(waited_s or 0, 2)  # what is left of a timeout when the command has been made
-        return Pending(f"command {fields['id']} had not ended after {waited:g} s; {goes_on}", **fields)
+        return Pending(f"command {fields['id']} had not ended after {waited:g} s; {stands}", **fields)
 
     def _handle(self, draft: Draft, appended: Appended, since: int) -> Handle[Any]:
         return Handle(

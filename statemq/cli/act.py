@@ -30,7 +30,7 @@ def failed_help(context: typer.Context) -> None:
 Letters = Annotated[
     list[str] | None,
     typer.Argument(
-        autocompletion=complete.letters, metavar="LETTER", help="Names from failed list, such as 7/1732450000000-0.", show_default=False
+        autocompletion=complete.letters, metavar="NAME", help="Names from failed list, such as 7/1732450000000-0.", show_default=False
     ),
 ]
 All = Annotated[bool, typer.Option("--all", help="All of the machine's.")]
@@ -72,7 +72,7 @@ async def _cancel(client: Client, id: str) -> tuple[str, Remark | None]:
 def empty(machine: options.Machine, key: options.Key, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
     """Cancel all that waits in a key's queue.
 
-    Delayed commands, too; what is sent meanwhile may stay. What has begun goes on and is named, to be cancelled by its id.
+    Delayed commands, too; what is sent meanwhile may stay. What has begun is left to run and is named, to be cancelled by its id.
 
     Example: statemq empty resource a
     """
@@ -80,7 +80,7 @@ def empty(machine: options.Machine, key: options.Key, redis: options.Redis = Non
     show.tell(f"{emptied.cancelled} command{'' if emptied.cancelled == 1 else 's'} of {machine}/{key} cancelled")
     for id in emptied.begun[:10]:
         line = to_copy("cancel", id)
-        say(f"{id} has begun and goes on: {line} ends it", line)
+        say(f"{id} has begun and is left to run: {line} ends it", line)
 
 
 def pause(machine: options.Machine, key: options.MaybeKey = None, redis: options.Redis = None, namespace: options.Namespace = None) -> None:
@@ -97,12 +97,12 @@ def pause(machine: options.Machine, key: options.MaybeKey = None, redis: options
 def resume(
     machine: options.Machine, key: options.MaybeKey = None, redis: options.Redis = None, namespace: options.Namespace = None
 ) -> None:
-    """Let a paused machine or instance go on.
+    """Let a paused machine or instance run again.
 
     Example: statemq resume resource a
     """
     ask(redis, namespace, lambda client: client.resume(machine, key))
-    show.tell(f"{_named(machine, key)} goes on")
+    show.tell(f"{_named(machine, key)} is resumed")
 
 
 def _named(machine: str, key: str | None) -> str:
@@ -120,12 +120,12 @@ def failed_list(
 ) -> None:
     """List the commands that failed for good, the latest last.
 
-    LETTER names one for retry and discard.
+    NAME is what retry and discard take.
 
     Example: statemq failed list resource
     """
     columns: show.Columns[Any] = {
-        "LETTER": lambda f: f.letter,
+        "NAME": lambda f: f.letter,
         "AT": lambda f: show.when(f.at),
         "KEY": lambda f: f.key,
         "TRANSITION": lambda f: f.transition,
@@ -191,5 +191,5 @@ def failed_discard(
 def _chosen(letters: list[str] | None, every: bool) -> list[str] | None:
     """The letters named, or None for all. Raises UsageError unless it is one of both."""
     if bool(letters) == every:
-        raise UsageError("name the letters (as failed list shows them), or say --all")
+        raise UsageError("name the failed commands (as failed list shows them), or say --all")
     return letters or None

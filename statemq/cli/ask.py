@@ -34,7 +34,7 @@ def call(
     """Run a transition, wait, print its result as JSON.
 
     Arguments: size=2 is read by the declared type, tags:='["a"]' is JSON; or give one JSON object, or - to read it from stdin.
-    After Ctrl-C or --timeout the command goes on, and its id is printed.
+    Ctrl-C and --timeout end the wait, not the command, whose id is printed.
 
     Example: statemq call resource a setUp size=2
     """
@@ -177,7 +177,7 @@ def _interruptible() -> Iterator[list[str]]:
         yield ids
     except KeyboardInterrupt:
         for id in ids:
-            say(f"{id} goes on")
+            say(f"{id} is not cancelled, it still waits or runs")
             hint_result(id)
         raise typer.Exit(INTERRUPTED) from None
 

@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Run everything for TARGET: a Redis of its own, a worker and HTTP; restart on save; Ctrl-C ends it.
 
-    --crash shows how transitions go on after their worker was killed. The data is kept until --fresh.
+    --crash shows how transitions continue after their worker was killed. The data is kept until --fresh.
 
     Example: statemq dev order.py
     """

@@ -41,7 +41,7 @@ def progress(status: CommandStatus, now_ms: int) -> list[str]:
     if status.error:
         lines.append(f"↻ attempt {status.attempts} failed: {clean(status.error)}" if status.attempts else f"↻ {clean(status.error)}")
     if status.due:
-        what = {"delayed": "begins", "queued": "tries again"}.get(status.status, "tries again" if status.error else "goes on")
+        what = {"delayed": "begins", "queued": "tries again"}.get(status.status, "tries again" if status.error else "continues")
         lines.append(f"… {what} in {duration_text(max(0, status.due - now_ms))}")
     return lines
 

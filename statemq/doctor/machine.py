@@ -99,10 +99,10 @@ def _leases(say: Findings, facts: MachineFacts) -> None:
         say.warn(
             "leases",
             f"{_in(orphaned)}: held by {few(sorted({p.owner for p in orphaned}))}, which does not say that it lives",
-            "wait for the lease to end: others take over then; if it goes on, look at that worker's log",
+            "wait for the lease to end: others take over then; if it is still held, look at that worker's log",
         )
     if free and live:
-        say.warn("leases", f"{_in(free)}: nobody's", "look again in some seconds; if it goes on, the workers' logs say why")
+        say.warn("leases", f"{_in(free)}: nobody's", "look again in some seconds; if it is still so, the workers' logs say why")
     if ours and len(ours) == len(facts.partitions):
         say.ok("leases", f"all {len(ours)} partitions are held by live workers")
     elif not (overdue or orphaned or (free and live)) and free:
@@ -162,7 +162,7 @@ def _damage(say: Findings, facts: MachineFacts) -> None:
         say.bad(
             "damage",
             "; ".join(texts),
-            "RENAME it with redis-cli to a name outside the namespace, or put it right; its partition goes on by itself",
+            "RENAME it with redis-cli to a name outside the namespace, or put it right; its partition continues by itself",
         )
     else:
         say.ok("damage", "all shared keys are as they should be")

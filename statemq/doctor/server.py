@@ -151,7 +151,7 @@ def _replicas(say: Findings, facts: ServerFacts, level: Safety | None) -> None:
     elif level is Safety.replicated and least == "0":
         say.warn(
             "replicas",
-            f"{online} in step, but a primary that was cut off from them goes on taking writes, which are lost",
+            f"{online} in step, but a primary that was cut off from them still takes writes, which are lost",
             "CONFIG SET min-replicas-to-write 1",
         )
     elif level is Safety.replicated and not least:

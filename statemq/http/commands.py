@@ -22,6 +22,9 @@ from statemq.http.views import Accepted, answer_json, answer_line
 from statemq.records import Outcome
 from statemq.store.draft import SHARE
 
+TIMEOUT = ("timeout", "wait")
+"""How long to wait for an outcome, as everywhere; and what it is called beside that."""
+
 
 class CallResource:
     """Answers the result once the command has ended; 504 with its id when that takes longer than was to be waited."""
@@ -37,7 +40,7 @@ class CallResource:
             await send_only(self.service, req, resp, machine, key, name)
             resp.set_header("Preference-Applied", "respond-async")
             return
-        given = req.parameters(("wait", "if_state"))
+        given = req.parameters((*TIMEOUT, "if_state"))
         seconds = wait_s(self.service, req, given)
         handle = await send(self.service, req, resp, machine, key, name, given)
         await answer_outcome(self.service, req, resp, handle, machine, seconds)
@@ -135,12 +138,15 @@ def name_command(req: Request, resp: falcon.asgi.Response, id: str) -> None:
 
 
 def wait_s(service: Service, req: Request, given: dict[str, str]) -> float:
-    """How long to wait for the outcome: ``?wait=30s``, else ``Prefer: wait=30``, else the default."""
+    """How long to wait for the outcome: ``?timeout=30s``, else ``Prefer: wait=30``, else the default."""
     longest = service.settings.max_wait_s
-    if "wait" in given:
-        seconds = read_duration_s("wait", given["wait"])
+    named = [name for name in TIMEOUT if name in given]
+    if len(named) > 1:
+        raise Refusal("parameter", "timeout and wait mean the same; give one of them")
+    for name in named:
+        seconds = read_duration_s(name, given[name])
         if seconds > longest:
-            raise Refusal("parameter", f"wait: at most {longest:g}s; ask again by the command's id, or send instead")
+            raise Refusal("parameter", f"{name}: at most {longest:g}s; ask again by the command's id, or send instead")
         return seconds
     preferred = req.preferences().get("wait")
     if preferred:

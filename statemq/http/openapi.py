@@ -83,9 +83,9 @@ def get_instance(spec: MachineSpec, schemas: Schema) -> Schema:
 
 def post_transition(spec: MachineSpec, transition: TransitionSpec, schemas: Schema, wait_s: float) -> Schema:
     result = schema_of(transition.result_type, f"{spec.name}.{transition.name}.", schemas)
-    wait = parameter("wait", DURATION, f"How long to wait for the result, {wait_s:g}s if not given; then 504 with the command's id.")
+    timeout = parameter("timeout", DURATION, f"How long to wait for the result, {wait_s:g}s if not given; then 504 with the command's id.")
     found = operation(f"{spec.name}.{transition.name}", transition.doc or transition.name, result, spec.name)
-    found["parameters"] = [wait, *command_parameters(spec)]
+    found["parameters"] = [timeout, *command_parameters(spec)]
     found["requestBody"] = body(spec, transition, schemas)
     found["responses"]["202"] = answer("Queued, as Prefer: respond-async asked", schema_of(Accepted, "", schemas))
     return found
@@ -131,7 +131,7 @@ def engine_paths(schemas: Schema) -> Schema:
     machines = {"type": "array", "items": schema_of(MachineView, "", schemas)}
     health, cancelled = schema_of(HealthView, "", schemas), schema_of(CancelView, "", schemas)
     result = operation("command.result", "What the command's POST would have answered", {}, "-")
-    result["parameters"] = [parameter("wait", DURATION, "How long to wait for the result.")]
+    result["parameters"] = [parameter("timeout", DURATION, "How long to wait for the result.")]
     cancel = operation("command.cancel", "Cancel a command", cancelled, "-")
     cancel["responses"]["202"] = answer("It is running and was asked to end", cancelled)
     return {

@@ -8,7 +8,7 @@ import falcon.asgi
 from statemq.codec import parse_command_id
 from statemq.errors import StatemqError
 from statemq.http.access import OPERATE
-from statemq.http.commands import answer_outcome, wait_s
+from statemq.http.commands import TIMEOUT, answer_outcome, wait_s
 from statemq.http.paths import header_id
 from statemq.http.problems import Refusal, refusal_of
 from statemq.http.request import Request
@@ -39,10 +39,10 @@ class CommandResource(Engine):
 
 
 class ResultResource(Engine):
-    """``GET /-/commands/{id}/result?wait=30s``: what the POST would have answered."""
+    """``GET /-/commands/{id}/result?timeout=30s``: what the POST would have answered."""
 
     async def on_get(self, req: Request, resp: falcon.asgi.Response, id: str) -> None:
-        seconds = wait_s(self.service, req, req.parameters(("wait",)))
+        seconds = wait_s(self.service, req, req.parameters(TIMEOUT))
         machine, _ = parse_command_id(id)
         req.command = id
         client = await self.service.client()

@@ -128,5 +128,5 @@ def said(error: Exception, keys: PartitionKeys) -> StatemqError:
     if not isinstance(error, ReplyError):
         return error if isinstance(error, StatemqError) else ServerError(f"append failed: {error!r}")
     if error.word == "OOM":
-        return Refused("Redis has used up its memory (maxmemory) and accepts no new commands; what is queued goes on and makes room")
+        return Refused("Redis has used up its memory (maxmemory) and accepts no new commands; what is queued still runs and makes room")
     return ServerError(f"Redis refused an append to partition {keys.number} of {keys.machine}: {error.message}")

@@ -106,12 +106,16 @@ def _paused(part: PartitionKeys, key: str, instance: bytes | None, machine: byte
     return part.machine if machine == b"1" else ""
 
 
+STANDS = "it is not cancelled, it still waits or runs"
+"""Of a command for whose end somebody has stopped waiting."""
+
+
 async def held_up(router: Router, namespace: str, id: str, key: str) -> str:
-    """How the command goes on, as far as Redis says so at once: what is paused, and why its last attempt failed."""
+    """How it stands with the command, as far as Redis says so at once: what is paused, and why its last attempt failed."""
     name, p = parse_command_id(id)
     part = PartitionKeys(namespace, name, p)
     if not router.wire_for(part.lease).up:
-        return "it goes on"
+        return STANDS
     asked = [
         router.call(part.lease, "HGET", part.instance(key), "paused"),
         router.call(part.lease, "HGET", part.lease, "paused"),
@@ -122,10 +126,10 @@ async def held_up(router: Router, namespace: str, id: str, key: str) -> str:
     instance, machine, journal = (answer.result() if answer.done() and answer.exception() is None else None for answer in asked)
     error, waits = journal or (None, None)
     if unread := _unread(instance):
-        return f"{_paused(part, key, instance, machine)} is paused, and it goes on when a worker's code reads it: {unread}"
+        return f"{_paused(part, key, instance, machine)} is paused until a worker's code can read it: {unread}"
     paused = _paused(part, key, instance, machine)
-    goes_on = f"{paused} is paused, and it goes on when that is resumed" if paused else "it goes on"
-    return goes_on + (f"; {'' if waits else 'its last attempt failed: '}{text(error)}" if error else "")
+    how = f"{paused} is paused: it waits until that is resumed" if paused else STANDS
+    return how + (f"; {'' if waits else 'its last attempt failed: '}{text(error)}" if error else "")
 
 
 async def list_instances(router: Router, known: Known, state: str | None, older_ms: int | None, limit: int) -> list[Listed]:

@@ -188,7 +188,7 @@ def _refusal(known: Known, part: PartitionKeys, letter: DeadLetter, word: str, o
     if word == "gone":
         return _gone(known, letter.letter)
     if word == "taken":
-        why = f"its idempotency key is command {other}'s by now, so it may have been done; look at that, then discard the letter"
+        why = f"its idempotency key is command {other}'s by now, so it may have been done; look at that, then discard this dead letter"
         return UsageError(f"dead letter {letter.letter} cannot be retried: {why}")
     if word == "full":
         return BacklogFull(known.name, part.number, LIMITS.backlog)

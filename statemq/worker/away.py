@@ -30,7 +30,7 @@ async def tell_away(router: Router) -> None:
         silent = [wire for wire in router.nodes if _is_silent(wire)]
         if not silent:
             if since_s is not None and said_s is not None:
-                _warn(f"Redis at {router.address} answers again, after {now_s - since_s:.1f} s; the worker goes on")
+                _warn(f"Redis at {router.address} answers again, after {now_s - since_s:.1f} s; the worker continues")
             since_s = said_s = None
             continue
         if since_s is None:  # said at the next look at the earliest, since a loop that stood still finds its answers only now

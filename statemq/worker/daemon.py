@@ -522,7 +522,7 @@ class Worker:
         served.config = config
         events.emit(
             events.Warned(
-                machine=served.spec.name, text=f"{served.spec.name} was made anew by another process; this worker goes on with it"
+                machine=served.spec.name, text=f"{served.spec.name} was made anew by another process; this worker continues with it"
             )
         )
         return True

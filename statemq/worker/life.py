@@ -282,7 +282,7 @@ class Life:
             if still_s > self._settings.stuck_after_s:
                 sys.stderr.write(
                     f"statemq: the event loop has not turned for {still_s:.0f} s while it ran {', '.join(self.running()) or 'nothing'}; "
-                    "this process ends, so that others can go on\n" + self._stack()
+                    "this process ends, so that others can continue\n" + self._stack()
                 )
                 sys.stderr.flush()
                 os._exit(EXIT_STUCK)

@@ -254,7 +254,7 @@ def test_a_paused_instance_waits_until_it_is_resumed(cli: Cli) -> None:
     waited = cli.run("call", "gate", "a", "open", "--timeout", "3s", code=4)
     assert "gate/a is paused" in waited.stderr
     assert cli.run("call", "gate", "b", "open").stdout
-    assert cli.run("resume", "gate", "a").stdout == "gate/a goes on\n"
+    assert cli.run("resume", "gate", "a").stdout == "gate/a is resumed\n"
     (row,) = block_until(lambda: cli.rows("list", "gate", "--state", "OPEN")[1:], WITHIN_S)
     assert row["key"] == "a"
     cli.run("pause", "gate", "b")

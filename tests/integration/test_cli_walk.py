@@ -190,12 +190,12 @@ def arguments(command: Any, key: str, id: str) -> list[str]:
         "QUERY": "note",
         "ID": id,
         "ROLE": "reader",
-        "LETTER": "0/1-0",
+        "NAME": "0/1-0",
         "TARGET": f"none {key}.py",
         "TARGET-or-MACHINE": key,
         "FILE": f"{key[:60].replace('/', '.')}.py",
     }
-    found = [one.metavar for one in command.params if one.param_type_name == "argument" and one.metavar not in ("ARGUMENT", "LETTER")]
+    found = [one.metavar for one in command.params if one.param_type_name == "argument" and one.metavar not in ("ARGUMENT", "NAME")]
     assert set(found) <= set(places), f"say here what stands for {set(found) - set(places)}"
     return [places[name] for name in found]
 

@@ -125,7 +125,10 @@ async def test_giving_up_leaves_no_waiter_and_tells_the_last_error(client: Clien
     handle = await client.send(Door.open("a"))
     steps = (await fake.part("a")).steps(handle.id)
     await router.call(steps, "HSET", steps, "@error", "OSError: no route")
-    with pytest.raises(Pending, match=r"had not ended after 0\.05 s; it goes on; its last attempt failed: OSError: no route") as caught:
+    with pytest.raises(
+        Pending,
+        match=r"had not ended after 0\.05 s; it is not cancelled, it still waits or runs; its last attempt failed: OSError: no route",
+    ) as caught:
         await handle.result(timeout=0.05)
     assert isinstance(caught.value, TimeoutError)
     assert (caught.value.id, caught.value.key, caught.value.transition) == (handle.id, "a", "open")

@@ -204,12 +204,12 @@ def test_a_delay_and_a_cancel_before_it_is_over(edge: Edge, worker: Worker) -> N
     sent = edge.post("/gate/later/setUp/send?delay=1h")
     where = sent.headers["location"]
     assert edge.get(where).json["status"] == "delayed"
-    assert edge.get(f"{where}/result?wait=0").json["error"] == "pending"
+    assert edge.get(f"{where}/result?timeout=0").json["error"] == "pending"
     cancelled = edge.post(f"{where}/cancel")
     assert (cancelled.status, cancelled.json["cancel"]) == (200, "cancelled")
     assert edge.get(f"{where}/result").json["error"] == "cancelled"
     soon = edge.post("/gate/later/setUp/send?delay=20ms")
-    for wait in ("", "?wait=0"):
+    for wait in ("", "?timeout=0", "?wait=0"):
         assert edge.get(f"{soon.headers['location']}/result{wait}").json == "later is now UP"
 
 

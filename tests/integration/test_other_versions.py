@@ -89,7 +89,9 @@ async def test_a_command_that_a_worker_does_not_know_waits_in_its_place(
         assert [(row.id, row.status) for row in queue] == [(sent[1].id, "waiting"), (sent[2].id, "queued"), (sent[3].id, "queued")]
         assert queue[0].error == status.error
         assert queue[0].due == status.due > 0
-        with pytest.raises(Pending, match=r'it goes on; acct has no transition "vat"; .* waits for a worker whose code takes it'):
+        with pytest.raises(
+            Pending, match=r'it still waits or runs; acct has no transition "vat"; .* waits for a worker whose code takes it'
+        ):
             await sent[1].result(timeout=0.01)
         assert postponed == [sent[1].id], "it is not looked at again and again"
     async with working(url, namespace, New):
@@ -277,7 +279,7 @@ async def test_an_instance_that_its_code_cannot_read_is_paused_until_one_comes_t
             assert shown.paused == "acct/a"
             assert why.replace("\\", "") in shown.error
         assert (await client.queue("acct", "a"))[0].error == status.error
-        with pytest.raises(Pending, match=rf"acct/a is paused, and it goes on when a worker's code reads it: .*{why}"):
+        with pytest.raises(Pending, match=rf"acct/a is paused until a worker's code can read it: .*{why}"):
             await sent[-1].result(timeout=0.01)
         await client.resume("acct", "a")  # it cannot help: it is paused again, and nothing is lost
         await wait_until(lambda: paused(client))

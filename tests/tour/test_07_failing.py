@@ -138,7 +138,7 @@ async def test_on_failure_pause_keeps_the_command_until_an_operator_resumes(clie
 
         await wait_until(paused)
         assert await client.failed(Pump) == []
-        goes_on = "pump/a is paused, and it goes on when that is resumed; its last attempt failed: .* the pump is blocked"
+        goes_on = "pump/a is paused: it waits until that is resumed; its last attempt failed: .* the pump is blocked"
         with pytest.raises(Pending, match=goes_on):
             await handle.result(timeout=0.01)
         assert (await handle.status()).paused == "pump/a"

@@ -219,8 +219,8 @@ def test_no_redis_is_exit_code_3_for_every_command_that_asks(run: Run) -> None:
         ("get order o-1 --namespace a:b", '"a:b" is no namespace'),
         ("call order o-1 buy", 'order has no transition "buy"; it has: pay, ship'),
         ("call order o-1 pay cents=x", 'order.pay: cents is an integer, not "x"'),
-        ("failed retry order", "name the letters (as failed list shows them), or say --all"),
-        ("failed discard order 3/1-0 --all", "name the letters"),
+        ("failed retry order", "name the failed commands (as failed list shows them), or say --all"),
+        ("failed discard order 3/1-0 --all", "name the failed commands"),
         ("query order o-1 summary", "a query runs where the class is"),
         ("query order o-1 summary --target no.such.module", 'there is no module "no"'),
         ("query switch s flips --target statemq.examples.order", 'the target has no machine "switch"; it has: order'),
@@ -364,7 +364,7 @@ def test_operators_verbs(run: Run) -> None:
     assert run("pause", "order", pause=None) == 0
     assert run.out == "order is paused\n"
     assert run("resume", "order", "o\x1b", resume=None) == 0
-    assert run.out == "order/o\\x1b goes on\n"
+    assert run.out == "order/o\\x1b is resumed\n"
     assert run("failed", "retry", "order", "3/1-0", failed_retry=[ID]) == 0
     assert run.out == f"{ID}\n"
     assert run.client.was_asked("failed_retry")[0] == ("order", ["3/1-0"])

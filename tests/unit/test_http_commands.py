@@ -73,7 +73,7 @@ def test_prefer_respond_async_only_sends(edge: Edge) -> None:
     assert (result.status_code, result.headers["preference-applied"]) == (202, "respond-async")
 
 
-@pytest.mark.parametrize("how", [{"path": "?wait=10ms"}, {"headers": {"Prefer": "wait=0"}}])
+@pytest.mark.parametrize("how", [{"path": "?timeout=10ms"}, {"path": "?wait=10ms"}, {"headers": {"Prefer": "wait=0"}}])
 def test_a_wait_that_is_over_answers_504_with_the_id(edge: Edge, how: dict[str, object]) -> None:
     edge.client.ended.clear()
     result = edge.ask("POST", f"/resource/a/setUp{how.get('path', '')}", headers=how.get("headers"))  # type: ignore[arg-type]
@@ -240,7 +240,10 @@ def test_a_body_over_the_limit(edge: Edge) -> None:
         ("?wait=6m", {}),
         ("?wait=-1", {}),
         ("?wait=1&wait=2", {}),
-        ("?timeout=5", {}),
+        ("?timeout=long", {}),
+        ("?timeout=6m", {}),
+        ("?timeout=1&wait=1", {}),
+        ("/send?timeout=1", {}),
         ("?delay=5s", {}),
         ("/send?delay=x", {}),
         ("/send?wait=1", {}),
