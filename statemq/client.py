@@ -19,7 +19,7 @@ from statemq.operation import explain
 from statemq.records import Outcome
 from statemq.states import State
 from statemq.store.draft import SHARE, Appended, Draft, unsure
-from statemq.store.inspect import held_up
+from statemq.store.holdup import held_up
 from statemq.store.reply import Replies, alone
 from statemq.store.wire import swallow
 

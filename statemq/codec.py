@@ -190,7 +190,7 @@ def rfc3339(at_ms: int) -> str:
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
-def short_time(at_ms: int, now_ms: int) -> str:
+def short_time(at_ms: int, now_ms: int, seconds: bool = True) -> str:
     """``24 Nov 12:00:00Z``, or with the year, ``24 Nov 2023 12:00Z``, if it is another one; of UTC, as all times.
 
     >>> short_time(1_700_000_000_123, 1_700_100_000_000), short_time(1_700_000_000_123, 1_800_000_000_000)
@@ -198,4 +198,10 @@ def short_time(at_ms: int, now_ms: int) -> str:
     """
     at, now = (datetime.fromtimestamp(min(max(ms, 0), _LAST_MS) / 1000, UTC) for ms in (at_ms, now_ms))
     day = f"{at.day} {_MONTHS[at.month - 1]}"
-    return f"{day} {at:%H:%M:%S}Z" if at.year == now.year else f"{day} {at.year} {at:%H:%M}Z"
+    if at.year != now.year:
+        return f"{day} {at.year} {at:%H:%M}Z"
+    return f"{day} {at:%H:%M:%S}Z" if seconds else f"{day} {at:%H:%M}Z"
+
+
+def times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -127,17 +127,18 @@ class Console(Session):
         if transition not in known.transitions:
             raise UnknownTransition(known.name, transition, known.transitions)
         now = await inspect.get(self._router, known, check_key(key))
-        paused = await inspect.paused_by(self._router, known.partition(key), key)
+        part = known.partition(key)
+        paused, behind = await asyncio.gather(inspect.paused_by(self._router, part, key), queues.behind(self._router, part, key))
         allowed = known.allowed(now.state)
         reason = "" if transition in allowed else known.refusal(transition, now.state, key)
         if known.spec is None:
-            return Verdict(not reason, reason, now.state, allowed, guards=False, paused=paused)
+            return Verdict(not reason, reason, now.state, allowed, guards=False, paused=paused, behind=behind)
         spec = known.spec.transition(transition)
         case = spec.case(now.state)
         if case is not None and case.guard is not None:
             arguments = spec.decode_arguments(spec.encode_arguments((), args))
             reason = copies_of(copy_context())().run(case.check_guard, await self._instance(known, key), arguments) or ""
-        return Verdict(not reason, reason, now.state, allowed, paused=paused)
+        return Verdict(not reason, reason, now.state, allowed, paused=paused, behind=behind)
 
     @bounded
     async def machines(self) -> builtins.list[MachineInfo]:

@@ -53,7 +53,7 @@ class Retried(CommandEvent, frozen=True, kw_only=True):
 
 
 class Ended(CommandEvent, frozen=True, kw_only=True):
-    """The command was committed. ``steps``: name and duration (ms) of those run in this attempt."""
+    """The command was committed, ``took_ms`` after it began. ``steps``: name and duration (ms) of those run in this attempt."""
 
     outcome: str
     source: str = ""

@@ -75,6 +75,16 @@ class Step(msgspec.Struct, frozen=True, omit_defaults=True):
     took_ms: int = 0
 
 
+class StepRetry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A step that has failed and is tried again: how often so far, its last error, since when it fails and when it is tried next (ms)."""
+
+    name: str
+    tries: int
+    error: str = ""
+    since: int = 0
+    due: int = 0
+
+
 class CommandStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """``show ID``. ``status``: queued, running, waiting, delayed, completed, rejected, failed, cancelled."""
 
@@ -98,6 +108,10 @@ class CommandStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     cancel_asked: bool = False
     steps: list[Step] = []
     """As many as about 1 MiB of the journal holds."""
+    retrying: list[StepRetry] = []
+    """Steps that have failed and are tried again."""
+    behind: str = ""
+    """Behind what it waits: ``slow, which sleeps until 14 Dec 10:00Z``."""
     outcome: Outcome | None = None
 
 
@@ -117,6 +131,8 @@ class Queued(msgspec.Struct, frozen=True, omit_defaults=True):
     due: int = 0
     attempts: int = 0
     error: str = ""
+    retrying: list[StepRetry] = []
+    """Of what runs or waits: steps that have failed and are tried again."""
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -231,3 +247,5 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
     """False when guards could not be asked because the class is not imported here."""
     paused: str = ""
     """What is paused, so that whatever is sent waits until it is resumed: ``order/o-1``, or the machine ``order``."""
+    behind: str = ""
+    """Behind what it would wait: ``slow, which sleeps until 14 Dec 10:00Z``."""

@@ -114,6 +114,8 @@ def can(
         if verdict.paused:
             line = resume_line(verdict.paused)
             say(f"{verdict.paused} is paused: what is sent waits ({line})", line)
+        elif verdict.behind:
+            say(f"what is sent waits behind {verdict.behind}")
         if guarded and not verdict.guards:
             say("guards were not asked: they run where the class is (--target)")
     if not verdict.allowed:

@@ -81,7 +81,12 @@ class _Watch:
 
     def trouble(self, status: CommandStatus) -> Remark | None:
         """Why its last attempt failed, if one has."""
-        if not status.error or status.status in ENDED:
+        if status.status in ENDED:
+            return None
+        if status.retrying and not status.error:
+            step = status.retrying[-1]
+            return Remark(f"step {step.name} failed and is tried again: {step.error}")
+        if not status.error:
             return None
         return Remark(f"attempt {status.attempts} failed: {status.error}" if status.attempts else status.error)
 
@@ -94,7 +99,12 @@ class _Watch:
         if status.paused:
             line = resume_line(status.paused)
             return Remark(f"{status.paused} is paused; waiting ({line})", (line,))
+        if status.behind:
+            return self.ahead(status)
         return None
+
+    def ahead(self, status: CommandStatus) -> Remark | None:
+        return Remark(f"waits behind {status.behind}")
 
 
 class _Screen(_Watch):
@@ -103,7 +113,6 @@ class _Screen(_Watch):
     def __init__(self, client: Client, id: str) -> None:
         super().__init__(client, id)
         self.remark: Remark | None = None
-        self.behind = 0
 
     def tell(self, why: Remark) -> None:
         self.remark = why
@@ -123,7 +132,6 @@ class _Screen(_Watch):
                 while True:
                     with contextlib.suppress(ServerError, Unknown):  # said by the remark, told by the outcome
                         seen = await self.client.show(self.id)
-                        self.behind = await self.ahead(seen) if seen.status == "queued" else 0
                         status = seen if seen.status not in ENDED or status is None else status
                     if status:
                         live.update(self.picture(status, *live.console.size), refresh=True)
@@ -133,10 +141,8 @@ class _Screen(_Watch):
                 if status:
                     live.update(self.picture(status, *live.console.size), refresh=True)
 
-    async def ahead(self, status: CommandStatus) -> int:
-        """How many commands of the same instance come first."""
-        queue = [row.id for row in await self.client.queue(status.machine, status.key)]
-        return queue.index(self.id) if self.id in queue else 0
+    def ahead(self, status: CommandStatus) -> Remark | None:
+        return None  # the picture has it
 
     def picture(self, status: CommandStatus, wide: int, high: int) -> Any:
         """No larger than the screen: of many steps the last ones."""
@@ -147,8 +153,6 @@ class _Screen(_Watch):
         took = time.monotonic() - self.began
         lines = fold(f"{headline(status)}  ({took:.1f} s)", wide)
         told = [part for line in progress(status, int(time.time() * 1000)) for part in fold(line, wide - 2)]
-        if self.outcome is None and self.behind:
-            told.append(f"… waits behind {self.behind} of the same key")
         lines += [f"  {line}" for line in told]
         if self.outcome is None and self.remark:
             lines += remark_lines(self.remark.text, "  ! ", wide, self.remark.copied)

@@ -126,6 +126,10 @@ def queue(
         "ARGUMENTS": lambda q: "" if q.args is None else shorten(json_text(q.args)),
         "FAILED": lambda q: f"{q.attempts} ×" if q.attempts else "",
         "LAST ERROR": lambda q: shorten(q.error),
+        "STEP": lambda q: ", ".join(step.name for step in q.retrying),
+        "TRIES": lambda q: ", ".join(str(step.tries) for step in q.retrying),
+        "SINCE": lambda q: ", ".join(show.when(step.since) for step in q.retrying),
+        "STEP'S ERROR": lambda q: shorten("; ".join(step.error for step in q.retrying)),
     }
     found = ask(redis, namespace, lambda client: client.queue(machine, key, limit=limit))
     show.rows(found, columns, json, f"nothing waits for {machine}" + (f"/{key}" if key else ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from statemq.cli.escape import clean, json_text
-from statemq.codec import duration_text
+from statemq.codec import duration_text, short_time, times
 
 if TYPE_CHECKING:
     from statemq.records import CommandStatus, Step
@@ -40,6 +40,12 @@ def progress(status: CommandStatus, now_ms: int) -> list[str]:
         lines[-1] = "… sleep"
     if status.error:
         lines.append(f"↻ attempt {status.attempts} failed: {clean(status.error)}" if status.attempts else f"↻ {clean(status.error)}")
+    for step in status.retrying:
+        since = f" since {short_time(step.since, now_ms)}" if step.since else ""
+        again = f"; again in {duration_text(step.due - now_ms)}" if step.due > now_ms else ""
+        lines.append(clean(f"↻ {step.name} has failed {times(step.tries)}{since}: {step.error}{again}"))
+    if status.behind:
+        lines.append(clean(f"… waits behind {status.behind}"))
     if status.due:
         what = {"delayed": "begins", "queued": "tries again"}.get(status.status, "tries again" if status.error else "continues")
         lines.append(f"… {what} in {duration_text(max(0, status.due - now_ms))}")

@@ -8,7 +8,7 @@ import falcon.asgi
 import msgspec
 
 from statemq.codec import encode, rfc3339
-from statemq.records import CommandStatus, Instance, MachineInfo, Outcome, Queued, Step
+from statemq.records import CommandStatus, Instance, MachineInfo, Outcome, Queued, Step, StepRetry
 
 Time = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 """``2026-11-24T12:00:00.123Z``."""
@@ -39,6 +39,16 @@ class StepView(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str = ""
     at: Time = ""
     took_ms: int = 0
+
+
+class StepRetryView(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A step that has failed and is tried again, next at ``due``."""
+
+    name: str
+    tries: int
+    error: str = ""
+    since: Time = ""
+    due: Time = ""
 
 
 class OutcomeView(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -75,6 +85,10 @@ class CommandView(msgspec.Struct, frozen=True, omit_defaults=True):
     """The command that failed first, if this is a retry of its dead letter."""
     cancel_asked: bool = False
     steps: list[StepView] = []
+    retrying: list[StepRetryView] = []
+    """Steps that have failed and are tried again."""
+    behind: str = ""
+    """Behind what it waits: ``slow, which sleeps until 14 Dec 10:00Z``."""
     outcome: OutcomeView | None = None
 
 
@@ -87,6 +101,8 @@ class QueuedView(msgspec.Struct, frozen=True, omit_defaults=True):
     due: Time = ""
     error: str = ""
     """Why its last attempt failed, or why no worker takes it, while it runs or waits."""
+    retrying: list[StepRetryView] = []
+    """Of one that has begun: steps that have failed and are tried again."""
 
 
 class InstanceView(msgspec.Struct, frozen=True):
@@ -141,6 +157,10 @@ def step_view(step: Step) -> StepView:
     return StepView(step.name, step.result, step.error, time_of(step.at), step.took_ms)
 
 
+def step_retry_view(step: StepRetry) -> StepRetryView:
+    return StepRetryView(step.name, step.tries, step.error, time_of(step.since), time_of(step.due))
+
+
 def outcome_view(outcome: Outcome) -> OutcomeView:
     return OutcomeView(
         outcome=outcome.outcome,
@@ -170,8 +190,15 @@ def command_view(status: CommandStatus) -> CommandView:
         origin=status.origin,
         cancel_asked=status.cancel_asked,
         steps=[step_view(step) for step in status.steps],
+        retrying=[step_retry_view(step) for step in status.retrying],
+        behind=status.behind,
         outcome=None if status.outcome is None else outcome_view(status.outcome),
     )
+
+
+def queued_view(entry: Queued) -> QueuedView:
+    retrying = [step_retry_view(step) for step in entry.retrying]
+    return QueuedView(entry.id, entry.transition, entry.status, time_of(entry.due), entry.error, retrying)
 
 
 def instance_view(instance: Instance, allowed: list[str], running: CommandStatus | None, queue: list[Queued]) -> InstanceView:
@@ -187,7 +214,7 @@ def instance_view(instance: Instance, allowed: list[str], running: CommandStatus
         updated=time_of(instance.updated) or None,
         allowed=allowed,
         running=None if running is None else command_view(running),
-        queue=[QueuedView(entry.id, entry.transition, entry.status, time_of(entry.due), entry.error) for entry in queue],
+        queue=[queued_view(entry) for entry in queue],
     )
 
 

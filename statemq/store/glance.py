@@ -7,10 +7,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, TypeVar
 
 from statemq.keys import PartitionKeys
-from statemq.store.inspect import fields, text
+from statemq.records import StepRetry
+from statemq.store.inspect import fields, plain, text
 from statemq.store.router import Router
 
 _Row = TypeVar("_Row")
+
+TRIES = "@tries"
+"""In a journal: the steps that are tried again."""
 
 LOOK_BYTES = 1 << 20
 """What one look reads in all before it asks for no more."""
@@ -99,6 +103,24 @@ async def journal_steps(router: Router, part: PartitionKeys, id: str) -> dict[st
         if rows:  # a page with nothing in it says nothing of how long the next may be
             count = next_count(count, rows, size)
     return found
+
+
+async def retried_steps(router: Router, part: PartitionKeys, id: str, told: bytes | None) -> list[StepRetry]:
+    """Steps of the command that have failed and are tried again; ``told``: what its journal's field ``TRIES`` says, which may be stale."""
+    said = plain(told)
+    by_name = {name: row for name, row in said.items() if isinstance(row, dict)} if isinstance(said, dict) else {}
+    if not by_name:
+        return []
+    recorded = await router.call(part.lease, "HMGET", part.steps(id), *by_name)
+    return [
+        StepRetry(name, _count(row.get("tries")), str(row.get("error") or ""), _count(row.get("since")), _count(row.get("due")))
+        for (name, row), record in zip(by_name.items(), recorded, strict=True)
+        if record is None
+    ]
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def next_count(count: int, asked: int, size: int) -> int:

@@ -7,18 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from statemq import keys as names
-from statemq.codec import decode, parse_command_id
+from statemq.codec import decode
 from statemq.keys import PartitionKeys
 from statemq.records import HistoryEntry, Instance, Listed, MachineInfo, PartitionInfo, WorkerInfo
 from statemq.store.catalog import Known
 from statemq.store.lease import LIVE_MS, redis_now_ms, survey
 from statemq.store.router import Router
-from statemq.store.wire import ReplyError, swallow
+from statemq.store.wire import ReplyError
 
 PAGE = 1000
 """Entries of one stream read at a time."""
-
-AT_ONCE_S = 0.5
 
 
 def text(value: bytes | None) -> str:
@@ -104,32 +102,6 @@ def _paused(part: PartitionKeys, key: str, instance: bytes | None, machine: byte
     if instance is not None and key:
         return f"{part.machine}/{key}"
     return part.machine if machine == b"1" else ""
-
-
-STANDS = "it is not cancelled, it still waits or runs"
-"""Of a command for whose end somebody has stopped waiting."""
-
-
-async def held_up(router: Router, namespace: str, id: str, key: str) -> str:
-    """How it stands with the command, as far as Redis says so at once: what is paused, and why its last attempt failed."""
-    name, p = parse_command_id(id)
-    part = PartitionKeys(namespace, name, p)
-    if not router.wire_for(part.lease).up:
-        return STANDS
-    asked = [
-        router.call(part.lease, "HGET", part.instance(key), "paused"),
-        router.call(part.lease, "HGET", part.lease, "paused"),
-        router.call(part.lease, "HMGET", part.steps(id), "@error", "@version"),
-    ]
-    swallow(asked)
-    await asyncio.wait(asked, timeout=AT_ONCE_S)
-    instance, machine, journal = (answer.result() if answer.done() and answer.exception() is None else None for answer in asked)
-    error, waits = journal or (None, None)
-    if unread := _unread(instance):
-        return f"{_paused(part, key, instance, machine)} is paused until a worker's code can read it: {unread}"
-    paused = _paused(part, key, instance, machine)
-    how = f"{paused} is paused: it waits until that is resumed" if paused else STANDS
-    return how + (f"; {'' if waits else 'its last attempt failed: '}{text(error)}" if error else "")
 
 
 async def list_instances(router: Router, known: Known, state: str | None, older_ms: int | None, limit: int) -> list[Listed]:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import msgspec
 
-from statemq.codec import parse_command_id
+from statemq.codec import parse_command_id, short_time, times
 from statemq.errors import Unknown
 from statemq.keys import PartitionKeys
 from statemq.records import CommandStatus, Outcome, Queued, Step
 from statemq.store.catalog import Known
 from statemq.store.commands import entry_order, from_element
-from statemq.store.glance import Look, inbox_elements, journal_steps
+from statemq.store.glance import TRIES, Look, inbox_elements, journal_steps, retried_steps
 from statemq.store.inspect import PAGE, fields, in_progress, number, paused_why, plain, text
 from statemq.store.periods import outcome_names
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
+
+LATER_MS = 3_600_000
+"""A time that is further away is told without its seconds."""
 
 _outcome = msgspec.json.Decoder(Outcome).decode
 _timer = msgspec.json.Decoder(list[str]).decode
@@ -90,10 +94,11 @@ async def _inbox(router: Router, part: PartitionKeys, key: str, due: dict[str, i
 async def _with_trouble(router: Router, part: PartitionKeys, row: Queued) -> tuple[Queued, str]:
     """With what its journal says of failed attempts; and in whose hands it is, if it runs from an inbox."""
     try:
-        attempts, error, mark = await router.call(part.lease, "HMGET", part.steps(row.id), "@attempts", "@error", "@mark")
+        attempts, error, mark, tries = await router.call(part.lease, "HMGET", part.steps(row.id), "@attempts", "@error", "@mark", TRIES)
+        retrying = await retried_steps(router, part, row.id, tries)
     except ReplyError as damaged:
         return msgspec.structs.replace(row, error=f"its journal cannot be read: {damaged}"), ""
-    return msgspec.structs.replace(row, attempts=number(attempts), error=text(error)), text(mark)
+    return msgspec.structs.replace(row, attempts=number(attempts), error=text(error), retrying=retrying), text(mark)
 
 
 async def _delayed(router: Router, part: PartitionKeys, key: str | None, due: dict[str, int], look: Look) -> list[Queued]:
@@ -137,7 +142,7 @@ async def show(router: Router, namespace: str, id: str) -> CommandStatus:
     part = PartitionKeys(namespace, name, p)
     where, said, due, steps = await asyncio.gather(
         router.call(part.lease, "HGET", part.accepted, id),
-        router.call(part.lease, "HMGET", part.steps(id), "@attempts", "@error", "@mark", "@cancel"),
+        router.call(part.lease, "HMGET", part.steps(id), "@attempts", "@error", "@mark", "@cancel", TRIES),
         router.call(part.lease, "ZSCORE", part.timers, id),
         journal_steps(router, part, id),
     )
@@ -149,12 +154,15 @@ async def show(router: Router, namespace: str, id: str) -> CommandStatus:
             )
         return CommandStatus(id, outcome.outcome, name, outcome.key, outcome.transition, attempts=outcome.attempts, outcome=outcome)
     status, entry, worker, f = await _place(router, part, id, text(where), due is not None)
-    attempts, error, by, cancel = said
+    attempts, error, by, cancel, tries = said
     mark = text(by).split(" ")[0]
     if status == "queued" and entry and text(where).startswith("@") and mark and await _is_head(router, part, text(f.get("key")), id):
         status, worker = "running", mark
     key = text(f.get("key"))
     paused, unread = await paused_why(router, part, key) if status in ("queued", "waiting") else ("", "")
+    ahead, retrying = await asyncio.gather(
+        behind(router, part, key, id) if status == "queued" else _nothing(), retried_steps(router, part, id, tries)
+    )
     return CommandStatus(
         id=id,
         status=status,
@@ -171,7 +179,40 @@ async def show(router: Router, namespace: str, id: str) -> CommandStatus:
         worker=worker,
         cancel_asked=cancel is not None,
         steps=_steps(steps),
+        retrying=retrying,
+        behind=ahead,
     )
+
+
+async def behind(router: Router, part: PartitionKeys, key: str, id: str = "") -> str:
+    """Behind what the instance's command, or one that is sent now, waits: ``slow, which sleeps until 14 Dec 10:00Z, and 2 more``; empty
+    where nothing is before it. Of a long queue it sees the beginning."""
+    rows = [row for row in await _queue_of(router, part, key, PAGE, (Look(), Look(), Look())) if row.where != "timer"]
+    rows = sorted({row.id or row.entry: row for row in rows}.values(), key=lambda row: entry_order(row.entry or "0-0"))
+    before = next((number for number, row in enumerate(rows) if row.id == id), len(rows))
+    if not before:
+        return ""
+    more = f", and {before - 1} more" if before > 1 else ""
+    return f"{rows[0].transition}, which {_doing(rows[0], round(time.time() * 1000))}{more}"
+
+
+async def _nothing() -> str:
+    return ""
+
+
+def _doing(row: Queued, now_ms: int) -> str:
+    at = f" until {_until(row.due, now_ms)}" if row.due else ""
+    if row.retrying:
+        step = row.retrying[-1]
+        again = f", and is tried again at {_until(step.due, now_ms)}" if step.due > now_ms else ""
+        return f"runs the step {step.name}, which has failed {times(step.tries)}{again}"
+    if row.error:
+        return f"has failed {times(row.attempts)}, and waits{at}" if row.attempts else f"waits{at}"
+    return f"sleeps{at}" if row.due else {"running": "runs"}.get(row.status, "waits, too")
+
+
+def _until(at_ms: int, now_ms: int) -> str:
+    return short_time(at_ms, now_ms, seconds=at_ms - now_ms < LATER_MS)
 
 
 async def _place(router: Router, part: PartitionKeys, id: str, where: str, timed: bool) -> tuple[str, str, str, dict[str, bytes]]:

@@ -48,12 +48,17 @@ def step_retried(p: Partition, c: Queued, step: str, tries: int, error: str, wai
         events.emit(events.Retried(**what, attempt=tries, error=error[:500], wait_ms=wait_ms))
 
 
+def began_ms(attempt: Attempt) -> int:
+    """When its command began, in whichever attempt and worker; as far as a record says so."""
+    return int(attempt.command.journal.get("@started", attempt.began_ms))
+
+
 def ended(p: Partition, e: Ended, attempt: Attempt | None) -> None:
     """The command is committed; after a retry or a crash that is news."""
     unusual = e.attempts > 1 or e.command.crashes > 0
     if not (events.followers or (events.listeners and unusual)):
         return
-    steps, took = ((), 0) if attempt is None else (tuple(attempt.ran), p.now_ms() - attempt.began_ms)
+    steps, took = ((), 0) if attempt is None else (tuple(attempt.ran), p.now_ms() - began_ms(attempt))
     reason = msgspec.json.decode(e.json).get("reason", "") if e.outcome != "completed" else ""
     event = events.Ended(
         **_of(p, e.command), outcome=e.outcome, source=e.source or p.spec.initial, target=e.target, reason=reason,

@@ -13,6 +13,7 @@ from statemq.errors import Fail, TooLarge, deciding
 from statemq.retry import next_ms
 from statemq.worker import tell
 from statemq.worker.judge import describe, text_of
+from statemq.worker.retrying import note
 from statemq.worker.returned import encode_result
 from statemq.worker.step import NULL, Step, StepError, bounded, in_loop, in_thread, last_error, unfit
 
@@ -46,6 +47,7 @@ async def tried(attempt: Attempt, step: Step) -> tuple[msgspec.Raw, StepError | 
                 attempt.causes[step.field] = error
                 return NULL, StepError(type(error).__name__, text_of(error)[:2000])
             tell.step_retried(attempt.partition, attempt.command, step.field, tries, describe(error), wait_ms)
+            note(attempt, step.field, describe(error), wait_ms)
         finally:
             if place is not None:
                 place.give()

@@ -267,7 +267,15 @@ def test_can_answers_by_its_exit_code_too(run: Run) -> None:
     assert run("can", "order", "o-1", "ship", "address=x", graph=guarded, can=Verdict(True, guards=False)) == 0
     assert "guards were not asked" in run.err
     assert run("can", "order", "o-1", "pay", "--json", can=Verdict(False, "no")) == 1
-    assert json.loads(run.out) == {"allowed": False, "reason": "no", "state": "", "transitions": [], "guards": True, "paused": ""}
+    assert json.loads(run.out) == {
+        "allowed": False,
+        "reason": "no",
+        "state": "",
+        "transitions": [],
+        "guards": True,
+        "paused": "",
+        "behind": "",
+    }
 
 
 def test_query_runs_with_the_class_of_the_target(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -505,7 +513,7 @@ def test_on_a_terminal_progress_is_drawn_beside_the_answer(run: Run, monkeypatch
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
     story = [
-        CommandStatus(ID, "queued", "order", "o-1", "pay"),
+        CommandStatus(ID, "queued", "order", "o-1", "pay", behind="slow, which runs"),
         CommandStatus(ID, "running", "order", "o-1", "pay", steps=[Step("charge", result="\x1b[2J[bold]", took_ms=3)]),
         CommandStatus(ID, "waiting", "order", "o-1", "pay", attempts=2, error="ValueError: boom", due=1),
     ]
@@ -517,16 +525,13 @@ def test_on_a_terminal_progress_is_drawn_beside_the_answer(run: Run, monkeypatch
             seen += 1
             return story[min(seen // 4, 2)]
 
-        async def queue(self, machine: str, key: str) -> list[Queued]:
-            return [Queued("other", "o-1", "pay", "running", "stream"), Queued(ID, "o-1", "pay", "queued", "stream")]
-
     client = Telling(outcome=completed(b'"done"'))
     client.until = lambda: _until(lambda: seen > 20)
     monkeypatch.setattr(connect, "open_client", lambda *args: client)
     assert main(["call", "order", "o-1", "pay", "cents=1"]) == 0
     assert run.capsys.readouterr().out == '"done"\n'
     drawn = screen.getvalue()
-    assert "waits behind 1 of the same key" in drawn
+    assert "waits behind slow, which runs" in drawn
     assert '✓ charge  3 ms  "\\u001b[2J[bold]"' in drawn
     assert "ValueError: boom" in drawn
     assert "order/o-1 pay: completed" in drawn
