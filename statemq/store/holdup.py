@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 async def held_up(router: Router, namespace: str, id: str, key: str) -> str:
-    """How it stands with the command: what is paused, behind what it waits, and why its last attempt, or a step that is tried again, failed."""
+    """How it stands with the command: what is paused, behind what it waits, and why its last attempt failed, or a step of it."""
     name, p = parse_command_id(id)
     part = PartitionKeys(namespace, name, p)
     if not router.wire_for(part.lease).up:
@@ -37,10 +37,9 @@ async def held_up(router: Router, namespace: str, id: str, key: str) -> str:
     ahead, (error, step) = _told(before, ""), _told(troubles, ("", None))
     if unread:
         return f"{paused} is paused until a worker's code can read it: {unread}"
+    how = f"it waits behind {ahead}" if ahead else STANDS
     if paused:
         how = f"{paused} is paused: it waits until that is resumed"
-    else:
-        how = f"it waits behind {ahead}" if ahead else STANDS
     if step is not None:
         return f"{how}; its step {step.name} has failed {times(step.tries)}, and is tried again: {step.error}"
     return f"{how}; {error}" if error else how
