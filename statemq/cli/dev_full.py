@@ -26,8 +26,8 @@ class Fullness:
         why = self._server.write_error()
         if not why and self._told_s:
             self._told_s = 0.0
-            return "Redis writes again, and what waited goes on"
+            return "Redis writes again, and what waited continues"
         if why and (not self._told_s or now_s >= self._told_s + AGAIN_S):
             self._told_s = now_s
-            return f"Redis cannot write to {self._server.data_dir} ({why}), so no command runs; make room there, and all goes on"
+            return f"Redis cannot write to {self._server.data_dir} ({why}), so no command runs; make room there, and all continues"
         return ""

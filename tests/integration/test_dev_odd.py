@@ -92,7 +92,7 @@ def test_a_full_file_system_is_said_and_does_not_hold_up_the_end(small: Path, st
             ballast.write(b"x" * 512)
     dev.until_said(r"statemq: Redis cannot write to .*/disk/data/redis \(the file system is full\), so no command runs; make room there")
     (small / "ballast").unlink()
-    dev.until_said("statemq: Redis writes again, and what waited goes on")
+    dev.until_said("statemq: Redis writes again, and what waited continues")
     assert dev.post("/lamp/a/turn_on") == "bright"
     with (small / "ballast").open("wb", buffering=0) as ballast, pytest.raises(OSError, match="No space"):
         while True:
