@@ -15,7 +15,7 @@
     │   └── StreamExhausted
     ├── CommandError                how a command ended, with its fields
     │   ├── Rejected  Failed  Cancelled
-    │   ├── Pending                 (also a TimeoutError) it goes on; ask again by its id
+    │   ├── Pending                 (also a TimeoutError) not ended yet; ask again by its id
     │   └── Unknown                 nothing is known of that id (any more)
     ├── ServerError                 Redis
     │   ├── RedisAway               not reachable now
@@ -27,6 +27,9 @@
 
 What a transition raises to end itself: ``Reject`` and ``Fail`` (no error of statemq's, so they
 share no root with the above).
+
+Never tried again, when a transition raises them: Reject, Fail, StepFailed, StepConflict, TooLarge, and Rejected, Failed and Cancelled of
+another command. Whatever else it raises is, as its ``retry`` says.
 
 In an ExceptionGroup, as ``asyncio.TaskGroup`` raises it, each means what it means alone. Of several, what fails the command
 decides over ``Reject``, and ``Reject`` over an error that would be tried again.
@@ -250,6 +253,16 @@ class StepConflict(StatemqError):
         self.step = step
         super().__init__(f"step {step} {why}")
 
+    @classmethod
+    def changed(cls, step: str, before: str) -> StepConflict:
+        """Of a record that an earlier run of the body made; ``before``: the error that made it run again, if one did, is the cause."""
+        why = "its arguments are not the same at each attempt: take what changes from ctx.now(), ctx.random, ctx.uuid() or another step"
+        after = f" (the attempt before failed: {before})" if before else ""
+        conflict = cls(step, f"was recorded for other arguments; give concurrent steps their own names; {why}{after}")
+        if before:
+            conflict.__cause__ = RuntimeError(f"the attempt before failed: {before}")
+        return conflict
+
 
 def unicode(text: str) -> str:
     """The text with a question mark in place of each lone surrogate, which no JSON and no Redis call can carry."""
@@ -273,7 +286,8 @@ class Fail(_Whole):
 
 
 FINAL = (Fail, StepFailed, StepConflict, TooLarge, Rejected, Failed, Cancelled)
-"""What fails a command at once when its transition raises it; Reject refuses it at once. Whatever else it raises is tried again."""
+"""What fails a command at once when its transition raises it; Reject refuses it at once. Whatever else it raises is tried again.
+docs/GUIDE.md lists them for users."""
 
 
 def leaves(error: BaseException) -> Iterator[BaseException]:

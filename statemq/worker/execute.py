@@ -24,6 +24,7 @@ from statemq.store.commands import Queued
 from statemq.worker import cut, tell
 from statemq.worker.branches import STANDING, Branch, Branches, drop, left_behind
 from statemq.worker.engine import NOW, Engine
+from statemq.worker.journal import failed_before
 from statemq.worker.judge import Run
 from statemq.worker.limit import TimeLimit
 from statemq.worker.order import Order
@@ -262,6 +263,7 @@ class Attempt:
         self.called.pop(field, None)
         self.check_open()
         self.leaves_failures()
+        earlier = False
         if order is not None:
             self.in_step[field] = _this_task()
         try:
@@ -270,6 +272,7 @@ class Attempt:
             if raw is None:
                 record = await self._run_and_record(step)
             else:
+                earlier = field in self.unread
                 self.unread.discard(field)
                 record = decode_record(raw)
                 if order is not None:
@@ -279,7 +282,7 @@ class Attempt:
             if order is not None:
                 self.in_step.pop(field, None)
         if record.args != step.mark:
-            raise StepConflict(field)
+            raise StepConflict.changed(field, failed_before(self.command.journal)) if earlier else StepConflict(field)
         self.clock_ms = max(self.clock_ms, record.at)
         if record.error is not None:
             error, self._failures[field] = record.error, _this_task()

@@ -63,3 +63,8 @@ async def asked_to_stop(p: Partition, id: str) -> str:
     if not await p.ask("HEXISTS", p.keys.accepted, id):
         return "gone"
     return "cancel" if await p.ask("HEXISTS", p.keys.steps(id), "@cancel") else ""
+
+
+def failed_before(journal: dict[str, bytes]) -> str:
+    """The error of the attempt before, in words; empty where none failed."""
+    return "" if journal.get(WAITS) else journal.get("@error", b"").decode(errors="replace")

@@ -10,11 +10,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2] / "statemq"
 
 OWN = re.compile(
-    r"(?<!the former code )\b(goes|go) on\b|\bis like that\b"
+    r"\bit goes on\b|\bis like that\b"
     r"|(?<!dead )\bletters\b(?!, digits)|(?<!dead )\b(the|this|which|a) letter\b(?! or \"_\")",
     re.IGNORECASE,
 )
-"""Instead: still waits or runs, continues; what it is; dead letter, failed command."""
+"""Instead: it still waits or runs, it continues; what it is; dead letter, failed command."""
 
 SHOWN_BY_HELP = ("act", "ask", "check", "dev", "run", "see", "start")
 

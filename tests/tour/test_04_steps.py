@@ -241,6 +241,13 @@ async def test_a_record_made_for_other_arguments_is_a_conflict(client: Client, u
         with pytest.raises(Failed, match="step fetch was recorded for other arguments; give concurrent steps their own names") as failed:
             await client.call(Trip.confused("oslo"), timeout=20)
         assert failed.value.code == StepConflict.code
+        assert "its arguments are not the same at each attempt: take what changes from ctx.now(), ctx.random" in failed.value.reason
+        assert failed.value.reason.endswith("(the attempt before failed: ConnectionError: after 1)")
+        (letter,) = await client.failed(Trip)
+        assert (
+            "RuntimeError: the attempt before failed: ConnectionError: after 1\n\nThe above exception was the direct cause"
+            in letter.traceback
+        )
     assert ran == {"fetch 1": 1}
 
 
