@@ -56,7 +56,8 @@ SOON_S = 1.0
 class Client:
     """As ``statemq.Client``, blocking. May be made at module level and used from many threads, and after a fork.
 
-    It connects at its first call; ``connect()`` does it now. Not for use inside an event loop: there it raises UsageError.
+    It connects at its first call; ``connect()`` does it now. Not for use inside an event loop: there it raises UsageError. Under gevent
+    (``monkey.patch_all()`` before all else) a call gives way to the other greenlets.
     ``timeout``, in seconds or a timedelta: how long Redis may take for anything but the wait for an outcome, which has a time-out of
     its own; then RedisAway is raised.
     """
@@ -98,6 +99,13 @@ class Client:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+    if not TYPE_CHECKING:  # a type checker refuses it by itself
+
+        def __aenter__(self):
+            raise UsageError("this client blocks: write with, or in an event loop async with statemq.Client(url)")
+
+        def __aexit__(self, *error): ...
 
     def _run(self, ask: Callable[[asynchronous.Client], Awaitable[T]]) -> T:
         """What Redis answers, within the client's time-out."""

@@ -8,7 +8,7 @@ import msgspec
 import pydantic
 import pytest
 
-from statemq import Client, Context, DeclarationError, Fail, InvalidArguments, Machine, UsageError, query, transition
+from statemq import Client, Context, DeclarationError, Fail, InvalidArguments, Machine, UsageError, query, sync, transition
 from statemq.worker.step import _blocking, in_loop
 
 
@@ -58,6 +58,13 @@ async def test_a_query_of_the_class_is_told_how_to_ask(url: str, namespace: str)
             await wrong.query(loose.go("a"))
         with pytest.raises(UsageError, match=r"give a question, such as Order\.total\(key\), or machine, key and the query's name"):
             await wrong.query(Door, "a")
+
+
+async def test_a_blocking_client_in_an_async_with_is_told_what_to_write() -> None:
+    client: Any = sync.Client("redis://127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"^this client blocks: write with, or in an event loop async with statemq\.Client\(url\)$"):
+        async with client:
+            pass
 
 
 def test_a_client_in_a_plain_with_is_told_of_the_other_client() -> None:
