@@ -13,7 +13,7 @@ from statemq.cli.ends import ENDED_BADLY, say
 from statemq.cli.escape import clean, json_text
 from statemq.cli.find import find
 from statemq.cli.fold import hanging, in_colour, room
-from statemq.config import Role, Safety
+from statemq.config import Role, Safety, shown
 
 if TYPE_CHECKING:
     from statemq.doctor.finding import Finding
@@ -64,7 +64,7 @@ def doctor(
     long_ms = round((LONG_S if older is None else older) * 1000)
 
     async def run() -> list[Finding]:
-        where = place.url.rpartition("@")[2]
+        where = shown(place.url)
         remark = asyncio.get_running_loop().call_later(SILENT_S, say, f"no answer from Redis at {where} yet; trying for some seconds")
         try:
             return await examine(place.url, place.namespace, machines or (), durability=durability, long_ms=long_ms, repair=repair)

@@ -26,9 +26,10 @@ def ask(redis: str | None, namespace: str | None, question: Callable[[Client], A
 
     async def run() -> R:
         where = shown(place.url)
+        opened = open_client(place.url, place.namespace, machines)  # its imports take their time, which Redis is not to blame for
         remark = asyncio.get_running_loop().call_later(SILENT_S, say, f"no answer from Redis at {where} yet; trying for some seconds")
         try:
-            async with open_client(place.url, place.namespace, machines) as client:
+            async with opened as client:
                 remark.cancel()
                 return await question(client)
         finally:

@@ -6,7 +6,7 @@ import falcon
 import falcon.asgi
 
 from statemq.codec import parse_command_id
-from statemq.errors import StatemqError
+from statemq.errors import RedisAway, StatemqError
 from statemq.http.access import OPERATE
 from statemq.http.commands import TIMEOUT, answer_outcome, wait_s
 from statemq.http.paths import header_id
@@ -58,7 +58,11 @@ class CancelResource(Engine):
         parse_command_id(id)
         req.command = id
         client = await self.service.client()
-        said = await self.service.within(client.cancel(id, by=f"HTTP, {req.caller}"))
+        await self.service.within(client.show(id))  # while Redis is away nothing is asked of it
+        try:
+            said = await self.service.within(client.cancel(id, by=f"HTTP, {req.caller}"))
+        except RedisAway:
+            raise Refusal("pending", f"Redis did not confirm it: {id} may have been cancelled; ask for it by its id", id=id) from None
         resp.set_header("Statemq-Id", header_id(id))
         if said == "ended":
             raise Refusal("ended", f"{id} has ended already, and not by being cancelled", id=id)

@@ -100,3 +100,31 @@ async def test_a_server_that_ends_while_redis_hangs_answers_with_the_id(proxy: F
     result = await asking
     (queued,) = await fake.queued("a")
     assert (result.status_code, result.json["id"], result.headers["statemq-id"]) == (504, queued.id, queued.id)
+
+
+@pytest.mark.leaves_work
+@pytest.mark.parametrize("held", ["cancel", "rights"])
+async def test_a_cancel_that_may_have_been_done_is_no_503(app: App, proxy: FaultyProxy, fake: FakeWorker, held: str) -> None:
+    async with falcon.testing.ASGIConductor(app) as conductor:
+        await warm(conductor)
+        id = (await post(conductor, "/door/a/open/send", {})).json["id"]
+        proxy.hold_reply(held)
+        result = await post(conductor, f"/-/commands/{id}/cancel", {})
+        assert (result.status_code, result.json["error"], result.json["id"]) == (504, "pending", id), result.json
+        assert "may have been cancelled" in result.json["detail"] and result.headers["statemq-id"] == id
+        proxy.cut()
+        await warm(conductor)
+        proxy.refuse = True
+        proxy.cut()
+        await wait_until(lambda: proxy.connections == 0)
+        away = await post(conductor, f"/-/commands/{id}/cancel", {})
+        assert (away.status_code, away.json["error"]) == (503, "redis_away")
+        proxy.refuse = False
+
+
+@pytest.mark.leaves_work
+async def test_a_cancel_of_what_nobody_knows_is_unknown(app: App, fake: FakeWorker) -> None:
+    async with falcon.testing.ASGIConductor(app) as conductor:
+        await warm(conductor)
+        result = await post(conductor, "/-/commands/door.1.01930c2e5b7a7c3e8f6a2b4c6d8e0f12/cancel", {})
+        assert (result.status_code, result.json["error"]) == (404, "unknown")

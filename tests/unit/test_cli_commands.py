@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -541,3 +542,34 @@ async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0)
+
+
+def test_imports_are_not_taken_for_a_silent_redis(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the client's own imports take longer than the time after which a silent Redis is said."""
+
+    class Connecting(FakeClient):
+        async def __aenter__(self) -> FakeClient:
+            await asyncio.sleep(0)
+            return self
+
+    def slow(*args: object) -> FakeClient:
+        time.sleep(0.05)
+        return Connecting(machines=[])
+
+    monkeypatch.setattr(connect, "SILENT_S", 0.01)
+    monkeypatch.setattr(connect, "open_client", slow)
+    assert main(["machines"]) == 0
+    assert "no answer" not in run.capsys.readouterr().err
+
+
+def test_a_silent_redis_is_named_without_its_password(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def examine(*args: object, **kwargs: object) -> list[object]:
+        await asyncio.sleep(0.2)
+        return []
+
+    monkeypatch.setattr("statemq.cli.check.SILENT_S", 0.01)
+    monkeypatch.setattr("statemq.doctor.examine.examine", examine)
+    for url in ("redis://127.0.0.1:1?password=s3cr3t-word", "redis://me:s3cr3t-word@127.0.0.1:1"):
+        main(["doctor", "--redis", url])
+        err = run.capsys.readouterr().err
+        assert "no answer from Redis at 127.0.0.1:1 yet" in err.replace("redis://", "") and "s3cr3t" not in err
