@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -44,6 +45,8 @@ def read_own(path: Path) -> dict[str, Any] | None:
     try:
         if why := _not_ours(path.parent, folder) or _not_ours(path, file):
             raise NotOurs(why)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise NotOurs(f"{path} is no file")
         with open(file, "rb", closefd=False) as opened:
             return _decoded(path, opened.read(MAX_BYTES))
     finally:
@@ -65,6 +68,22 @@ def runs_as_ours(pid: Any) -> bool:
         return not Path("/proc/self").exists()  # where there is no /proc, the signal was the answer
 
 
+def is_free(folder: Path) -> bool:
+    """The lock that a `dev` holds as long as it runs is there, and nobody holds it: the process of that number is another program."""
+    try:
+        lock = os.open(folder / "dev.lock", os.O_RDONLY | NO_WAIT)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(lock)
+
+
 def _not_ours(path: Path, opened: int) -> str:
     """Why not; empty if it is ours alone."""
     found = os.fstat(opened)
@@ -72,8 +91,6 @@ def _not_ours(path: Path, opened: int) -> str:
         return f"{path} belongs to another user"
     if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return f"others may write to {path}; take that from them with chmod go-w"
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        return f"{path} is no file"
     return ""
 
 
@@ -82,8 +99,15 @@ def _decoded(path: Path, content: bytes) -> dict[str, Any]:
 
     try:
         about = decode(content)
-    except ValueError as error:
-        raise UsageError(f"{path} cannot be read ({error}); remove it, or name the Redis with --redis") from None
+    except (ValueError, RecursionError) as error:
+        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise UsageError(f"{path} cannot be read ({why}); remove it, or name the Redis with --redis") from None
     if not isinstance(about, dict) or not isinstance(about.get("redis"), str):
         raise UsageError(f'{path} names no "redis"; remove it, or name the Redis with --redis')
+    targets = about.get("targets") or []
+    if not (
+        isinstance(targets, list)
+        and all(isinstance(text, str) for text in (*targets, about.get("namespace") or "", about.get("cwd") or ""))
+    ):
+        raise UsageError(f"{path} was written by something else than statemq dev; remove it, or name the Redis with --redis")
     return about

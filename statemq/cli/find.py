@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from statemq.cli.dev_trust import NotOurs, read_own, runs_as_ours
+from statemq.cli.dev_trust import NotOurs, is_free, read_own, runs_as_ours
 from statemq.cli.ends import say
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace, shown
 
@@ -82,10 +82,9 @@ def find_dev(start: Path | None = None, tell: bool = False) -> Dev | None:
                 say(f"{folder / DEV_FILE} is not used: {error}")
         if about is None:
             continue
-        if runs_as_ours(about.get("pid")):
-            targets = [str(target) for target in about.get("targets") or []]
-            namespace, cwd = str(about.get("namespace") or DEFAULT_NAMESPACE), Path(str(about.get("cwd") or folder))
-            return Dev(folder, str(about["redis"]), namespace, targets, cwd)
+        if runs_as_ours(about.get("pid")) and not is_free((folder / DEV_FILE).parent):
+            namespace, cwd = about.get("namespace") or DEFAULT_NAMESPACE, Path(about.get("cwd") or folder)
+            return Dev(folder, about["redis"], namespace, about.get("targets") or [], cwd)
         if tell:
             say(f"the dev server of {folder} does not run any more")
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
@@ -77,12 +78,32 @@ def test_a_dev_that_ended_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixt
     assert find_targets(None) == ([], None)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"redis": 3}'])
+def test_a_dev_whose_number_another_program_has_by_now_is_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_dev(tmp_path)  # with the number of a living process of ours
+    lock = tmp_path / ".statemq" / "dev.lock"
+    lock.touch()
+    assert find(None, None) == DEFAULT
+    assert "does not run any more" in capsys.readouterr().err
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert find(None, None).namespace == "dev"
+
+
+OF_OTHERS = [json.dumps({"redis": "redis://x", name: value}) for name in ("targets", "namespace", "cwd") for value in (5, {"a": 1}, [3])]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"redis": 3}', "[" * 100_000, '{"redis": "redis://x", "targets": "abc"}', *OF_OTHERS])
 def test_a_broken_dev_file_is_named(tmp_path: Path, text: str) -> None:
     write_dev(tmp_path)
     (tmp_path / ".statemq" / "dev.json").write_text(text)
     with pytest.raises(UsageError, match=r"dev\.json"):
         find(None, None)
+
+
+def test_a_folder_of_that_name_is_no_dev_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".statemq" / "dev.json").mkdir(parents=True)
+    assert find(None, None) == DEFAULT
+    assert "dev.json is no file" in capsys.readouterr().err
 
 
 def foreign(path: Path) -> None:
