@@ -37,7 +37,8 @@ def text(graph: Graph) -> str:
     leaving = edges(graph)
     lines = [clean(graph["name"])]
     for state in graph["states"]:
-        marks = [word for word, is_so in (("initial", state == graph["initial"]), ("final", state in graph["final"])) if is_so]
+        kinds = {"initial": [graph["initial"]], "final": graph["final"], "legacy": graph.get("legacy", ())}
+        marks = [word for word, states in kinds.items() if state in states]
         lines += ["", *_box(clean(state), ", ".join(marks), [edge for edge in leaving if edge.source == state])]
     return "\n".join(lines)
 

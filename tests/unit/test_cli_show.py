@@ -153,3 +153,4 @@ def test_a_guard_in_a_drawing_cannot_break_it() -> None:
     assert draw.mermaid(graph).splitlines()[2] == '    A --> A : go [a "b"#59; c#58; \\x1bd\\]'
     assert '[label="go [a \\"b\\"; c: \\\\x1bd\\\\]"]' in draw.dot(graph)
     assert "\x1b" not in draw.text(graph)
+    assert "│ A │  initial, legacy" in draw.text({**graph, "legacy": ["A"]})
