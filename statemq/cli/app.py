@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -18,6 +19,7 @@ from statemq.cli.escape import clean
 from statemq.cli.plain import quicken
 from statemq.cli.sections import Sections
 from statemq.errors import Pending, StatemqError, UsageError
+from statemq.shadow import in_place_of_a_library
 
 RUN, ASK, SEE, ACT, CHECK = "Run", "Ask", "See", "Act", "Check"
 
@@ -129,6 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # the last place where it can become a sentence
         if os.environ.get("STATEMQ_TRACEBACK"):
             raise
+        if hidden := in_place_of_a_library(error):
+            ends.say(hidden)
+            return ends.USAGE
         ends.say(f"unexpected {type(error).__name__}: {error} (STATEMQ_TRACEBACK=1 shows where)")
         return ends.ENDED_BADLY
 
@@ -156,12 +161,23 @@ def _command(words: Sequence[str]) -> Any:
 
 
 def _check_text(words: Sequence[str]) -> None:
-    """Raises UsageError for bytes that are no text: nothing of statemq's is named by such."""
+    """Raises UsageError for bytes that are no text, since nothing of statemq's is named by such, and for a folder that is gone."""
     for word in words:
         try:
             word.encode()
         except UnicodeEncodeError:
-            raise UsageError(f'"{clean(word)}" is not valid UTF-8') from None
+            raise UsageError(_no_text(word)) from None
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UsageError(f"the working folder cannot be used ({error.strerror}); go to another one") from None
+
+
+def _no_text(word: str) -> str:
+    encoding = sys.getfilesystemencoding()
+    if encoding == "utf-8":
+        return f'"{clean(word)}" is not valid UTF-8'
+    return f'"{clean(word)}" is no text where the locale\'s encoding is {encoding}; set LC_ALL=C.UTF-8, or PYTHONUTF8=1'
 
 
 def _usage(error: typer.TyperException) -> str:

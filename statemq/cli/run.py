@@ -117,7 +117,7 @@ def worker(
         "max_crashes": max_crashes,
         "on_wipe": on_wipe.value,
     }
-    raise typer.Exit(_run(_work(machines, place, _settings(given), log_transitions)))
+    raise typer.Exit(_run(lambda: _work(machines, place, _settings(given), log_transitions)))
 
 
 def serve(
@@ -210,7 +210,7 @@ def _supervise(processes: int, words: list[str], place: Place, grace_s: float) -
     )
 
 
-def _run(work: Coroutine[Any, Any, int]) -> int:
+def _run(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """With uvloop where it is installed. The loop is closed only if nothing in it goes on, since closing it would wait for that."""
     import asyncio
 
@@ -221,7 +221,7 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
         from uvloop import new_event_loop as make_loop
     runner = asyncio.Runner(loop_factory=make_loop)
     try:
-        return runner.run(work)
+        return runner.run(work())
     finally:
         if runner.run(all_ended()):
             runner.close()

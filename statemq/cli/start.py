@@ -29,12 +29,12 @@ def init(
     if file.suffix != ".py":
         raise UsageError(f"{file} is no name for a machine's code; end it with .py")
     named = quote(str(file))
-    text = Path(order.__file__).read_text()
+    text = Path(order.__file__).read_text("utf-8")
     if not {'"', "\\"} & set(named):  # it stands in a text of Python's
         text = text.replace(f"statemq dev {TEMPLATE}", f"statemq dev {named}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("x") as written:
+        with file.open("x", encoding="utf-8") as written:
             written.write(text)
     except FileExistsError:
         raise UsageError(f"{file} is there already; name another file") from None

@@ -110,7 +110,7 @@ def read_tokens(token: str | None, token_file: Path | None) -> Tokens | None:
     """
     if token is None and token_file is not None:
         try:
-            text = token_file.read_text()
+            text = token_file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
             raise UsageError(f"cannot read the token file {token_file}: {why}") from None

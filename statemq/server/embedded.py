@@ -263,7 +263,7 @@ class EmbeddedServer:
             return read_reply(replies)
 
     def _last_words(self) -> str:
-        lines = self.log_path.read_text(errors="replace").strip().splitlines()
+        lines = self.log_path.read_text("utf-8", "replace").strip().splitlines()
         return lines[-1].strip() if lines else "it said nothing"
 
     def _signal(self, number: signal.Signals) -> None:

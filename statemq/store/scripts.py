@@ -52,7 +52,7 @@ def _flags(name: str) -> list[str]:
 
 def sources(words: bool = False) -> dict[str, str]:
     """The text of each script by its name; with ``words``, of ``_words`` too."""
-    files = {f.name[:-4]: f.read_text() for f in resources.files("statemq").joinpath("lua").iterdir() if f.name.endswith(".lua")}
+    files = {f.name[:-4]: f.read_text("utf-8") for f in resources.files("statemq").joinpath("lua").iterdir() if f.name.endswith(".lua")}
     return {name: text for name, text in files.items() if words or name != "_words"}
 
 

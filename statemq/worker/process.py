@@ -18,7 +18,7 @@ _PROC = Path("/proc")
 def own_name() -> str:
     """This process's; empty where there is no such thing."""
     try:
-        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text("ascii").strip()
         space = str((_PROC / "self/ns/pid").readlink())
         return " ".join((socket.gethostname(), boot, space, str(os.getpid()), _look(os.getpid())[1]))
     except (OSError, ValueError, IndexError):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "statemq"
 
 LAYERS = [
-    {"annotations", "errors", "config", "keys", "records", "codec", "events", "log", "native", "python"},
+    {"annotations", "errors", "config", "keys", "records", "codec", "events", "log", "native", "python", "shadow"},
     {"context", "fresh", "retry"},
     {
         "machine",
