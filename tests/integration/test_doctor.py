@@ -15,6 +15,8 @@ from statemq import Client
 from statemq.config import Role, Safety
 from statemq.doctor.examine import examine
 from statemq.doctor.finding import Finding, Level
+from statemq.doctor.holes import kind_of
+from statemq.doctor.server import TORN_FILES_MENDED
 from statemq.errors import StreamExhausted, UnknownMachine
 from statemq.keys import PartitionKeys, partition_of
 from statemq.server import EmbeddedServer
@@ -81,7 +83,10 @@ async def test_all_is_well(own: EmbeddedServer, client: Client) -> None:
     async with working(own.url, NAMESPACE, Box):
         await client.call(Box.put("a"), timeout=20)
         found = await lines(own, durability=Safety.everysec)
-    assert {check for check, line in found.items() if line.level is not Level.ok} <= {"version"}  # an older test server has its hole
+    assert {check for check, line in found.items() if line.level is not Level.ok} <= {
+        "version",
+        "torn file",
+    }  # those of an older test server
     assert {"data", "workers", "leases", "backlog", "stuck", "damage", "streams", "failed", "paused", "states"} <= set(found)
     assert found["workers"].text == "1 live"
     assert found["leases"].text == "all 2 partitions are held by live workers"
@@ -101,6 +106,18 @@ async def test_a_server_that_evicts_is_bad_and_still_examined(own: EmbeddedServe
     redis.config_set("maxmemory-policy", "allkeys-lru")
     await said(own, "eviction", Level.bad, "allkeys-lru", "noeviction")
     assert (await lines(own))["data"].level is Level.ok
+
+
+async def test_a_torn_file(own: EmbeddedServer, redis: Redis) -> None:
+    """What a server that does not mend it is told to set can be set, and is enough."""
+    redis.config_set("aof-load-truncated", "no")
+    try:
+        assert "torn file" not in await lines(own)
+    finally:
+        redis.config_set("aof-load-truncated", "yes")
+    kind = kind_of(redis.info("server"))
+    if not (kind.name in TORN_FILES_MENDED and kind.version >= TORN_FILES_MENDED[kind.name]):
+        await said(own, "torn file", Level.warn, "second restart", "aof-load-truncated no")
 
 
 async def test_persistence(own: EmbeddedServer, redis: Redis) -> None:

@@ -211,7 +211,7 @@ async def test_processes_end_together_on_sigterm(client: Client, processes: Proc
 @pytest.mark.skipif(sys.platform != "linux", reason="its death is found out by /proc")
 async def test_a_lone_worker_that_starts_again_does_not_wait_for_its_former_lease(client: Client, processes: Processes) -> None:
     """Nobody saw it die (P5), but its process is no more; one that only stands still keeps what it has."""
-    settings = '{"lease_ms": 600000}'
+    settings = '{"lease_ms": 120000}'
     first = processes.own(settings)
     assert await client.call(Poison.good("a", n=1), timeout=30) == 1
     first.kill()
