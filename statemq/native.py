@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from statemq.errors import UsageError
+
 STAYS_S = 3600.0
 
 
@@ -35,6 +37,8 @@ def patched() -> Any:
 def start_thread(work: Callable[[], None]) -> None:
     """``work`` runs in a real thread, which no end of the program waits for."""
     if (monkey := patched()) is not None:
+        if not monkey.is_module_patched("select"):  # greenlets of the new thread, such as a look at a name, would never have their turn
+            raise UsageError("under gevent this client needs monkey.patch_all(); here threads are replaced, and select is not")
         # gevent imports its parts when a thread first needs them; two at once would wait for each other's import for ever
         importlib.import_module("gevent").get_hub().resolver  # noqa: B018 - made by being asked for
         monkey.get_original("_thread", "start_new_thread")(work, ())

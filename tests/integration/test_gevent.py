@@ -40,8 +40,10 @@ class NotGevent(ModuleType):
 class NotGeventsMonkey(ModuleType):
     """Stands for ``gevent.monkey`` after ``patch_all()``."""
 
+    replaced = ("threading", "_thread", "socket", "select", "selectors")
+
     def is_module_patched(self, name: str) -> bool:
-        return name in ("threading", "_thread", "socket", "select", "selectors")
+        return name in self.replaced
 
     def get_original(self, module: str, name: str) -> Any:
         assert (module, name) == ("_thread", "start_new_thread")
@@ -89,6 +91,15 @@ def test_the_loop_has_a_real_thread_and_who_asks_gives_way(url: str, namespace: 
             client.call(Lamp.light("a"), timeout=0.05)
         (queued,) = client.queue(Lamp, "a")
         assert client.cancel(queued.id) in ("asked", "cancelled")
+
+
+@pytest.mark.usefixtures("waits")
+def test_half_of_it_is_refused_at_the_first_call(url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["gevent.monkey"], "replaced", ("threading", "_thread"))
+    with pytest.raises(
+        UsageError, match=r"^under gevent this client needs monkey\.patch_all\(\); here threads are replaced, and select is not$"
+    ):
+        sync.Client(url, namespace=namespace).machines()
 
 
 def test_what_goes_wrong_is_told_there_too(namespace: str, waits: NotGeventsSocket) -> None:
