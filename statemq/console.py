@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import contextlib
 import getpass
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextvars import copy_context
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -34,7 +35,7 @@ from statemq.records import (
 )
 from statemq.session import Session, bounded
 from statemq.states import State, name_of
-from statemq.store import audit, inspect, operate, queues
+from statemq.store import audit, inspect, lists, operate, queues
 from statemq.store import letters as dead
 from statemq.store.catalog import Known
 from statemq.store.declare import known_machines
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 Data = TypeVar("Data")
 R = TypeVar("R")
+T = TypeVar("T")
 
 MachineRef = str | type[Declared]
 """A machine's class or its name."""
@@ -87,7 +89,7 @@ class Console(Session):
         known = await self._latest(await self._find(machine))
         in_state = None if state is None else self._state(known, state, known.all_states)
         older_ms = None if older is None else duration_ms(older)
-        return await inspect.list_instances(self._router, known, in_state, older_ms, _positive(limit))
+        return await lists.list_instances(self._router, known, in_state, older_ms, _positive(limit))
 
     @overload
     async def query(self, question: Question[R], /) -> R: ...
@@ -157,7 +159,7 @@ class Console(Session):
     async def history(self, machine: MachineRef, key: str | None = None, limit: int = 100) -> builtins.list[HistoryEntry]:
         """The last outcomes, oldest first, as far back as history is kept."""
         known = await self._find(machine)
-        return await inspect.history(self._router, known, _key(key), _positive(limit))
+        return await lists.history(self._router, known, _key(key), _positive(limit))
 
     @bounded
     async def show(self, id: str) -> CommandStatus:
@@ -244,24 +246,37 @@ class Console(Session):
         known = await self._find(machine)
         return await dead.failed(self._router, known, _positive(limit))
 
-    @bounded
     async def failed_retry(self, machine: MachineRef, letters: Iterable[str] | None = None, *, by: str | None = None) -> builtins.list[str]:
         """These dead letters' commands (None: all that can be) are queued again, each once; their new ids.
 
         Raises UsageError, with the reason, for one that cannot be; it stays.
         """
-        known = await self._catalog.reread((await self._find(machine)).name)
-        chosen = None if letters is None else [*letters]
+        known, chosen = await self._reread(machine), None if letters is None else [*letters]
         reply, durability = self._replies.channel, self._durability
-        return await dead.retry(self._router, known, chosen, by or operator(), reply=reply, durability=durability)
+        queued = dead.retry(self._router, known, chosen, by or operator(), reply=reply, durability=durability)
+        return [id async for id in self._each(queued)]
 
-    @bounded
     async def failed_discard(self, machine: MachineRef, letters: Iterable[str] | None = None, *, by: str | None = None) -> int:
         """These dead letters (None: all) are gone; how many there were."""
-        known = await self._find(machine)
-        return await dead.discard(self._router, known, None if letters is None else [*letters], by or operator())
+        known = await self._reread(machine)
+        gone = dead.discard(self._router, known, None if letters is None else [*letters], by or operator())
+        return sum([count async for count in self._each(gone)])
 
     # -- within --------------------------------------------------------------------------------------
+
+    @bounded
+    async def _reread(self, machine: MachineRef) -> Known:
+        return await self._catalog.reread((await self._find(machine)).name)
+
+    async def _each(self, done: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """What is done to many, a part at a time: the time-out is for each part, however many there are."""
+        async with contextlib.aclosing(done):
+            while (part := await self._next(done)) is not None:
+                yield part
+
+    @bounded
+    async def _next(self, done: AsyncGenerator[T, None]) -> T | None:
+        return await anext(done, None)
 
     async def _find(self, machine: MachineRef) -> Known:
         self._check()

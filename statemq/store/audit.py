@@ -13,9 +13,10 @@ from statemq.config import AUDIT_CAP
 from statemq.errors import UnsupportedServer
 from statemq.records import AuditEntry
 from statemq.store.acl import called_by
-from statemq.store.inspect import fields, text
+from statemq.store.glance import stream_pages
+from statemq.store.inspect import PAGE, fields, text
 from statemq.store.router import Router
-from statemq.store.wire import ReplyError
+from statemq.store.wire import ReplyError, swallow
 
 _NOTED = frozenset({"XADD"})
 
@@ -50,9 +51,16 @@ def _may_not(did: str, why: str) -> UnsupportedServer:
 async def note(router: Router, namespace: str, machine: str, did: str, what: list[str], by: str) -> None:
     """It is on record that ``by``, who may, is about to do this, an entry for each thing."""
     await ask(router, namespace, machine, did)
+    await write(router, namespace, machine, did, what, by)
+
+
+async def write(router: Router, namespace: str, machine: str, did: str, what: list[str], by: str) -> None:
+    """The same of somebody who was asked for already: what is done to many is noted page by page."""
     name = keys.audit(namespace, machine)
-    for thing in what:
-        await permitted(did, router.call(name, "XADD", name, "MAXLEN", "~", AUDIT_CAP, "*", "did", did, "what", thing, "by", by))
+    calls = [router.call(name, "XADD", name, "MAXLEN", "~", AUDIT_CAP, "*", "did", did, "what", thing, "by", by) for thing in what]
+    swallow(calls)  # the first one that fails is raised, for all
+    for call in calls:
+        await permitted(did, call)
 
 
 async def permitted(did: str, asked: Awaitable[Any]) -> Any:
@@ -68,9 +76,12 @@ async def permitted(did: str, asked: Awaitable[Any]) -> Any:
 async def entries(router: Router, namespace: str, machine: str, limit: int) -> list[AuditEntry]:
     """The last ones, oldest first."""
     name = keys.audit(namespace, machine)
-    found = []
-    for entry, flat in await router.call(name, "XREVRANGE", name, "+", "-", "COUNT", limit):
-        f = fields(flat)
-        at = int(text(entry).partition("-")[0])
-        found.append(AuditEntry(text(entry), text(f.get("did")), text(f.get("what")), text(f.get("by")), at))
+    found: list[AuditEntry] = []
+    async for page in stream_pages(router, name, name, backwards=True, first=min(limit, PAGE), most=PAGE):
+        for entry, flat in page[: limit - len(found)]:
+            f = fields(flat)
+            at = int(text(entry).partition("-")[0])
+            found.append(AuditEntry(text(entry), text(f.get("did")), text(f.get("what")), text(f.get("by")), at))
+        if len(found) == limit:
+            break
     return found[::-1]

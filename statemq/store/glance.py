@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from heapq import heapify, heappop, heappush
 from typing import Any, TypeVar
 
 from statemq.keys import PartitionKeys
@@ -123,9 +124,39 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) else 0
 
 
-def next_count(count: int, asked: int, size: int) -> int:
+async def stream_pages(
+    router: Router, tag: str, stream: str, since: str = "-", until: str = "+", *, backwards: bool = False, first: int = 1, most: int = ROWS
+) -> AsyncGenerator[list[Any], None]:
+    """A stream's entries, a page at a time: ``first`` of them, and then by how large they are. With ``backwards`` the youngest first."""
+    word, at, end = ("XREVRANGE", until, since) if backwards else ("XRANGE", since, until)
+    count = first
+    while page := await router.call(tag, word, stream, at, end, "COUNT", count):
+        yield page
+        if len(page) < count:
+            return
+        count = next_count(count, count, size_of(page), most)
+        at = f"({text(page[-1][0])}"
+
+
+async def merged(lines: Sequence[AsyncGenerator[_Row, None]], order: Callable[[_Row], Any], limit: int) -> list[_Row]:
+    """The first ``limit`` rows of lines that are each in order; a line is read no further than it takes."""
+    firsts = await asyncio.gather(*(anext(line, None) for line in lines))
+    heads = [(order(row), number, row) for number, row in enumerate(firsts) if row is not None]
+    heapify(heads)
+    found: list[_Row] = []
+    while heads and len(found) < limit:
+        _, number, row = heappop(heads)
+        found.append(row)
+        if (after := await anext(lines[number], None)) is not None:
+            heappush(heads, (order(after), number, after))
+    for line in lines:
+        await line.aclose()
+    return found
+
+
+def next_count(count: int, asked: int, size: int, most: int = ROWS) -> int:
     """How many to read after so many that had so many bytes together."""
-    return max(1, min(2 * count, ROWS, PAGE_BYTES * asked // max(1, size)))
+    return max(1, min(2 * count, most, PAGE_BYTES * asked // max(1, size)))
 
 
 def size_of(value: Any) -> int:

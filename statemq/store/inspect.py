@@ -1,4 +1,4 @@
-"""See: instances, their listings, history, partitions, workers. Plain reads, pipelined; nothing here changes anything."""
+"""See: instances, partitions, workers. Plain reads, pipelined; nothing here changes anything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from statemq import keys as names
 from statemq.codec import decode
 from statemq.keys import PartitionKeys
-from statemq.records import HistoryEntry, Instance, Listed, MachineInfo, PartitionInfo, WorkerInfo
+from statemq.records import Instance, MachineInfo, PartitionInfo, WorkerInfo
 from statemq.store.catalog import Known
 from statemq.store.lease import LIVE_MS, redis_now_ms, survey
 from statemq.store.router import Router
@@ -102,64 +102,6 @@ def _paused(part: PartitionKeys, key: str, instance: bytes | None, machine: byte
     if instance is not None and key:
         return f"{part.machine}/{key}"
     return part.machine if machine == b"1" else ""
-
-
-async def list_instances(router: Router, known: Known, state: str | None, older_ms: int | None, limit: int) -> list[Listed]:
-    """The instances that have been longest in their state come first."""
-    states = [state] if state is not None else known.all_states
-    until = "+inf" if older_ms is None else await redis_now_ms(router) - older_ms
-    asked = [(part, s) for part in known.partitions for s in states]
-    rows = await asyncio.gather(
-        *(
-            router.call(part.lease, "ZRANGE", part.in_state(s), "-inf", until, "BYSCORE", "LIMIT", 0, limit, "WITHSCORES")
-            for part, s in asked
-        )
-    )
-    found = [(number(row[i + 1]), text(row[i]), s, part) for (part, s), row in zip(asked, rows, strict=True) for i in range(0, len(row), 2)]
-    listed = sorted(found, key=lambda row: row[:2])[:limit]
-    paused = await asyncio.gather(*(router.call(part.lease, "HGET", part.instance(key), "paused") for _, key, _, part in listed))
-    return [Listed(key, s, since, why is not None, known.is_declared(s)) for (since, key, s, _), why in zip(listed, paused, strict=True)]
-
-
-async def history(router: Router, known: Known, key: str | None, limit: int) -> list[HistoryEntry]:
-    """The last ``limit`` outcomes, oldest first. Of one key: as far back as its partition's history is kept."""
-    if key is not None:
-        found = await _history_of_key(router, known.partition(key), key, limit)
-    else:
-        rows = await asyncio.gather(*(router.call(p.lease, "XREVRANGE", p.history, "+", "-", "COUNT", limit) for p in known.partitions))
-        found = [_history_entry(part, *entry) for part, row in zip(known.partitions, rows, strict=True) for entry in row]
-    return sorted(found, key=lambda e: (e.at, e.partition, [int(n) for n in e.entry.split("-")]))[-limit:]
-
-
-async def _history_of_key(router: Router, part: PartitionKeys, key: str, limit: int) -> list[HistoryEntry]:
-    found: list[HistoryEntry] = []
-    until = "+"
-    while len(found) < limit:
-        page = await router.call(part.lease, "XREVRANGE", part.history, until, "-", "COUNT", PAGE)
-        found += [e for e in (_history_entry(part, *entry) for entry in page) if e.key == key]
-        if len(page) < PAGE:
-            break
-        until = f"({text(page[-1][0])}"
-    return found[:limit]
-
-
-def _history_entry(part: PartitionKeys, entry: bytes, flat: list[bytes]) -> HistoryEntry:
-    f = fields(flat)
-    return HistoryEntry(
-        entry=text(entry),
-        id=text(f.get("id")),
-        key=text(f.get("key")),
-        transition=text(f.get("transition")),
-        outcome=text(f.get("outcome")),
-        source=text(f.get("from")),
-        target=text(f.get("to")),
-        version=number(f.get("version")),
-        attempts=number(f.get("attempts") or b"1"),
-        worker=text(f.get("worker")),
-        reason=text(f.get("reason")),
-        at=int(entry.partition(b"-")[0]),  # the script gave it this id by Redis time
-        partition=part.number,
-    )
 
 
 async def partitions(router: Router, known: Known) -> list[PartitionInfo]:

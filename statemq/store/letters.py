@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 
 from statemq.codec import check_depth, command_id, decode, encode
@@ -10,11 +9,11 @@ from statemq.config import LIMITS
 from statemq.errors import BacklogFull, NamespaceLost, ServerError, StatemqError, StreamExhausted, UsageError
 from statemq.keys import PartitionKeys, partition_of
 from statemq.records import DeadLetter
-from statemq.store.audit import note, permitted
+from statemq.store.audit import ask, note, permitted, write
 from statemq.store.catalog import Known
 from statemq.store.commands import Queued
 from statemq.store.durability import Durability, secured, stand
-from statemq.store.glance import next_count, size_of
+from statemq.store.glance import merged, stream_pages
 from statemq.store.inspect import fields, number, text
 from statemq.store.router import Router
 
@@ -49,29 +48,16 @@ def _wrong_with(args: bytes) -> str:
 
 async def failed(router: Router, known: Known, limit: int) -> list[DeadLetter]:
     """Dead letters, oldest first."""
-    lines = [_letters(router, known, part) for part in known.partitions]
-    firsts = await asyncio.gather(*(anext(line, None) for line in lines))
-    heads = [(first, line) for first, line in zip(firsts, lines, strict=True) if first is not None]
-    found: list[DeadLetter] = []
-    while heads and len(found) < limit:
-        head = min(heads, key=lambda head: (head[0].at, head[0].letter))
-        heads.remove(head)
-        found.append(head[0])
-        if (after := await anext(head[1], None)) is not None:
-            heads.append((after, head[1]))
-    return found
+    return await merged([_letters(router, known, part) for part in known.partitions], lambda letter: (letter.at, letter.letter), limit)
 
 
 async def _letters(
     router: Router, known: Known, part: PartitionKeys, *, since: str = "-", until: str = "+"
 ) -> AsyncGenerator[DeadLetter, None]:
     """A partition's, oldest first; the first one alone, and then by how large they are: all partitions are read beside one another."""
-    count = 1
-    while page := await router.call(part.lease, "XRANGE", part.failed, since, until, "COUNT", count):
-        count = min(PAGE, next_count(count, len(page), size_of(page)))
+    async for page in stream_pages(router, part.lease, part.failed, since, until, most=PAGE):
         for entry, flat in page:
             yield _letter(known, part, entry, fields(flat))
-        since = f"({text(page[-1][0])}"
 
 
 def _letter(known: Known, part: PartitionKeys, entry: bytes, f: dict[str, bytes]) -> DeadLetter:
@@ -117,24 +103,24 @@ def _unfit(known: Known, part: PartitionKeys, f: dict[str, bytes]) -> str:
 
 async def retry(
     router: Router, known: Known, letters: list[str] | None, by: str, *, reply: str = "", durability: Durability | None = None
-) -> list[str]:
-    """The letters' commands are queued again under new ids, which are returned, and the letters are gone.
+) -> AsyncGenerator[str, None]:
+    """The letters' commands are queued again under new ids, each of which is given when its letter is gone.
 
     They keep the identity of the command that failed first, by which the outside world knows what it has done already.
 
     Without ``letters`` all that can be. What cannot be stays; if such a letter is named, nothing is queued. Two who retry a letter at
     once queue its command once.
     """
-    ids = []
     if letters is not None:
-        for part, letter in [await _named(router, known, name) for name in dict.fromkeys(letters)]:
-            ids.append(await _queue(router, known, part, letter, by, reply, durability))
-    else:
-        for part in known.partitions:
-            async for letter in _letters(router, known, part, until=await _last(router, part)):
-                if not letter.unfit:
-                    ids.append(await _queue(router, known, part, letter, by, reply, durability, or_gone=True))
-    return [id for id in ids if id]
+        for name in dict.fromkeys(letters):
+            await _named(router, known, name)
+        for name in dict.fromkeys(letters):  # read anew: all of them may be more than fits into memory
+            yield await _queue(router, known, *await _named(router, known, name), by, reply, durability)
+        return
+    for part in known.partitions:
+        async for letter in _letters(router, known, part, until=await _last(router, part)):
+            if not letter.unfit and (id := await _queue(router, known, part, letter, by, reply, durability, or_gone=True)):
+                yield id
 
 
 async def _named(router: Router, known: Known, name: str) -> tuple[PartitionKeys, DeadLetter]:
@@ -205,20 +191,21 @@ def _gone(known: Known, letter: str) -> UsageError:
     return UsageError(f"there is no dead letter {letter} of {known.name} (any more)")
 
 
-async def discard(router: Router, known: Known, letters: list[str] | None, by: str) -> int:
-    """The letters are gone; how many there were."""
-    if letters is not None:
-        return sum([await _discard(router, known, part, [entry], by) for part, entry in [_place(known, name) for name in letters]])
-    gone = 0
+async def discard(router: Router, known: Known, letters: list[str] | None, by: str) -> AsyncGenerator[int, None]:
+    """The letters are gone; of each page of them is given how many there were."""
+    named = None if letters is None else [_place(known, name) for name in letters]
+    await ask(router, known.partitions[0].namespace, known.name, "discard")
+    if named is not None:
+        for part, entry in named:
+            yield await _discard(router, known, part, [entry], by)
+        return
     for part in known.partitions:
-        until = await _last(router, part)
-        while page := await router.call(part.lease, "XRANGE", part.failed, "-", until, "COUNT", PAGE):
-            gone += await _discard(router, known, part, [text(entry) for entry, _ in page], by)
-    return gone
+        async for page in stream_pages(router, part.lease, part.failed, until=await _last(router, part), most=PAGE):
+            yield await _discard(router, known, part, [text(entry) for entry, _ in page], by)
 
 
 async def _discard(router: Router, known: Known, part: PartitionKeys, entries: list[str], by: str) -> int:
-    await note(router, part.namespace, known.name, "discard", [f"{part.number}/{entry}" for entry in entries], by)
+    await write(router, part.namespace, known.name, "discard", [f"{part.number}/{entry}" for entry in entries], by)
     gone: int = await permitted("discard", router.call(part.lease, "XDEL", part.failed, *entries))
     return gone
 
