@@ -192,6 +192,8 @@ class _Declaration:
                 if ours or getattr(now, "__qualname__", None) == f"{ancestor.__qualname__}.{name}":
                     way = f"a case for another state is @{name}.when(...) with a name of its own" if ours else "give one another name"
                     self.problem(f"{name}: a second method of this name replaces the first; {way}")
+                elif not callable(now) and not isinstance(now, property | classmethod | staticmethod):
+                    self.problem(f"{name}: something else of this name replaces it; give one another name")
                 elif not hides(now, type(what)):  # which is told already
                     self.problem(f"{name}: {HIDDEN.format(type(what).__name__.lower())}")
 

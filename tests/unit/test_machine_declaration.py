@@ -430,6 +430,15 @@ def test_two_methods_of_one_name_are_refused() -> None:
             @transition(source="on")
             def go(self) -> None: ...
 
+    def a_value() -> None:
+        class Twice(Machine[None], initial="on"):
+            @query
+            def limit(self) -> int:
+                return 1
+
+            limit = 5  # type: ignore[assignment]  # noqa: F811
+
+    assert problems(a_value) == ["limit: something else of this name replaces it; give one another name"]
     second = "a second method of this name replaces the first"
     for declare in (two_transitions, two_queries, a_method_behind, a_method_before, a_case, in_a_mixin):
         assert any(second in problem for problem in problems(declare)), declare
