@@ -55,6 +55,12 @@ def hides(value: Any, kind: type[Any]) -> bool:
     return isinstance(value, kind)
 
 
+def left_abstract(cls: type[Any]) -> set[str]:
+    """The methods that ``cls`` was to define (``abc.abstractmethod``); Python looks for them only when an instance is made."""
+    names = {name for ancestor in cls.__mro__ for name, value in vars(ancestor).items() if getattr(value, "__isabstractmethod__", False)}
+    return {name for name in names if getattr(inspect.getattr_static(cls, name), "__isabstractmethod__", False)}
+
+
 def snake_case(name: str) -> str:
     """``PaymentOrder`` → ``payment_order``, ``HTTPServer`` → ``http_server``."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
@@ -77,6 +83,8 @@ class _Declaration:
         for ancestor in self.cls.__mro__:
             if ancestor is not self.base and issubclass(ancestor, self.base) and "__init__" in vars(ancestor):
                 self.problem("its __init__ is never called: give the fields of its data their defaults, and take it out")
+        for name in () if self.is_a_base else sorted(left_abstract(self.cls)):
+            self.problem(f"{name} is abstract: define it here, or leave out initial, for a base of machines")
         written = self.members(Transition)
         queries = self.members(Query)
         self.nothing_is_replaced()

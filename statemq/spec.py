@@ -185,7 +185,10 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def finish(self, case: Case, instance: Any) -> str:
         """The state after the body has returned. Raises InvalidResult for a state outside the case's targets."""
-        targets, before = case.targets, name_of(instance._before)
+        targets = case.targets
+        if targets is not None and len(targets) == 1 and instance.state is instance._before:  # nearly always
+            return targets[0]
+        before = name_of(instance._before)
         state = before if instance.state is instance._before else name_of(instance.state)
         if targets is None:
             if state == before:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -107,6 +108,27 @@ def test_what_a_base_says_is_checked_with_the_class() -> None:
 
     assert problems(leads_out) == ["reopen: DONE is final, but this leads out of it"]
     assert len(problems(wrong)) == 5, "a base is not spared until somebody derives from it"
+
+
+def test_an_abstract_method_is_defined_by_each_machine() -> None:
+    class Priced(Machine[Data, Status], ABC):
+        @abstractmethod
+        def price(self) -> int: ...
+
+        @transition(source=Status.NEW, target=Status.DONE)
+        def pay(self) -> int:
+            return self.price()
+
+    class Free(Priced, initial=Status.NEW):
+        def price(self) -> int:
+            return 0
+
+    def unpriced() -> None:
+        class Unpriced(Priced, initial=Status.NEW):
+            pass
+
+    assert Free.spec.build("a", "NEW", 0, None).price() == 0
+    assert problems(unpriced) == ["price is abstract: define it here, or leave out initial, for a base of machines"]
 
 
 D = TypeVar("D", bound=msgspec.Struct)
