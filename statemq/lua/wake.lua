@@ -1,10 +1,9 @@
 -- After it due timers have fired: a waiting command's key is ready, a delayed command is in the stream (P33). Each timer fires once.
--- A wake-up of a command that is not its inbox's head does nothing but go (P16). A timer of a kind that this version does not know stays as
--- it is: a newer version's worker armed it, and fires it.
+-- A wake-up of a command that is not its inbox's head does nothing but go (P16).
 --
 -- KEYS lease commands accepted ready timers timers:data, then one inbox for each timer (a delayed command's is not used)
--- ARGV token number n, then n times: kind(wake|command|lost, or another) id key fields [field value …]
--- RETURNS done, then for each timer: ready | queued | early | gone | unknown; or fenced | rewound | seen
+-- ARGV token number n, then n times: kind(wake|command) id key fields [field value …]
+-- RETURNS done, then for each timer: ready | queued | early | gone; or fenced | rewound | seen
 local lease, commands, accepted, ready, timers, timers_data = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local token, number, n = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local fault, mark = fence(lease, token, number)
@@ -24,8 +23,6 @@ for t = 1, n do
   local plan = 'gone'
   if due and tonumber(due) > now then
     plan = 'early'
-  elseif due and kind ~= 'command' and kind ~= 'wake' and kind ~= 'lost' then
-    plan = 'unknown'
   elseif due and kind == 'command' and where == 'timer' then
     plan = 'queued'
   elseif due and kind == 'wake' and where then
@@ -51,7 +48,7 @@ for t, p in ipairs(plans) do
       plan = 'early' -- the stream has used up its ids: it waits until that is mended
     end
   end
-  if plan ~= 'early' and plan ~= 'unknown' then
+  if plan ~= 'early' then
     redis.call('ZREM', timers, id)
     redis.call('HDEL', timers_data, id)
   end

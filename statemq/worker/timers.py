@@ -9,8 +9,13 @@ import msgspec
 
 from statemq.worker.partition import Partition
 
+Timer = tuple[str, str, str, list[Any]]
+
 AT_ONCE = 128
 """Timers fired in one call."""
+
+AT_A_LOOK = 10_000
+"""Due timers whose ids are read at one time."""
 
 LATEST_S = 30.0
 """A timer's wait is cut here, so that a clock that was set is noticed."""
@@ -24,8 +29,9 @@ class Timers:
         self._alarm: asyncio.TimerHandle | None = None
         self._firing = False
         self._again = False
-        self._unknown: set[bytes] = set()
-        """Due timers of kinds that this version does not know: a newer version's worker armed them, and fires them."""
+        self._unknown: dict[bytes, bytes] = {}
+        """Due timers of kinds that this version does not know, each with its time: a newer version's worker armed them, and fires them. One
+        that was armed anew since is another."""
         self._told = 0
         """How often somebody said that the earliest due time has changed."""
         partition.on_due = self.tell
@@ -68,68 +74,74 @@ class Timers:
 
     async def _fire_due(self) -> int:
         """Fires up to a batch; leaves in ``next_due_ms`` when to look again."""
-        p, k = self._partition, self._partition.keys
-        now = p.now_ms()
-        rows = await self._due(now)
-        if rows:
-            data = await p.ask("HMGET", k.timers_data, *rows)
-            timers = [_timer(id, text) for id, text in zip(rows, data, strict=True)]
+        p, now, told, words = self._partition, self._partition.now_ms(), self._told, list[bytes]()
+        timers = await self._due(now)
+        if timers:
             reply = await p.answer(p.fence.wake(timers))
             # a resend is only told "seen": who is woken for nothing reads its inbox's head and sees that it waits
-            words = reply[1:] if reply[0] == b"done" else [b"ready"] * len(rows)
+            words = reply[1:] if reply[0] == b"done" else [b"ready"] * len(timers)
             if b"early" in words:
                 await p.look_at_clock()
-            for id, timer, word in zip(rows, timers, words, strict=True):
+            for timer, word in zip(timers, words, strict=True):
                 if word == b"ready" and timer[0] == "wake" and timer[2]:
                     p.lane(timer[2]).woken()
-                elif word == b"unknown":
-                    self._unknown.add(id)
-        told = self._told
-        first = await self._first(now)
+        if not self._unknown:
+            told = self._told
+            row = await p.ask("ZRANGE", p.keys.timers, 0, 0, "WITHSCORES")
+        elif len(timers) == AT_ONCE:
+            return AT_ONCE
+        else:  # what is due by now was looked through, and fired unless Redis has another time
+            row = [b"", now] if b"early" in words else await self._after(now)
         if told != self._told:
             return AT_ONCE  # what was told meanwhile may be younger than this answer: once more
-        p.next_due_ms = first
-        if first is not None and first <= now and len(rows) < AT_ONCE:
+        p.next_due_ms = first = int(float(row[1])) if row else None
+        if first is not None and first <= now and len(timers) < AT_ONCE:
             p.next_due_ms = now + 20  # our clock runs ahead of Redis: not busily
-        return len(rows)
+        return len(timers)
 
-    async def _due(self, now: int) -> list[bytes]:
-        """A batch of what is due, but for what this version does not know."""
+    async def _after(self, now: int) -> list[Any]:
+        p = self._partition
+        row: list[Any] = await p.ask("ZRANGEBYSCORE", p.keys.timers, f"({now}", "+inf", "WITHSCORES", "LIMIT", 0, 1)
+        return row
+
+    async def _due(self, now: int) -> list[Timer]:
+        """A batch of what is due, but for what this version does not know; that is looked through once, and then passed over."""
         p, k = self._partition, self._partition.keys
-        found: list[bytes] = []
-        unknown: set[bytes] = set()
+        found: list[Timer] = []
+        passed: dict[bytes, bytes] = {}
         at = 0
-        while len(found) < AT_ONCE:
-            page = await p.ask("ZRANGEBYSCORE", k.timers, "-inf", now, "LIMIT", at, AT_ONCE)
-            unknown.update(self._unknown.intersection(page))
-            found += [id for id in page if id not in self._unknown]
+        while True:
+            n = min(AT_A_LOOK, AT_ONCE + len(self._unknown))
+            flat = await p.ask("ZRANGEBYSCORE", k.timers, "-inf", now, "WITHSCORES", "LIMIT", at, n)
+            page = list(zip(flat[::2], flat[1::2], strict=True))
+            fresh = [(id, due_ms) for id, due_ms in page if self._unknown.get(id) != due_ms]
+            passed.update(page)
+            while fresh and len(found) < AT_ONCE:
+                some, fresh = fresh[: AT_ONCE - len(found)], fresh[AT_ONCE - len(found) :]
+                data = await p.ask("HMGET", k.timers_data, *(id for id, _ in some))
+                for (id, _), text in zip(some, data, strict=True):
+                    if (timer := _timer(id, text)) is not None:
+                        found.append(timer)
+                        del passed[id]
+            for id, _ in fresh:
+                del passed[id]
+            if len(found) == AT_ONCE:
+                self._unknown |= passed
+                return found
             at += len(page)
-            if len(page) < AT_ONCE:
-                self._unknown = unknown  # those that are gone are forgotten
-                break
-        return found[:AT_ONCE]
-
-    async def _first(self, now: int) -> int | None:
-        """When the first timer is due that is not passed over."""
-        p, k = self._partition, self._partition.keys
-        if not self._unknown:
-            row = await p.ask("ZRANGE", k.timers, 0, 0, "WITHSCORES")
-        elif await self._due(now):
-            return now
-        else:
-            row = await p.ask("ZRANGEBYSCORE", k.timers, f"({now}", "+inf", "WITHSCORES", "LIMIT", 0, 1)
-        return int(float(row[1])) if row else None
+            if len(page) < n:
+                self._unknown = passed  # those that are gone are forgotten
+                return found
 
 
-def _timer(id: bytes, text: bytes | None) -> tuple[str, str, str, list[Any]]:
-    """A timer's kind, id, key and, for a delayed command, the fields of its entry."""
+def _timer(id: bytes, text: bytes | None) -> Timer | None:
+    """A timer's kind, id, key and, for a delayed command, the fields of its entry; None for a kind that this version does not know."""
     try:
         data = msgspec.json.decode(text or b"")
     except msgspec.DecodeError:
         data = None
-    if isinstance(data, list):
-        fields = dict(zip(data[::2], data[1::2], strict=False))
-        return "command", id.decode(), str(fields.get("key", "")), data
     if isinstance(data, dict):
-        return str(data.get("kind", "wake")), id.decode(), str(data.get("key", "")), []
-    return "lost", id.decode(), "", []  # its data was removed by hand: the script takes the timer away
+        return ("wake", id.decode(), str(data.get("key", "")), []) if data.get("kind", "wake") == "wake" else None
+    if isinstance(data, list) and data and len(data) % 2 == 0 and all(isinstance(field, str) for field in data):
+        return "command", id.decode(), str(dict(zip(data[::2], data[1::2], strict=True)).get("key", "")), data
+    return "lost", id.decode(), "", []  # its data was removed, or damaged, by hand: the script takes the timer away

@@ -31,6 +31,10 @@ class Acct(Machine[Data], initial="on", partitions=1, name="acct"):
         await ctx.sleep(30)
 
     @transition(source="on")
+    async def nap(self, ctx: Context) -> None:
+        await ctx.sleep(3)
+
+    @transition(source="on")
     def add(self) -> int:
         self.data.n += 1
         return self.data.n
@@ -132,6 +136,56 @@ async def test_timers_of_an_unknown_kind_stay_and_hold_up_no_other(url: str, nam
             again = await client.send(Acct.add("b"), delay=0.2)
             assert await again.result(timeout=60) == 2
     assert await redis.zcard(part.timers) == await redis.hlen(part.timers_data) == len(ids)
+
+
+@pytest.mark.leaves_work
+async def test_each_timer_of_an_unknown_kind_is_looked_through_once(url: str, namespace: str, redis: Any) -> None:
+    part = PartitionKeys(namespace, "acct", 0)
+
+    async def looks() -> int:
+        stats = await redis.info("commandstats")
+        return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("zrangebyscore", "hmget"))
+
+    async with Client(url, namespace=namespace, machines=[Acct]) as client:
+        ids = [f"@after:{i}" for i in range(AT_ONCE * 40)]
+        await redis.zadd(part.timers, dict.fromkeys(ids, 5))
+        await redis.hset(part.timers_data, mapping=dict.fromkeys(ids, '{"kind":"after"}'))
+        later = await client.send(Acct.add("b"), delay=0.1)
+        before = await looks()
+        async with working(url, namespace, Acct):
+            assert await later.result(timeout=60) == 1
+    assert await looks() - before < 40 * 10  # one by one batch, each from the beginning, would be 40 * 40
+
+
+@pytest.mark.leaves_work
+async def test_a_timer_that_was_unknown_fires_when_it_was_armed_anew(url: str, namespace: str, redis: Any) -> None:
+    part = PartitionKeys(namespace, "acct", 0)
+    async with Client(url, namespace=namespace, machines=[Acct]) as client, working(url, namespace, Acct, suspend_after_s=0.01):
+        handle = await client.send(Acct.nap("a"))
+        await wait_until(lambda: redis.hexists(part.timers_data, handle.id))
+        await redis.hset(part.timers_data, handle.id, '{"kind":"call","key":"a"}')  # a newer version's wait of the same command
+        await redis.zadd(part.timers, {handle.id: 5})
+        await redis.xadd(part.commands, {"transition": "@look", "key": ""})
+        assert await (await client.send(Acct.add("b"), delay=0.1)).result(timeout=60) == 1
+        assert await redis.zscore(part.timers, handle.id) == 5
+        await redis.zadd(part.ready, {"a": 1})  # whose answer has come
+        await redis.xadd(part.commands, {"transition": "@look", "key": "a"})
+        assert await handle.result(timeout=60) is None
+
+
+@pytest.mark.leaves_work
+async def test_a_damaged_timer_holds_up_no_other(url: str, namespace: str, redis: Any) -> None:
+    """One that is no delayed command ends as one that was removed does; one whose kind is called like a word of the script's stays."""
+    part = PartitionKeys(namespace, "acct", 0)
+    async with Client(url, namespace=namespace, machines=[Acct]) as client, working(url, namespace, Acct):
+        damaged = ('"x"', "[]", '["key"]', "[null,1]", "[1,2,3]", '[["a"],"b"]', '["key",["b"]]')
+        stays = ('{"kind":"command","key":"a"}', '{"kind":"lost"}', '{"kind":7}', '{"kind":["wake"]}')
+        for n, text in enumerate((*damaged, *stays)):
+            await redis.hset(part.timers_data, f"t{n}", text)
+            await redis.zadd(part.timers, {f"t{n}": 5})
+            await redis.xadd(part.commands, {"transition": "@look", "key": ""})
+            assert await (await client.send(Acct.add("b"), delay=0.01)).result(timeout=60) == n + 1
+        assert await redis.zcard(part.timers) == await redis.hlen(part.timers_data) == len(stays)
 
 
 # -- the schema ----------------------------------------------------------------------------------------
