@@ -26,7 +26,7 @@ from tests.contents import content
 from tests.integration.races.probe import Probe
 from tests.waiting import wait_until
 
-NEVER = 9_000_000_000_000
+NEVER = 3_000_000_000_000
 """A due time that no test lives to see."""
 
 Saved = dict[str, tuple[int, bytes]]
