@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ends.code_of(error)
     except typer.TyperException as error:
         if error.format_message():  # empty when its help was shown instead
-            ends.say(_usage(error))
+            ends.say(_usage(error, words))
         return ends.USAGE
     except SystemExit as end:  # a shell has asked what may stand here, and was told
         return end.code if isinstance(end.code, int) else ends.OK
@@ -180,17 +180,30 @@ def _no_text(word: str) -> str:
     return f'"{clean(word)}" is no text where the locale\'s encoding is {encoding}; set LC_ALL=C.UTF-8, or PYTHONUTF8=1'
 
 
-def _usage(error: typer.TyperException) -> str:
+CONFIRMS = ("--yes", "-y", "--force", "-f")
+"""What other programs are told so that they do not ask."""
+
+
+def _usage(error: typer.TyperException, words: Sequence[str]) -> str:
     """What is wrong with the words given, what may have been meant, and where help is."""
     text = error.format_message().rstrip(".").replace(": Value error, ", ": ")
     context = getattr(error, "ctx", None)
     option = getattr(error, "option_name", None)
     if context is None:
         return text
-    names = {parameter.name for parameter in context.command.params}
     if isinstance(option, str) and text.lower().startswith("no such option"):
-        if "arguments" in names and option.startswith("--"):
+        names = [parameter.name for parameter in context.command.params if parameter.param_type_name == "argument"]
+        if option in CONFIRMS:
+            text = f"No such option: {option}, and none is needed: {context.command_path} asks no questions"
+        elif "arguments" in names and option.startswith("--"):
             text += f". Arguments are written {option.lstrip('-')}=value, without dashes"
-        if "key" in names:
+        if option not in CONFIRMS and "key" in names and len(_positional(context, words)) <= names.index("key"):
             text += f". A key that begins with - goes after --: {context.command_path} ... -- {option}"
     return f"{text}{'' if text.endswith('?') else '.'} Help: {context.command_path} --help"
+
+
+def _positional(context: Any, words: Sequence[str]) -> list[str]:
+    """The words for the command's arguments, without its name, its options and their values."""
+    valued = {name for one in context.command.params if one.param_type_name == "option" and not one.is_flag for name in one.opts}
+    found = [word for before, word in zip(["", *words], words, strict=False) if not word.startswith("-") and before not in valued]
+    return found[len(context.command_path.split()) - 1 :]
