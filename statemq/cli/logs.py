@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from statemq.cli.escape import clean, json_text
 
+NAMES = ("statemq", *(f"statemq.{part}" for part in ("cli", "http", "store", "transition", "worker")))
+"""All loggers of statemq's own."""
+
 
 class Format(StrEnum):
     text = "text"
@@ -22,10 +25,62 @@ class Level(StrEnum):
 
 
 def set_up(format: Format, level: Level) -> None:
-    """Every logger writes to stderr from now on, in this format."""
+    """Every logger writes to stderr from now on, in this format.
+
+    A target may set up logging as it likes, when it is imported or later: that is for its own lines. Ours stay, unless it gives the
+    logger "statemq" handlers of its own.
+    """
+    handler, own = _handler(format), _handler(format)
+    logging.basicConfig(level=level.value.upper(), handlers=[handler], force=True)
+    for name in NAMES:
+        logger = logging.getLogger(name)
+        logger.__class__ = _Ours
+        logger.setLevel(logging.NOTSET)
+    ours = logging.getLogger(NAMES[0])
+    ours.handlers, ours.propagate = [own], False
+    ours.setLevel(level.value.upper())
+    _Ours.last, _Ours.level_at_least = own, ours.level
+
+
+def _handler(format: Format) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if format is Format.json else _Text())
-    logging.basicConfig(level=level.value.upper(), handlers=[handler], force=True)
+    return handler
+
+
+class _Ours(logging.Logger):
+    """A logger that stays able to speak. ``logging.config`` disables each logger that it is not told of, takes the handlers from those
+    below one that it is told of, and ``logging.disable`` silences all."""
+
+    last: logging.Handler
+    """Where a line goes that no handler would take."""
+    level_at_least: int
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        """It is not."""
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - logging's
+        return level >= self.getEffectiveLevel()
+
+    def getEffectiveLevel(self) -> int:  # noqa: N802 - logging's
+        """Its own or the logger "statemq"'s: the root's is the target's."""
+        above: logging.Logger | None = self
+        while above is not None and above.name.startswith(NAMES[0]):
+            if above.level:
+                return above.level
+            above = above.parent
+        return self.level_at_least
+
+    def callHandlers(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's
+        if self.hasHandlers():
+            super().callHandlers(record)
+        else:
+            self.last.handle(record)
 
 
 class _Text(logging.Formatter):
