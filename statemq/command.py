@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 import msgspec
 
 from statemq.config import LIMITS
-from statemq.errors import InvalidKey, UsageError
+from statemq.context import InvalidCall
+from statemq.errors import InvalidKey
 
 if TYPE_CHECKING:
     from statemq.spec import MachineSpec
@@ -33,7 +34,7 @@ class Command(msgspec.Struct, Generic[R], frozen=True):
     if not TYPE_CHECKING:  # a type checker refuses it by itself
 
         def __await__(self):
-            raise UsageError(
+            raise InvalidCall(
                 f"{self.machine.__name__}.{self.transition}(key) only makes a command; send it with await client.call(command)"
             )
 
@@ -53,7 +54,10 @@ class Question(msgspec.Struct, Generic[R], frozen=True):
     if not TYPE_CHECKING:  # a type checker refuses it by itself
 
         def __await__(self):
-            raise UsageError(self.how())
+            raise InvalidCall(self.how())
+
+        def __bool__(self):  # in an "if" it would be true, whatever the answer
+            raise InvalidCall(self.how())
 
     def how(self) -> str:
         """What to do with it."""

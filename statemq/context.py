@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from typing import Any, Protocol, TypeVar, TypeVarTuple, overload
 
 from statemq.codec import duration_ms, time_limit_ms
@@ -151,6 +152,36 @@ class Context:
     def uuid(self, *, name: str = "") -> uuid.UUID:
         """A UUID that is new at each call and the same at each attempt, in each branch; ``name`` as for ``sleep``."""
         return self._engine.uuid(*_named(name))
+
+
+def _taking_its_arguments(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """The operation, which says so where it cannot be called with what it was given."""
+
+    @wraps(method)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except TypeError as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+                raise  # from within
+            wrong = str(error).partition("() ")[2] or str(error)
+            raise InvalidCall(f"ctx.{name}: {wrong}; write {HOW[name]}") from None
+
+    return called
+
+
+HOW = {
+    "step": 'await ctx.step("name", function, *arguments)',
+    "sleep": 'await ctx.sleep("30s")',
+    "timeout": 'async with ctx.timeout("30m"):',
+    "step_key": 'ctx.step_key("name")',
+    "now": "ctx.now()",
+    "uuid": "ctx.uuid()",
+}
+"""Each operation as it is written."""
+
+for _name in HOW:
+    setattr(Context, _name, _taking_its_arguments(_name, getattr(Context, _name)))
 
 
 def _up_to_a_century(duration: Duration) -> int:

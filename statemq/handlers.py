@@ -82,6 +82,9 @@ class Transition(Generic[P, R]):
             if self.complete:
                 raise UsageError(f"{self.complete} is of a base without an initial state; make the command of a machine: X.{name}(key)")
             raise UsageError(f"transition {name} belongs to no machine class yet")
+        given: Any = key
+        if isinstance(given, Context) or hasattr(type(given), "spec"):  # M.go(ctx), M.go(self, ctx)
+            self._called_in_a_body()
         return Command(self.machine, check_key(key), self.spec.name, self.spec.encode_arguments(args, kwargs))
 
     if not TYPE_CHECKING:  # type checkers refuse the call by its arguments
@@ -215,6 +218,16 @@ if not TYPE_CHECKING:  # a type checker refuses these by itself
 
 def query(fn: Callable[Concatenate[Any, P], R]) -> Query[P, R]:
     """Declare a read-only method ``def name(self, **typed arguments) -> T`` that clients may call without queueing."""
+    if not callable(fn):
+        raise UsageError("a query takes no options: write @query, without parentheses")
     made = Query(fn)
     note(fn, made)
     return made
+
+
+if not TYPE_CHECKING:
+    _ask = query
+
+    @wraps(_ask)
+    def query(fn=None, *given, **options):
+        return _ask(None if given or options else fn)

@@ -120,7 +120,9 @@ class Engine:
 
 def _check_name(what: str, name: Any) -> None:
     if not isinstance(name, str):
-        raise _invalid(what, repr(name), "give a text")
+        written = getattr(name, "__name__", "function")
+        why = f'write the name first: ctx.step("{written}", {written}, *arguments)' if callable(name) and what == "step" else "give a text"
+        raise _invalid(what, repr(name), why)
     if not name or len(name.encode(errors="replace")) > LIMITS.step_name or "@" in name:
         raise _invalid(what, name, f'1 to {LIMITS.step_name} bytes, without "@"')
     if unicode(name) != name:

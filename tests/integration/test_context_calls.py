@@ -31,6 +31,16 @@ CALLS: dict[str, tuple[Callable[[Context], Any], str]] = {
     "time-out, no duration": (lambda ctx: ctx.timeout("5 weeks"), 'timeout: "5 weeks" is no duration'),
     "step, a time-out of nothing": (lambda ctx: ctx.step("x", int, timeout=0), "step x: timeout is from 1 ms to ten years"),
     "step, a negative time-out": (lambda ctx: ctx.step("x", int, timeout=-1), "step x: timeout is from 1 ms to ten years"),
+    "step, no function": (lambda ctx: ctx.step("x"), 'write await ctx.step("name", function, *arguments)'),  # type: ignore[call-overload]
+    "step, an option that is none": (lambda ctx: ctx.step("x", int, retries=3), "unexpected keyword argument 'retries'; write"),  # type: ignore[call-overload]
+    "step, no name": (lambda ctx: ctx.step(int, "5"), 'write the name first: ctx.step("int", int, *arguments)'),  # type: ignore[call-overload]
+    "step, nothing": (lambda ctx: ctx.step(), "ctx.step: missing 2 required positional arguments"),  # type: ignore[call-overload]
+    "sleep, no time": (lambda ctx: ctx.sleep(), 'write await ctx.sleep("30s")'),  # type: ignore[call-arg]
+    "sleep, two": (lambda ctx: ctx.sleep(1, "x"), "ctx.sleep: takes 2 positional arguments but 3 were given"),  # type: ignore[call-arg]
+    "time-out, no time": (lambda ctx: ctx.timeout(), 'write async with ctx.timeout("30m"):'),  # type: ignore[call-arg]
+    "uuid, a name": (lambda ctx: ctx.uuid("x"), "write ctx.uuid()"),  # type: ignore[call-arg]
+    "step key, none": (lambda ctx: ctx.step_key(), 'write ctx.step_key("name")'),  # type: ignore[call-arg]
+    "now, with a zone": (lambda ctx: ctx.now("UTC"), "write ctx.now()"),  # type: ignore[call-arg]
     "step, no retry": (lambda ctx: ctx.step("x", int, retry=3), "step x was given 3 as retry"),  # type: ignore[call-overload]
 }
 calls: list[str] = []

@@ -38,6 +38,32 @@ def test_a_transition_that_is_called_in_a_body_fails_at_once() -> None:
         with pytest.raises(Fail, match="go is a transition, which cannot be called in a body; move what both do to a plain method"):
             call()
     assert loose.go("a").transition == "go", "of the class it makes a command"
+    for call in (lambda: loose.go(Context.__new__(Context)), lambda: loose.go(door, Context.__new__(Context))):
+        with pytest.raises(Fail, match="go is a transition, which cannot be called in a body"):
+            call()
+
+
+async def test_a_command_that_is_awaited_in_a_body_fails_at_once() -> None:
+    """Each attempt would await it."""
+    for wrong in (loose.go("a"), loose.width("a")):
+        with pytest.raises(Fail) as caught:
+            await wrong
+        assert isinstance(caught.value, UsageError)
+        assert caught.value.code == "usage"
+
+
+def test_a_question_is_no_answer() -> None:
+    """In an if it was true, whatever its instance would have answered."""
+    with pytest.raises(UsageError, match=r"Door\.width is a query, which makes no command; ask it with await client\.query"):
+        assert loose.width("a")
+    assert loose.width("a") == loose.width("a")
+
+
+def test_a_query_with_parentheses_is_told_to_leave_them_out() -> None:
+    declare: Any = query
+    for wrong in (declare, lambda: declare("width"), lambda: declare(name="width"), lambda: declare(loose.width.fn, 1)):
+        with pytest.raises(UsageError, match="write @query, without parentheses"):
+            wrong()
 
 
 async def test_an_awaited_command_is_told_who_sends_it() -> None:
