@@ -17,7 +17,7 @@ _KNOWN = frozenset({"id", "key", "transition", "args", *_TEXTS})
 
 MORE = 16
 """So many fields of an entry that this version does not know are carried along, each of at most ``LIMITS.field`` bytes: a sender of a newer
-version may have added them for workers of its own version. The rest is left out."""
+version may have added them for workers of its own version. The rest is left out, and so is what is no text."""
 
 
 class Queued(msgspec.Struct):
@@ -182,9 +182,9 @@ def _read_any(
         reply, once = get("reply", b"").decode(), get("once", b"").decode()
         if_state, if_version = get("if_state", b"").decode(), get("if_version", b"").decode()
         trace, chain, origin = get("trace", b"").decode(), get("chain", b"").decode(), get("origin", b"").decode()
-        more = _carried({name: raw.decode() for name, raw in f.items() if name not in _KNOWN})
     except UnicodeDecodeError:
         return Garbage(entry, "the entry is not UTF-8 text", {"key": key, "transition": transition}, id, key, transition)
+    more = _carried({name: _text(raw) for name, raw in f.items() if name not in _KNOWN})
     command = Queued(
         entry,
         id,
@@ -207,6 +207,13 @@ def _read_any(
         command.id = f"{keys.machine}.{home}.{'' if home == keys.number else f'{keys.number}-'}{entry}"
         return ByHand(command, home)
     return command
+
+
+def _text(raw: bytes) -> str | None:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _carried(unknown: dict[str, Any]) -> dict[str, str]:

@@ -92,7 +92,15 @@ def test_what_is_carried_is_bounded() -> None:
     assert c.more == {"z": "1"}
     whole = entry(id="i", key="a", transition="add", args="{}", **{f"x{i}": "y" * LIMITS.field for i in range(MORE)})
     assert whole.size > MORE * LIMITS.field
-    assert isinstance(read_entry(b"1-1", [b"key", b"a", b"transition", b"t", b"x", b"\xff"], PART, 1, ""), Garbage)
+
+
+def test_an_unknown_field_that_is_no_text_is_left_out() -> None:
+    """Its command runs, as it did when unknown fields were not looked at."""
+    named = [b"id", b"acct.0.x", b"key", b"a", b"transition", b"t"]
+    read = read_entry(b"1-1", [*named, b"x", b"\xff", b"y", b"1"], PART, 1, "")
+    assert isinstance(read, Queued)
+    assert read.more == {"y": "1"}
+    assert isinstance(read_entry(b"1-1", [*named, b"trace", b"\xff"], PART, 1, ""), Garbage)
 
 
 async def test_unknown_fields_wait_in_an_inbox_and_are_in_the_dead_letter_and_its_retry(url: str, namespace: str, redis: Any) -> None:
