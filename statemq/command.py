@@ -61,7 +61,7 @@ class Question(msgspec.Struct, Generic[R], frozen=True):
 
     def how(self) -> str:
         """What to do with it."""
-        return f"{self.machine.__name__}.{self.query} is a query, which makes no command; ask it with await client.query(question)"
+        return f"{self.machine.__name__}.{self.query} is a query, which makes no command; ask it with client.query(question)"
 
     def __str__(self) -> str:
         return f"{self.machine.spec.name}/{self.key} {self.query} {self.args.decode()}"

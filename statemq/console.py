@@ -100,7 +100,7 @@ class Console(Session):
     ) -> Any:
         """What the class's ``@query`` says of the instance as last committed. Needs the class here; raises UsageError without."""
         if isinstance(machine, Command):
-            raise UsageError(f"{machine.transition} is a transition, which is sent: await client.call(command)")
+            raise UsageError(f"{machine.transition} is a transition, which is sent, not asked: client.call(command)")
         if isinstance(machine, Question):
             return await self._query(machine.machine, machine.key, machine.query, machine.args)
         if key is None or name is None:

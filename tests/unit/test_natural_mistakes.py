@@ -72,7 +72,7 @@ async def test_an_awaited_command_is_told_who_sends_it() -> None:
 
 
 async def test_a_query_of_the_class_is_told_how_to_ask(url: str, namespace: str) -> None:
-    told = pytest.raises(UsageError, match=r"Door\.width is a query, which makes no command; ask it with await client\.query")
+    told = pytest.raises(UsageError, match=r"Door\.width is a query, which makes no command; ask it with client\.query")
     with told:
         await loose.width("a")
     async with Client(url, namespace=namespace) as client:
@@ -80,7 +80,7 @@ async def test_a_query_of_the_class_is_told_how_to_ask(url: str, namespace: str)
         for send in (wrong.call, wrong.send, lambda question: wrong.send_many([question])):
             with told:
                 await send(loose.width("a"))
-        with pytest.raises(UsageError, match=r"go is a transition, which is sent: await client\.call"):
+        with pytest.raises(UsageError, match=r"go is a transition, which is sent, not asked: client\.call"):
             await wrong.query(loose.go("a"))
         with pytest.raises(UsageError, match=r"give a question, such as Order\.total\(key\), or machine, key and the query's name"):
             await wrong.query(Door, "a")
