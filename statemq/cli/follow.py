@@ -151,9 +151,10 @@ class _Screen(_Watch):
         if self.outcome is not None:
             status = msgspec.structs.replace(status, status=self.outcome.outcome, outcome=self.outcome)
         took = time.monotonic() - self.began
-        lines = fold(f"{headline(status)}  ({took:.1f} s)", wide)
+        title = fold(f"{headline(status)}  ({took:.1f} s)", wide)
         told = [part for line in progress(status, int(time.time() * 1000)) for part in fold(line, wide - 2)]
-        lines += [f"  {line}" for line in told]
+        lines = [f"  {line}" for line in told]
         if self.outcome is None and self.remark:
             lines += remark_lines(self.remark.text, "  ! ", wide, self.remark.copied)
-        return Text("\n".join(lines if len(lines) < high else [lines[0], "  …", *lines[3 - high :]]))
+        room = max(2, high - len(title) - 1)
+        return Text("\n".join([*title, *(lines if len(lines) <= room else ["  …", *lines[1 - room :]])]))

@@ -123,7 +123,7 @@ def queue(
         "STATUS": lambda q: q.status,
         "WHERE": lambda q: q.where,
         "DUE": lambda q: show.when(q.due),
-        "ARGUMENTS": lambda q: "" if q.args is None else shorten(json_text(q.args)),
+        "ARGUMENTS": lambda q: "" if not q.args else shorten(json_text(q.args)),
         "FAILED": lambda q: f"{q.attempts} ×" if q.attempts else "",
         "LAST ERROR": lambda q: shorten(q.error),
         "STEP": lambda q: ", ".join(step.name for step in q.retrying),

@@ -11,6 +11,7 @@ import pytest
 
 from statemq import Client, Context, Machine, Pending, Retry, events, transition
 from statemq.codec import short_time
+from statemq.http.views import command_view, queued_view
 from statemq.keys import PartitionKeys
 from statemq.store.router import Router
 from tests.waiting import wait_until
@@ -89,6 +90,8 @@ async def test_a_step_that_is_tried_again_is_shown_with_tries_error_and_since_wh
         assert later.retrying[0].since == step.since
         (row,) = await client.queue(Work, "k")
         assert [(step.name, step.error) for step in row.retrying] == [("hard", "ConnectionError: hard is down")]
+        told = [command_view(later).retrying, queued_view(row).retrying]  # over HTTP
+        assert [(step.name, step.error, step.since[-1]) for [step] in told] == [("hard", "ConnectionError: hard is down", "Z")] * 2
         with pytest.raises(Pending, match=r"its step hard has failed \d+ times, and is tried again: ConnectionError: hard is down"):
             await client.handle(handle.id).result(timeout=0.2)
         MENDED.set()

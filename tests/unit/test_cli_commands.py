@@ -31,6 +31,7 @@ from statemq.records import (
     PartitionInfo,
     Queued,
     Step,
+    StepRetry,
     Verdict,
     WorkerInfo,
 )
@@ -577,3 +578,41 @@ def test_a_silent_redis_is_named_without_its_password(run: Run, monkeypatch: pyt
         main(["doctor", "--redis", url])
         err = run.capsys.readouterr().err
         assert "no answer from Redis at 127.0.0.1:1 yet" in err.replace("redis://", "") and "s3cr3t" not in err
+
+
+def test_of_a_long_story_the_screen_has_the_title_and_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "40")
+    screen = follow._Screen(FakeClient(), ID)  # type: ignore[arg-type]
+    steps = [Step(f"step {n}") for n in range(100)]
+    retrying = [StepRetry("charge", 3, "ConnectionError: " + "no answer " * 6, 1_700_000_000_000)]
+    status = CommandStatus(ID, "running", "order", "k" * 90, "pay", steps=steps, retrying=retrying)
+    lines = screen.picture(status, 40, 24).plain.split("\n")
+    assert len(lines) < 24
+    assert all(len(line) <= 40 for line in lines)
+    assert "".join(lines[:3]).startswith("order/" + "k" * 34)
+    assert "pay: running" in " ".join(lines[:5])
+    assert "  ✓ step 99" in lines
+    assert "↻ charge has failed 3 times since 14 Nov 2023 22:13Z: ConnectionError:" in " ".join(line.strip() for line in lines)
+
+
+def test_steps_that_are_tried_again_stand_in_queue_and_show_and_what_waits_says_behind_what(run: Run) -> None:
+    step = StepRetry("charge", 3, "ConnectionError: no answer", 1_700_000_000_000, 1_700_000_009_000)
+    assert run("queue", "order", queue=[Queued(ID, "o-1", "pay", "running", "stream", retrying=[step])]) == 0
+    title, row = run.out.splitlines()
+    assert title.split()[-4:] == ["TRIES", "SINCE", "STEP'S", "ERROR"]
+    assert row.split()[-6:] == ["charge", "3", "2023-11-14T22:13:20.000Z", "ConnectionError:", "no", "answer"]
+    assert run("queue", "order", "--json", queue=[Queued(ID, "o-1", "pay", "running", "stream", retrying=[step])]) == 0
+    assert json.loads(run.out)["retrying"][0] == {
+        "name": "charge",
+        "tries": 3,
+        "error": "ConnectionError: no answer",
+        "since": "2023-11-14T22:13:20.000Z",
+        "due": "2023-11-14T22:13:29.000Z",
+    }
+    assert run("show", ID, show=CommandStatus(ID, "running", "order", "o-1", "pay", retrying=[step])) == 0
+    assert "  ↻ charge has failed 3 times since 14 Nov 2023 22:13Z: ConnectionError: no answer" in run.out
+    assert run("show", ID, show=CommandStatus(ID, "queued", "order", "o-1", "pay", behind="slow, which runs")) == 0
+    assert "  … waits behind slow, which runs" in run.out
+    assert run("can", "order", "o-1", "pay", "cents=1", can=Verdict(True, behind="slow, which runs")) == 0
+    assert run.err == "statemq: what is sent waits behind slow, which runs\n"
