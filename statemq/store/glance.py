@@ -31,8 +31,8 @@ class Look:
     """One look, however many partitions and keys it goes through. Every answer is the front of what lies there: at most as many as were
     asked for, and fewer where the bytes did not suffice."""
 
-    def __init__(self) -> None:
-        self._left = LOOK_BYTES
+    def __init__(self, most: int = LOOK_BYTES) -> None:
+        self._left = most
         self._turn = asyncio.Semaphore(AT_ONCE)
 
     async def stream(self, router: Router, part: PartitionKeys, limit: int) -> list[Any]:

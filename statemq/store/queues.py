@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Container
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from statemq.keys import PartitionKeys
 from statemq.records import CommandStatus, Outcome, Queued, Step
 from statemq.store.catalog import Known
 from statemq.store.commands import entry_order, from_element
-from statemq.store.glance import TRIES, Look, inbox_elements, journal_steps, retried_steps
+from statemq.store.glance import PAGE_BYTES, TRIES, Look, inbox_elements, journal_steps, retried_steps
 from statemq.store.inspect import PAGE, fields, in_progress, number, paused_why, plain, text
 from statemq.store.periods import outcome_names
 from statemq.store.router import Router
@@ -47,13 +48,7 @@ async def _queue_of(router: Router, part: PartitionKeys, key: str | None, limit:
         _keys_with_inbox(router, part) if key is None else _one(key),
     )
     due = {text(timers[i]): number(timers[i + 1]) for i in range(0, len(timers), 2)}
-    found = []
-    for entry, flat in stream:
-        f = fields(flat)
-        if text(f.get("transition", b"")).startswith("@") or (key is not None and text(f.get("key")) != key):
-            continue
-        status = "running" if text(entry) in running else "queued"
-        found.append(_row(f, status, "stream", text(entry)))
+    found = _in_stream(stream, running, key)
     begun = await asyncio.gather(*(_with_trouble(router, part, row) for row in found if row.status == "running" and row.id))
     told = {row.entry: row for row, _ in begun}
     found = [told.get(row.entry, row) for row in found]
@@ -186,14 +181,35 @@ async def show(router: Router, namespace: str, id: str) -> CommandStatus:
 
 async def behind(router: Router, part: PartitionKeys, key: str, id: str = "") -> str:
     """Behind what the instance's command, or one that is sent now, waits: ``slow, which sleeps until 14 Dec 10:00Z, and 2 more``; empty
-    where nothing is before it. Of a long queue it sees the beginning."""
-    rows = [row for row in await _queue_of(router, part, key, PAGE, (Look(), Look(), Look())) if row.where != "timer"]
-    rows = sorted({row.id or row.entry: row for row in rows}.values(), key=lambda row: entry_order(row.entry or "0-0"))
-    before = next((number for number, row in enumerate(rows) if row.id == id), len(rows))
+    where nothing is before it. A short look: of a long queue, or behind long arguments, it sees the beginning."""
+    head, stream, running = await asyncio.gather(
+        router.call(part.lease, "LINDEX", part.inbox(key), 0), Look(PAGE_BYTES).stream(router, part, PAGE), in_progress(router, part, PAGE)
+    )
+    rows: list[Queued] = []
+    if head and (command := from_element(head)) is not None:
+        due = number(await router.call(part.lease, "ZSCORE", part.timers, command.id))
+        rows = await _inbox(router, part, key, {command.id: due} if due else {}, PAGE, Look(PAGE_BYTES))
+    rows += _in_stream(stream, running, key)
+    ids = list(dict.fromkeys(row.id for row in rows))  # one that is parked while this looks is met twice
+    before = ids.index(id) if id in ids else len(ids)
     if not before:
         return ""
+    first = rows[0]
+    if first.where == "stream" and first.status == "running" and first.id:
+        first, _ = await _with_trouble(router, part, first)
     more = f", and {before - 1} more" if before > 1 else ""
-    return f"{rows[0].transition}, which {_doing(rows[0], round(time.time() * 1000))}{more}"
+    return f"{first.transition}, which {_doing(first, round(time.time() * 1000))}{more}"
+
+
+def _in_stream(stream: list[Any], running: Container[str], key: str | None) -> list[Queued]:
+    """The commands among a stream's entries, those of the key if one is given."""
+    found = []
+    for entry, flat in stream:
+        f = fields(flat)
+        if text(f.get("transition", b"")).startswith("@") or (key is not None and text(f.get("key")) != key):
+            continue
+        found.append(_row(f, "running" if text(entry) in running else "queued", "stream", text(entry)))
+    return found
 
 
 async def _nothing() -> str:

@@ -138,3 +138,14 @@ async def test_of_dead_letters(client: Client, fake: FakeWorker, router: Router)
     assert await sent(router) - before < BOUND
     assert [letter.args for letter in found] == [ARGS.decode()] * 2
     assert len(await client.failed(Door, limit=N)) == N
+
+
+async def test_of_behind_what_a_command_waits(client: Client, fake: FakeWorker, router: Router) -> None:
+    part = await fake.part("a")
+    await park(router, part, "a", [f"door.{part.number}.{i}" for i in range(N)])
+    for key in ("b", "a"):
+        for i in range(N):
+            await router.call(part.lease, "XADD", part.commands, "*", "id", f"{key}{i}", "key", key, "transition", "open", "args", ARGS)
+    before = await sent(router)
+    assert (await client.can(Door, "a", "shut")).behind.startswith("open, which waits, too")
+    assert await sent(router) - before < LOOK_BYTES
