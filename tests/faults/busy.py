@@ -12,7 +12,7 @@ from statemq import Context, Machine, transition
 from statemq.config import WorkerSettings
 from statemq.worker.daemon import Worker
 
-LEASE_MS = 600_000
+LEASE_MS = 120_000
 """So long that nobody loses anything by its lease."""
 
 FOLDER = "BUSY_FOLDER"

@@ -164,7 +164,7 @@ async def test_who_computes_and_loses_all_life_signs_lives(
 async def test_who_is_killed_is_found_out_by_its_silence_and_counted(
     client: Client, owner: Owner, namespace: str, url: str, where: str
 ) -> None:
-    """Its lease would last for ten minutes."""
+    """Its lease would last for two minutes."""
     async with Watching(url, namespace) as watch:
         await computes(client, owner, 1)
         watcher = watch.start()

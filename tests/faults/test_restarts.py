@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="that a process 
 
 
 class Crew:
-    """Worker processes that share all partitions, whose leases would last for ten minutes."""
+    """Worker processes that share all partitions, whose leases would last for two minutes."""
 
     def __init__(self, redis: Redis, url: str, namespace: str) -> None:
         self._redis, self._url, self._namespace = redis, url, namespace
