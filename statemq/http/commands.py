@@ -10,7 +10,7 @@ import falcon
 import falcon.asgi
 
 from statemq.client import Handle
-from statemq.codec import digest
+from statemq.codec import digest, duration_text
 from statemq.config import Share
 from statemq.errors import Pending, StatemqError, UnknownTransition
 from statemq.http.access import SUBMIT
@@ -146,7 +146,9 @@ def wait_s(service: Service, req: Request, given: dict[str, str]) -> float:
     for name in named:
         seconds = read_duration_s(name, given[name])
         if seconds > longest:
-            raise Refusal("parameter", f"{name}: at most {longest:g}s; ask again by the command's id, or send instead")
+            raise Refusal(
+                "parameter", f"{name}: at most {duration_text(round(longest * 1000))}; ask again by the command's id, or send instead"
+            )
         return seconds
     preferred = req.preferences().get("wait")
     if preferred:
@@ -157,7 +159,7 @@ def wait_s(service: Service, req: Request, given: dict[str, str]) -> float:
 def delay_s(service: Service, text: str) -> float:
     seconds, longest = read_duration_s("delay", text), service.settings.max_delay_s
     if seconds > longest:
-        raise Refusal("parameter", f"delay: at most {longest:g}s here; statemq serve --max-delay allows more")
+        raise Refusal("parameter", f"delay: at most {duration_text(round(longest * 1000))} here; statemq serve --max-delay allows more")
     return seconds
 
 

@@ -18,6 +18,9 @@ AT_ONCE_S = 0.5
 STANDS = "it is not cancelled, it still waits or runs"
 """Of a command for whose end somebody has stopped waiting."""
 
+UNSEEN = "Redis does not answer, so it is not known whether it has ended by now"
+"""The same while nothing can be asked."""
+
 T = TypeVar("T")
 
 
@@ -26,13 +29,15 @@ async def held_up(router: Router, namespace: str, id: str, key: str) -> str:
     name, p = parse_command_id(id)
     part = PartitionKeys(namespace, name, p)
     if not router.wire_for(part.lease).up:
-        return STANDS
+        return UNSEEN
     pauses = asyncio.ensure_future(paused_why(router, part, key))
     before = asyncio.ensure_future(_behind(router, part, key, id))
     troubles = asyncio.ensure_future(_troubles(router, part, id))
     _, late = await asyncio.wait([pauses, before, troubles], timeout=AT_ONCE_S)
     for look in late:
         look.cancel()
+    if late == {pauses, before, troubles}:
+        return UNSEEN
     paused, unread = _told(pauses, ("", ""))
     ahead, (error, step) = _told(before, ""), _told(troubles, ("", None))
     if unread:

@@ -128,3 +128,23 @@ async def test_a_cancel_of_what_nobody_knows_is_unknown(app: App, fake: FakeWork
         await warm(conductor)
         result = await post(conductor, "/-/commands/door.1.01930c2e5b7a7c3e8f6a2b4c6d8e0f12/cancel", {})
         assert (result.status_code, result.json["error"]) == (404, "unknown")
+
+
+@pytest.mark.leaves_work
+async def test_while_redis_is_away_a_wait_does_not_say_how_the_command_stands(app: App, proxy: FaultyProxy, fake: FakeWorker) -> None:
+    """It may have been cancelled, or have ended, long ago."""
+    async with falcon.testing.ASGIConductor(app) as conductor:
+        await warm(conductor)
+        id = (await post(conductor, "/door/a/open/send", {})).json["id"]
+
+        async def told() -> str:
+            result = await conductor.simulate_get(f"/-/commands/{id}/result", query_string="wait=50ms", host="localhost")
+            assert result.status_code == 504, result.text
+            return str(result.json["detail"])
+
+        assert "it is not cancelled, it still waits or runs" in await told()
+        proxy.refuse = True
+        proxy.cut()
+        await wait_until(lambda: proxy.connections == 0)
+        assert "Redis does not answer, so it is not known whether it has ended" in await told()
+        proxy.refuse = False
