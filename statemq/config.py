@@ -28,7 +28,7 @@ RESEND_WITHIN_MS = OUTCOME_PERIOD_MS - 10_000
 """A command id older than this and not known is too late to append: it may have ended and been forgotten (P26)."""
 
 ONCE_TTL_MS = 24 * 3600 * 1000
-"""How long an idempotency key is remembered after its command ended."""
+"""How long an idempotency key is remembered after its command ended; lua/_words.lua has the same number."""
 
 
 class Limits(msgspec.Struct, frozen=True):

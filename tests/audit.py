@@ -46,7 +46,7 @@ local lease, token = KEYS[1], ARGV[1]
 local fresh = shipped_fence(lease, token, ARGV[2]) == nil
 local answer = shipped(KEYS, ARGV)
 if answer[1] ~= 'done' then return answer end
-local ids = 7 + tonumber(ARGV[6])
+local ids = 6 + tonumber(ARGV[5])
 local n = tonumber(ARGV[ids])
 for c = 1, n do
   local o, word = ids + n + (c - 1) * WIDTH, answer[c + 1] or 'applied'
@@ -138,7 +138,7 @@ def audited(files: dict[str, str]) -> dict[str, str]:
 
 def install() -> None:
     """All connections that this process makes from now on call audited scripts, of a broken engine if ``BREAK`` names one."""
-    files = scripts.sources(words=True)
+    files = scripts.sources(shared=True)
     if broken := os.environ.get(BREAK):
         script, old, new = json.loads(broken)
         assert files[script].count(old) == 1, f"lua/{script}.lua has {files[script].count(old)} times what is to be broken: {old}"

@@ -10,7 +10,8 @@ from statemq.store import outcome
 from statemq.store.commands import Queued, read_entry
 from statemq.store.commit import Ended, lay_out, words
 from statemq.store.declare import Config, read_config
-from statemq.store.fence import Arg, Fence
+from statemq.store.effects import Arg
+from statemq.store.fence import Fence
 from statemq.store.lease import Acquired, acquire
 from statemq.store.router import Router
 from tests.waiting import wait_until

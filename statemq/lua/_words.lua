@@ -175,19 +175,3 @@ local function delayed(timers_data, id, reply_prefix, once_prefix)
   local ok, list = pcall(cjson.decode, redis.call('HGET', timers_data, id) or '[]')
   return said_of(ok and type(list) == 'table' and list or {}, reply_prefix, once_prefix)
 end
-
--- The end of one command that no commit ends (I3): its outcome is kept, written to the history, told to its client and to who repeats its
--- request, and nothing else of it is left but its place in the stream or an inbox, which is its caller's. The caller has checked the keys.
--- k: accepted outcomes history timers timers_data steps, and once or false; entry: what the history says of it.
-local function end_command(k, now, wall, id, json, reply, history_cap, entry)
-  redis.call('HDEL', k.accepted, id)
-  redis.call('ZREM', k.timers, id)
-  redis.call('HDEL', k.timers_data, id)
-  if k.steps then redis.call('UNLINK', k.steps) end
-  local outcome = stamp(json, wall)
-  keep_outcomes(k.outcomes, now, { id, outcome })
-  redis.call('XADD', k.history, 'MAXLEN', '~', history_cap, '*', 'id', id, unpack(entry))
-  -- its own record may be what it ends for: a damaged one is left as it is
-  if k.once and type(redis.pcall('HSET', k.once, 'outcome', outcome)) == 'number' then redis.call('PEXPIRE', k.once, ONCE_TTL_MS) end
-  if reply and reply ~= '' then redis.call('PUBLISH', reply, '[' .. outcome .. ']') end
-end

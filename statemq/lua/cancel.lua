@@ -46,7 +46,6 @@ else
   for _, found in ipairs(redis.call('XRANGE', commands, where, where)) do of = said_of(found[2], reply_prefix, once_prefix) end
 end
 key = of.key
-local once = of.once ~= '' and of.once
 local begun = redis.call('EXISTS', steps) == 1
 if not begun and not parked_entry and where ~= 'timer' then
   -- claimed, and nothing of it recorded yet: its first step may be under way, so it cannot be said that it has not run
@@ -65,7 +64,7 @@ check_log(history)
 redis.call('ZCARD', timers)
 redis.call('HLEN', timers_data)
 redis.call('HLEN', period_key(outcomes, now))
-if once then redis.call('HLEN', once) end
+local act = settle_once(of.once)
 
 if place then
   -- I8: its arguments go now. Its place goes where LREM finds it soon; in the middle of a very long inbox it stays until its turn
@@ -81,9 +80,9 @@ elseif not parked_entry and where ~= 'timer' then
   redis.pcall('XACK', commands, 'workers', where)
   redis.call('XDEL', commands, where)
 end
-end_command({ accepted = accepted, outcomes = outcomes, history = history, timers = timers, timers_data = timers_data, once = once },
+end_command({ accepted = accepted, outcomes = outcomes, history = history, timers = timers, timers_data = timers_data },
   now, wall, id, json, of.reply, history_cap, { 'key', key, 'transition', of.transition, 'from', '', 'to', '', 'version', '',
-  'outcome', 'cancelled', 'attempts', '0', 'worker', '' })
+  'outcome', 'cancelled', 'attempts', '0', 'worker', '' }, act)
 -- the owner may be running it, or hold it as the next of its key
 look(commands, accepted, key)
 return 'cancelled'

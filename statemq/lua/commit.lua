@@ -3,22 +3,23 @@
 -- it was run on is not what is stored; neither changes anything.
 --
 -- KEYS lease commands accepted outcomes(stem) history ready timers timers:data, the in:<state> keys,
---      then for each command: instance, and as its flags say inbox(i) steps(j) once(o)
--- ARGV token number worker history_cap('' not to trim now) once_ttl_ms states [state …] n, n ids, then n times:
+--      then for each command: instance, and as its flags say inbox(i) steps(j); then those of the effects
+-- ARGV token number worker history_cap('' not to trim now) states [state …] n, n ids, then n times:
 --      entry flags key transition version next from to data json outcome reply
---      flags: i lies in the inbox, p may be pending in the group, j has a journal, t has a timer, o has an idempotency key, e begins a
---      visit of its state, a<n> took n attempts; next: the version it makes, '' if it writes no instance; from, to: states, from '' for
+--      and behind them all the effects' tail
+--      flags: i lies in the inbox, p may be pending in the group, j has a journal, t has a timer, e begins a visit of its state,
+--      a<n> took n attempts; next: the version it makes, '' if it writes no instance; from, to: states, from '' for
 --      none; data: the instance's, or the reason of one that does not write; json: the outcome without its closing brace
 -- RETURNS done [applied|gone|conflict …] (the words only if one is not applied) | fenced | rewound
 local lease, commands, accepted, outcomes, history = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local ready, timers, timers_data = KEYS[6], KEYS[7], KEYS[8]
-local token, number, worker, history_cap, once_ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local token, number, worker, history_cap = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local fault, mark = fence(lease, token, number)
 if fault == 'fenced' or fault == 'rewound' then return { fault } end
 
-local states = tonumber(ARGV[6])
-local n = tonumber(ARGV[7 + states])
-local ids, width = 7 + states, 12
+local states = tonumber(ARGV[5])
+local n = tonumber(ARGV[6 + states])
+local ids, width = 6 + states, 12
 local base = ids + n
 local now, wall, marked = own_time(mark)
 local at = text(wall)
@@ -42,7 +43,7 @@ local index_of = {} -- state: its key
 for s = 1, states do
   local key = KEYS[8 + s]
   redis.call('ZCARD', key)
-  index_of[ARGV[6 + s]] = key
+  index_of[ARGV[5 + s]] = key
 end
 local outcomes_key = period_key(outcomes, now)
 local begun = redis.call('HLEN', outcomes_key) > 0
@@ -70,11 +71,6 @@ for c = 1, n do
     if string.find(flags, 'j', 1, true) then
       mine.steps = KEYS[next_key]
       next_key = next_key + 1
-    end
-    if string.find(flags, 'o', 1, true) then
-      mine.once = KEYS[next_key]
-      next_key = next_key + 1
-      redis.call('HLEN', mine.once)
     end
     if string.find(flags, 't', 1, true) then
       mine.timer = true
@@ -146,6 +142,8 @@ for c = 1, n do
   o = o + width
 end
 
+local effects_at = checked_effects(KEYS, next_key, ARGV, o + 1)
+
 -- the writes -------------------------------------------------------------------------------------
 -- the history comes first: when its ids were used up by hand, it raises before anything was written
 local kept, entries, pending, dead_timers, journals = {}, {}, {}, {}, {}
@@ -188,10 +186,7 @@ for c = 1, n do
   if all or words[c + 1] == 'applied' then
     local key, name, mine, next_version = ARGV[o + 3], instance[c], special[c], ARGV[o + 6]
     local to, reply, outcome = ARGV[o + 8], ARGV[o + 12], ARGV[o + 10] .. tail
-    if mine and mine.once then
-      redis.call('HSET', mine.once, 'outcome', outcome)
-      redis.call('PEXPIRE', mine.once, once_ttl)
-    end
+    if effects_at and effects_at[c] then write_effects(KEYS, ARGV, effects_at[c], { outcome = outcome }) end
     if last[name] == c then -- of several commands of one instance the last one's state is written
       local visit, was = entered[name], first_from[name]
       if visit then

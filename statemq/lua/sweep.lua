@@ -43,9 +43,9 @@ for _, c in ipairs(lost) do
     if where == 'timer' then of = delayed(timers_data, id, reply_prefix, once_prefix) end
     redis.pcall('XACK', commands, 'workers', where)
     end_command({ accepted = accepted, outcomes = outcomes, history = history, timers = timers, timers_data = timers_data,
-      steps = KEYS[6 + 2 * c], once = of.once ~= '' and of.once }, now, wall, id, ARGV[5 * c + 5], of.reply, history_cap,
+      steps = KEYS[6 + 2 * c] }, now, wall, id, ARGV[5 * c + 5], of.reply, history_cap,
       { 'key', of.key, 'transition', of.transition, 'from', '', 'to', '', 'version', '', 'outcome', 'failed', 'attempts', '0',
-        'worker', worker, 'reason', 'removed by hand' })
+        'worker', worker, 'reason', 'removed by hand' }, settle_once(of.once))
   end
 end
 return answer

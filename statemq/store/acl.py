@@ -11,7 +11,7 @@ from functools import cache
 
 from statemq.config import Role, check_namespace
 from statemq.store.durability import Durability
-from statemq.store.scripts import sources
+from statemq.store.scripts import effects, sources
 
 CONTAINERS = frozenset({"ACL", "CLUSTER", "CONFIG", "FUNCTION", "MEMORY", "PUBSUB", "SCRIPT", "XGROUP", "XINFO"})
 """Commands of which one allows subcommands."""
@@ -85,7 +85,7 @@ def called_by(script: str) -> frozenset[str]:
 
 
 def _with_words(body: str) -> str:
-    """The source and, once each, all shared functions that it reaches."""
+    """The source and, once each, all shared functions that it reaches; one that names ``effects`` reaches them all."""
     left, text, queue = dict(_words()), "", [body]
     while queue:
         part = queue.pop()
@@ -96,5 +96,6 @@ def _with_words(body: str) -> str:
 
 @cache
 def _words() -> dict[str, str]:
-    parts = re.split(r"^local function (\w+)", sources(words=True)["_words"], flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+    files = sources(shared=True)
+    parts = re.split(r"^local function (\w+)", files["_words"] + files["_ended"], flags=re.MULTILINE)
+    return {"effects": effects(files)} | dict(zip(parts[1::2], parts[2::2], strict=True))

@@ -10,7 +10,7 @@ import msgspec
 from statemq.config import LIMITS
 from statemq.keys import PartitionKeys
 from statemq.store.commands import Queued
-from statemq.store.fence import Arg
+from statemq.store.effects import Arg, Effect, lay_out_effects, of_end
 
 
 class Ended(msgspec.Struct):
@@ -29,6 +29,7 @@ class Ended(msgspec.Struct):
     entered: bool = False
     """The target is entered (anew); else the state's visit goes on."""
     attempts: int = 1
+    effects: tuple[Effect, ...] = ()
 
     @property
     def size(self) -> int:
@@ -49,16 +50,19 @@ def take_batch(ended: list[Ended]) -> list[Ended]:
 
 
 def lay_out(batch: Sequence[Ended], keys: PartitionKeys) -> tuple[list[str], list[str], list[Arg]]:
-    """The states, the KEYS of the commands and their ARGV (the ids first), for ``Fence.commit``."""
+    """The states, the KEYS of the commands and their ARGV (the ids first, the effects' tail last), for ``Fence.commit``."""
     states: dict[str, None] = {}
     names: list[str] = []
+    effects: list[tuple[int, Effect]] = []
     args: list[Arg] = [e.command.id for e in batch]
-    for e in batch:
+    for place, e in enumerate(batch, 1):
         c = e.command
         names.append(keys.instance_ + c.key)
         flags = "e" if e.entered else ""
-        if c.parked or c.claimed or c.journalled or c.once or c.timed or e.attempts > 1:
+        if c.parked or c.claimed or c.journalled or c.timed or e.attempts > 1:
             flags += _flags(e, keys, names)
+        if c.once or e.effects:
+            effects += ((place, effect) for effect in (*of_end(c), *e.effects))
         next_version: Arg = ""
         if e.writes:
             next_version = e.version + 1
@@ -68,6 +72,10 @@ def lay_out(batch: Sequence[Ended], keys: PartitionKeys) -> tuple[list[str], lis
         args += (
             c.entry, flags, c.key, c.transition, e.version, next_version, e.source, e.target, e.data, e.json[:-1], e.outcome, c.reply,
         )  # fmt: skip
+    if effects:
+        more, tail = lay_out_effects(effects)
+        names += more
+        args += tail
     return list(states), names, args
 
 
@@ -80,9 +88,6 @@ def _flags(e: Ended, keys: PartitionKeys, names: list[str]) -> str:
     if c.claimed or c.journalled:
         flags += "pj"  # a journal also where nothing was recorded: who asks for its end begins one
         names.append(keys.steps_ + c.id)
-    if c.once:
-        flags += "o"
-        names.append(c.once)
     if c.timed:
         flags += "t"
     return flags + (f"a{e.attempts}" if e.attempts > 1 else "")

@@ -10,13 +10,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from statemq.config import FAILED_BYTES, FAILED_CAP, HISTORY_CAP, ONCE_TTL_MS
+from statemq.config import FAILED_BYTES, FAILED_CAP, HISTORY_CAP
 from statemq.keys import PartitionKeys, reply_channel
 from statemq.store.commands import Queued, to_element
+from statemq.store.effects import Arg, lay_out_effects, of_end
 from statemq.store.router import Router
 from statemq.store.wire import ReplyError
-
-Arg = bytes | str | int | float
 
 Record = tuple[str, str, bytes, bytes]
 """For a journal: command id, field, value, and when the command began if this may be its first (else empty)."""
@@ -181,7 +180,7 @@ class Fence:
         names += [k.in_state(s) for s in states]
         cap: Arg = "" if self._commits % TRIM_EVERY else HISTORY_CAP
         self._commits += 1
-        return self._send("commit", [*names, *keys], self.worker, cap, ONCE_TTL_MS, len(states), *states, n, *args)
+        return self._send("commit", [*names, *keys], self.worker, cap, len(states), *states, n, *args)
 
     def bury(
         self, c: Queued, outcome: bytes, attempts: int, reply: str, letter: Sequence[Arg], *, state: str = "", version: int = 0
@@ -189,10 +188,11 @@ class Fence:
         """``state`` and ``version`` of the instance, if they are known."""
         keys = self.keys
         names = [keys.commands, keys.accepted, keys.outcomes_, keys.history, keys.failed, keys.ready, keys.timers, keys.timers_data]
-        names += [keys.inbox(c.key), keys.steps(c.id), c.once or keys.once(c.key, "")]
+        names += [keys.inbox(c.key), keys.steps(c.id)]
         args: list[Arg] = [self.worker, HISTORY_CAP, FAILED_CAP, "i" if c.parked else "s", c.entry, c.id, c.key]
-        args += [c.transition, outcome, attempts, reply, "1" if c.once else "0", state, version if state else "", len(letter) // 2, *letter]
-        return self._send("bury", names, *args, FAILED_BYTES)
+        args += [c.transition, outcome, attempts, reply, state, version if state else "", len(letter) // 2, *letter, FAILED_BYTES]
+        more, tail = lay_out_effects((1, effect) for effect in of_end(c))
+        return self._send("bury", [*names, *more], *args, *tail)
 
     def adopt(self, commands: Sequence[Queued]) -> asyncio.Future[Any]:
         args: list[Arg] = []

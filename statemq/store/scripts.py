@@ -29,6 +29,9 @@ GROWS = frozenset({"append"})
 """Scripts that a full server must refuse; all others drain it, so they carry allow-oom."""
 
 
+EFFECTS = "effects/"
+"""Where those files lie that say what else a command's end changes, each by a check and a write."""
+
 log = logging.getLogger("statemq.store")
 
 _UNSEEN: set[str] = set()
@@ -50,30 +53,39 @@ def _flags(name: str) -> list[str]:
     return (["no-writes"] if name in READS else []) + ([] if name in GROWS else ["allow-oom"])
 
 
-def sources(words: bool = False) -> dict[str, str]:
-    """The text of each script by its name; with ``words``, of ``_words`` too."""
-    files = {f.name[:-4]: f.read_text("utf-8") for f in resources.files("statemq").joinpath("lua").iterdir() if f.name.endswith(".lua")}
-    return {name: text for name, text in files.items() if words or name != "_words"}
+def sources(shared: bool = False) -> dict[str, str]:
+    """The text of each script by its name; with ``shared``, of what they share, too: ``_words``, ``_ended`` and ``effects/…``."""
+    lua = resources.files("statemq").joinpath("lua")
+    files = {f.name[:-4]: f.read_text("utf-8") for f in lua.iterdir() if f.name.endswith(".lua")}
+    if not shared:
+        return {name: text for name, text in files.items() if not name.startswith("_")}
+    return files | {f"{EFFECTS}{f.name[:-4]}": f.read_text("utf-8") for f in lua.joinpath("effects").iterdir() if f.name.endswith(".lua")}
 
 
 @cache
 def library() -> Library:
     """The library of the scripts as they are shipped."""
-    return joined(sources(words=True))
+    return joined(sources(shared=True))
+
+
+def effects(files: dict[str, str]) -> str:
+    """The table of all effects, each under its file's name."""
+    table = {name.removeprefix(EFFECTS): text for name, text in files.items() if name.startswith(EFFECTS)}
+    return "local effects = {}\n" + "".join(f"effects.{name} = (function()\n{table[name]}end)()\n" for name in sorted(table))
 
 
 def joined(files: dict[str, str]) -> Library:
     """A library of these scripts; the file's name is the function's."""
-    files = dict(files)
-    words = files.pop("_words")
-    body = words + "".join(f"\nlocal function {name}(KEYS, ARGV)\n{files[name]}end\n" for name in sorted(files))
+    shared = f"{files['_words']}\n{effects(files)}\n{files['_ended']}"
+    files = {name: text for name, text in files.items() if not name.startswith(("_", EFFECTS))}
+    body = shared + "".join(f"\nlocal function {name}(KEYS, ARGV)\n{files[name]}end\n" for name in sorted(files))
     mark = hashlib.sha256(body.encode()).hexdigest()[:12]
     name = f"statemq_{mark}"
     register = "".join(
         f"redis.register_function{{function_name='{s}_{mark}', callback={s}, flags={{{', '.join(repr(f) for f in _flags(s))}}}}}\n"
         for s in sorted(files)
     )
-    scripts = {s: f"#!lua{' flags=' + ','.join(_flags(s)) if _flags(s) else ''}\n{words}\n{files[s]}" for s in files}
+    scripts = {s: f"#!lua{' flags=' + ','.join(_flags(s)) if _flags(s) else ''}\n{shared}\n{files[s]}" for s in files}
     return Library(name=name, source=f"#!lua name={name}\n{body}{register}", scripts=scripts)
 
 

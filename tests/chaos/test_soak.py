@@ -17,7 +17,7 @@ FAST = ["kill -9 worker", "kill -9 server", "drop k-th reply"]
 
 
 def test_an_audited_script_holds_the_shipped_one_as_it_is() -> None:
-    shipped, wrapped = scripts.sources(words=True), audited(scripts.sources(words=True))
+    shipped, wrapped = scripts.sources(shared=True), audited(scripts.sources(shared=True))
     assert wrapped.keys() == shipped.keys()
     assert all(text in wrapped[name] for name, text in shipped.items())
 
@@ -56,7 +56,7 @@ BROKEN = {
 @pytest.mark.parametrize("what", BROKEN)
 def test_what_is_to_be_broken_is_there_once(what: str) -> None:
     script, old, new, fault = BROKEN[what]
-    assert (scripts.sources(words=True)[script].count(old), old != new, fault in FAULTS) == (1, True, True)
+    assert (scripts.sources(shared=True)[script].count(old), old != new, fault in FAULTS) == (1, True, True)
 
 
 @pytest.mark.chaos

@@ -55,7 +55,7 @@ def test_every_script_has_its_role() -> None:
     assert set().union(*acl.RUN.values()) == set(acl.sources())
     for script in acl.sources():
         assert acl.called_by(script) or script == "rights", f"no call was found in {script}"
-    for script, text in acl.sources(words=True).items():
+    for script, text in acl.sources(shared=True).items():
         plain, all_calls = re.findall(r"redis\.p?call\('[A-Z]+'", text), re.findall(r"redis\.p?call", text)
         assert len(plain) == len(all_calls), f"{script}: write each call as redis.call('NAME', …), so that acl sees which it is"
 

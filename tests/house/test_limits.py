@@ -44,6 +44,8 @@ def test_what_is_kept() -> None:
 
 
 def test_the_script_has_the_same_numbers() -> None:
+    words = (ROOT / "statemq" / "lua" / "_words.lua").read_text()
+    assert re.findall(r"^local ONCE_TTL_MS = (\d+)$", words, re.MULTILINE) == [str(config.ONCE_TTL_MS)]
     source = (ROOT / "statemq" / "lua" / "append.lua").read_text()
     found: dict[str, int] = {}
     for names, numbers in re.findall(r"^local (MAX_[\w, ]+) = ([\d, ]+)$", source, re.MULTILINE):

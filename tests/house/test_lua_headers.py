@@ -53,7 +53,24 @@ def script(request: pytest.FixtureRequest) -> Path:
     return Path(request.param)
 
 
+EFFECTS = sorted((LUA / "effects").glob("*.lua"))
+
+
+@pytest.mark.parametrize("effect", EFFECTS, ids=lambda path: path.stem)
+def test_an_effect_checks_before_it_writes(effect: Path) -> None:
+    text = effect.read_text()
+    parts = header(text)
+    assert len(parts.get("first", "")) > 20, f"{effect.name}: the first line says what holds after the effect"
+    assert {"KEYS", "ARGV"} <= parts.keys(), f"{effect.name}: the header lists its keys and arguments"
+    check, found, write = text.partition("\n  write = function(")
+    assert found and "\n  check = function(" in check and "redis.call" in write, (
+        f"{effect.name}: check = function(…), then write = function(…)"
+    )
+    assert not WRITES.search(check), f"{effect.name}: a check writes nothing (P19)"
+
+
 def test_there_are_scripts() -> None:
+    assert EFFECTS, f"no effects in {LUA}"
     assert SCRIPTS, f"no scripts in {LUA}"
 
 

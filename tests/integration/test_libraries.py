@@ -29,7 +29,7 @@ OTHER_APP = "#!lua name=statemq_tools\nredis.register_function('tool', function(
 
 def version(n: int) -> Library:
     """The scripts of another version: the same, with a remark."""
-    files = sources(words=True)
+    files = sources(shared=True)
     return joined(files | {"load": f"{files['load']}-- version {n}\n"})
 
 

@@ -214,7 +214,7 @@ MUTANTS = {
     "begun-before-all-is-heard": Mutant(
         "P15", "a replay begins new steps while recorded results are still to be heard",
         "worker/order.py", "while not self.live:", "while False:",
-        "tests/unit/test_branches.py::test_after_each_death_it_decides_as_it_had",
+        "tests/unit/test_cut.py::test_what_lost_a_recorded_race_does_not_begin_again_though_the_death_came_before_the_note",
     ),
     "plain-timers-do-not-count": Mutant(
         "P15", "a body leaves memory though a time-out of asyncio's runs around its sleep",
@@ -339,8 +339,8 @@ MUTANTS = {
     ),
     "cut-is-not-heeded": Mutant(
         "I4", "a step that the body cancelled runs again whenever the body comes back to memory",
-        "worker/cut.py",
-        "_write(attempt, field, b\"%d %d %d\"", "(b\"%d %d %d\"", "tests/unit/test_cut.py::test_an_attempt_after_a_failure_tries_it_again",
+        "worker/cut.py", "if attempts == attempt.command.attempts and n <= records:", "if False:",
+        "tests/unit/test_cut.py::test_an_attempt_that_goes_on_does_not_run_it_again",
     ),
     "failed-command-is-not-kept": Mutant(
         "P25", "a command that failed with policy pause does not pause its instance",
@@ -363,8 +363,8 @@ MUTANTS = {
         _races("test_p27_by_hand.py::test_a_forwarded_entry_arrives_once"),
     ),
     "once-without-an-end": Mutant(
-        "P29", "the commit does not set an end to its command's idempotency record",
-        "lua/commit.lua", "redis.call('PEXPIRE', mine.once, once_ttl)", "",
+        "P29", "the end of a command does not set one to its idempotency record",
+        "lua/effects/once.lua", "redis.call('PEXPIRE', KEYS[k], ONCE_TTL_MS)", "",
         _races("test_p10_appends.py::test_an_idempotency_record_has_no_ttl_while_its_command_lives"),
     ),
     "queued-by-its-timer-and-forgotten": Mutant(

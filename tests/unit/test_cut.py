@@ -20,11 +20,13 @@ class Till:
 
 
 async def paying(ctx: Context, till: Till, within_s: float | None) -> Any:
+    """Its last record is made before the step is cancelled."""
+    nap = asyncio.ensure_future(ctx.sleep(3600))
     try:
         paid = await asyncio.wait_for(ctx.step("pay", till.pay), within_s)
     except TimeoutError:
         paid = "late"
-    await ctx.sleep(3600)
+    await nap
     return paid
 
 
@@ -152,3 +154,29 @@ def test_a_note_that_somebody_wrote_by_hand_is_none() -> None:
         return till.ran == len(notes)
 
     assert play(run)
+
+
+def test_what_lost_a_recorded_race_does_not_begin_again_though_the_death_came_before_the_note() -> None:
+    async def run() -> Any:
+        ran: list[str] = []
+
+        async def work(name: str, s: float) -> str:
+            ran.append(name)
+            await asyncio.sleep(s)
+            return name
+
+        async def body(ctx: Context) -> Any:
+            tasks = [asyncio.ensure_future(ctx.step(name, work, name, s)) for name, s in (("slow", 2.0), ("fast", 1.0))]
+            done, late = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in late:
+                task.cancel()
+            await asyncio.sleep(1)
+            return [task.result() for task in done]
+
+        store = Store(latency_s=0.003)
+        assert (await attempt(store, body, die_at_s=1.005))[0] == "died"
+        assert "fast" in store.fields and not any(field.startswith("@cut") for field in store.fields)
+        assert await attempt(store, body) == ("returned", ["fast"])
+        return sorted(ran)
+
+    assert play(run) == ["fast", "slow"]
