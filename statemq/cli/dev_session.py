@@ -18,6 +18,7 @@ from statemq.cli.dev_full import Fullness
 from statemq.cli.dev_sources import Watch
 from statemq.cli.dev_target import Look, Looked
 from statemq.cli.ends import say
+from statemq.cli.prompt import own_terminal
 from statemq.errors import ServerError, UnknownMachine
 from statemq.python import python
 from statemq.server import EmbeddedServer
@@ -89,7 +90,7 @@ class Session:
             *(["--lease-ms", LEASE_MS] if server else []),
             *([] if wanted.max_crashes is None else ["--max-crashes", str(wanted.max_crashes)]),
         ]
-        self.worker = Child("worker", work, env=env | crash, on_parent_death=signal.SIGKILL)
+        self.worker = Child("worker", work, env=env | crash | own_terminal(), on_parent_death=signal.SIGKILL)
         serve = Child("HTTP", [*command, "serve", wanted.target, "--port", str(wanted.port)], env=env)
         self.supervisor = Supervisor([self.worker, serve], say=say, grace_s=GRACE_S)
 

@@ -230,6 +230,7 @@ def _run(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
 async def _work(machines: list[type[Any]], place: Place, settings: WorkerSettings, log_transitions: bool) -> int:
     import asyncio
 
+    from statemq.cli import prompt
     from statemq.log import listen
     from statemq.worker.crash import crash_from
     from statemq.worker.daemon import Worker
@@ -251,6 +252,7 @@ async def _work(machines: list[type[Any]], place: Place, settings: WorkerSetting
         say_serving()
 
     worker = Worker(machines, place.url, namespace=place.namespace, settings=settings, crash=crash_from(os.environ), serving=serving)
+    prompt.use(worker.attended)
     received: list[signal.Signals] = []
 
     def end(number: signal.Signals) -> None:

@@ -132,6 +132,11 @@ class Worker:
         self._killed = True
         self._stopping.set()
 
+    def attended(self, yes: bool) -> None:
+        """Whether somebody looks at what runs, in a debugger: meanwhile this worker keeps its leases and is not stuck. Any thread."""
+        if self._life is not None:
+            self._life.attended = yes
+
     def now_ms(self) -> int:
         """Redis time, from its offset to this process's monotonic clock."""
         return int(time.monotonic() * 1000 + self._clock_offset_ms)

@@ -106,6 +106,8 @@ class Life:
         """From then on each life sign says that the worker is gone: what it still runs ends, and nobody leaves it a share."""
         self.turned_s = time.monotonic()
         """When the main loop last turned; it keeps this fresh."""
+        self.attended = False
+        """Somebody looks at what the main loop runs, in a debugger: that it does not turn is no fault."""
         self.running: Callable[[], list[str]] = list
         """Names what the main loop runs, for the last words of a stuck process."""
         self._url, self._namespace, self._worker = url, namespace, worker
@@ -278,6 +280,9 @@ class Life:
             due_s = time.monotonic() + TICK_S
             await asyncio.sleep(TICK_S)
             self._lag_s = max(time.monotonic() - due_s, self._lag_s * CALMER)
+            if self.attended:
+                still = Still(time.monotonic(), self.turned_s)
+                continue
             still_s = still.tick(time.monotonic(), self.turned_s)
             if still_s > self._settings.stuck_after_s:
                 sys.stderr.write(
