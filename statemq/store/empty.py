@@ -90,8 +90,11 @@ async def _waiting(router: Router, part: PartitionKeys, key: str) -> AsyncGenera
         count = next_count(count, len(rows), size_of(rows))
     before: set[Found] = set()
     while True:
-        elements = [c async for raw in inbox_elements(router, part, key, AT_A_LOOK) if (c := from_element(raw))]
-        parked = [(c.id, c.transition) for c in elements if c.order <= entry_order(last)]
+        parked = [  # without their arguments, which may be long
+            (c.id, c.transition)
+            async for raw in inbox_elements(router, part, key, AT_A_LOOK)
+            if (c := from_element(raw)) and c.order <= entry_order(last)
+        ]
         fresh = [found for found in reversed(parked) if found not in before]
         for found in fresh:
             yield found

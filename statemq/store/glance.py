@@ -14,6 +14,9 @@ from statemq.store.router import Router
 
 _Row = TypeVar("_Row")
 
+DEEP = 1000
+"""The most elements of an inbox among which one is looked for that does not lie where its order says."""
+
 TRIES = "@tries"
 """In a journal: the steps that are tried again."""
 
@@ -89,6 +92,44 @@ async def inbox_elements(router: Router, part: PartitionKeys, key: str, limit: i
             return
         seen += len(rows)
         count = min(next_count(count, count, size_of(rows)), limit - seen)
+
+
+async def parked_element(router: Router, part: PartitionKeys, key: str, entry: str, id: str) -> bytes | None:
+    """The element of a parked command. An inbox is in entry order (P8), so a few of its elements tell where it lies, however long those
+    before it are; where others hide it, which somebody pushed by hand or which left meanwhile, the first ones are read, as far as the
+    bytes of one look suffice."""
+    wanted, before = (_order(entry.encode()), id.encode()), _order(entry.encode())
+    low, high, step = 0, -1, 0  # its end (high) is looked for in steps that double
+    while before is not None and (high < 0 or low <= high):
+        at = low + step if high < 0 else (low + high) // 2
+        raw = await router.call(part.lease, "LINDEX", part.inbox(key), at)
+        if raw is not None and _named(raw) == wanted:
+            return bytes(raw)
+        order = None if raw is None else _order(raw)
+        if raw is not None and (order is None or order < before):
+            low, step = at + 1, 2 * step + 1
+        elif at == low:
+            break
+        else:
+            high = at - 1
+    size = 0
+    async for raw in inbox_elements(router, part, key, DEEP):
+        if _named(raw) == wanted:
+            return raw
+        size += len(raw)
+        if size > LOOK_BYTES:
+            break
+    return None
+
+
+def _order(raw: bytes) -> tuple[int, int] | None:
+    """The number of the entry with which an element begins."""
+    ms, _, n = raw.partition(b" ")[0].partition(b"-")
+    return (int(ms), int(n)) if ms.isdigit() and n.isdigit() else None
+
+
+def _named(raw: bytes) -> tuple[tuple[int, int] | None, bytes]:
+    return _order(raw), raw.split(b" ", 2)[1] if raw.count(b" ") else b""
 
 
 async def journal_steps(router: Router, part: PartitionKeys, id: str) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from statemq.keys import PartitionKeys
 from statemq.records import CommandStatus, Outcome, Queued, Step
 from statemq.store.catalog import Known
 from statemq.store.commands import entry_order, from_element
-from statemq.store.glance import PAGE_BYTES, TRIES, Look, inbox_elements, journal_steps, retried_steps
+from statemq.store.glance import PAGE_BYTES, TRIES, Look, journal_steps, parked_element, retried_steps
 from statemq.store.inspect import PAGE, fields, in_progress, number, paused_why, plain, text
 from statemq.store.periods import outcome_names
 from statemq.store.router import Router
@@ -239,11 +239,9 @@ async def _place(router: Router, part: PartitionKeys, id: str, where: str, timed
     if where.startswith("@"):
         entry, _, key = where[1:].partition(" ")
         f: dict[str, bytes] = {"key": key.encode()}
-        async for raw in inbox_elements(router, part, key, PAGE):
-            command = from_element(raw)
-            if command is not None and command.id == id:
-                f |= {"transition": command.transition.encode(), "args": command.args, "origin": command.origin.encode()}
-                break
+        raw = await parked_element(router, part, key, entry, id)
+        if raw is not None and (command := from_element(raw)) is not None:
+            f |= {"transition": command.transition.encode(), "args": command.args, "origin": command.origin.encode()}
         return "waiting" if timed else "queued", entry, "", f
     rows, running = await asyncio.gather(
         router.call(part.lease, "XRANGE", part.commands, where, where), in_progress(router, part, 1, where)

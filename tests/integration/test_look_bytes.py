@@ -10,7 +10,7 @@ import pytest
 from statemq import Client
 from statemq.keys import PartitionKeys
 from statemq.store.commands import Queued, to_element
-from statemq.store.glance import LOOK_BYTES, journal_steps
+from statemq.store.glance import LOOK_BYTES, journal_steps, parked_element
 from statemq.store.router import Router
 from tests.fake_worker import FakeWorker
 from tests.integration.door import Door
@@ -45,7 +45,34 @@ async def test_of_one_keys_parked_commands(client: Client, fake: FakeWorker, rou
     assert [row.id for row in rows] == ids[: len(rows)] != []
     assert (await client.show(ids[0])).transition == "open"
     assert await sent(router) - before < 2 * BOUND
-    assert (await client.show(ids[-1])).transition == "open"  # deep in the inbox, too
+    for deep in (1, N // 3, N - 2, N - 1):
+        before = await sent(router)
+        assert (await client.show(ids[deep])).transition == "open"
+        assert await sent(router) - before < BOUND, deep
+
+
+async def test_a_parked_command_is_found_wherever_it_lies(client: Client, fake: FakeWorker, router: Router) -> None:
+    part = await fake.part("a")
+    for many in range(1, 20):
+        await router.call(part.lease, "DEL", part.inbox("a"))
+        ids = [f"door.{part.number}.{many}-{i}" for i in range(many)]
+        await park(router, part, "a", ids)
+        for place, id in enumerate(ids, start=1):
+            found = await parked_element(router, part, "a", f"{place}-0", id)
+            assert found is not None, (many, id)
+            assert id.encode() in found
+        for nowhere in ("0-1", "1-1", f"{many}-1", "x"):
+            assert await parked_element(router, part, "a", nowhere, ids[0]) is None
+
+
+async def test_a_parked_command_is_found_among_what_was_pushed_by_hand(client: Client, fake: FakeWorker, router: Router) -> None:
+    part = await fake.part("a")
+    ids = [f"door.{part.number}.{i}" for i in range(9)]
+    await park(router, part, "a", ids)
+    for garbage in ("garbage", "999999-0 x {}", "3-0 - ", ""):
+        await router.call(part.lease, "LPUSH", part.inbox("a"), garbage)
+    for place, id in enumerate(ids, start=1):
+        assert await parked_element(router, part, "a", f"{place}-0", id) is not None, id
 
 
 async def test_of_many_keys_parked_commands(client: Client, fake: FakeWorker, router: Router) -> None:
