@@ -197,13 +197,14 @@ def _usage(error: typer.TyperException, words: Sequence[str]) -> str:
             text = f"No such option: {option}, and none is needed: {context.command_path} asks no questions"
         elif "arguments" in names and option.startswith("--"):
             text += f". Arguments are written {option.lstrip('-')}=value, without dashes"
-        if option not in CONFIRMS and "key" in names and len(_positional(context, words)) <= names.index("key"):
+        if option not in CONFIRMS and "key" in names and len(_before(option, context, words)) <= names.index("key"):
             text += f". A key that begins with - goes after --: {context.command_path} ... -- {option}"
     return f"{text}{'' if text.endswith('?') else '.'} Help: {context.command_path} --help"
 
 
-def _positional(context: Any, words: Sequence[str]) -> list[str]:
-    """The words for the command's arguments, without its name, its options and their values."""
+def _before(option: str, context: Any, words: Sequence[str]) -> list[str]:
+    """The words for the command's arguments that stand before the option, without its name, its options and their values."""
+    words = words[: next((at for at, word in enumerate(words) if word.startswith(option)), len(words))]
     valued = {name for one in context.command.params if one.param_type_name == "option" and not one.is_flag for name in one.opts}
     found = [word for before, word in zip(["", *words], words, strict=False) if not word.startswith("-") and before not in valued]
     return found[len(context.command_path.split()) - 1 :]

@@ -216,6 +216,7 @@ def test_no_redis_is_exit_code_3_for_every_command_that_asks(run: Run) -> None:
         ("call order o-1 summary", "summary is a query of order: statemq query order KEY summary"),
         ("query order o-1 pay --target statemq.examples.order", "pay is a transition of order: statemq call order KEY pay"),
         ("get order -5", "A key that begins with - goes after --: statemq get ... -- -5"),
+        ("send order -5 pay", "A key that begins with - goes after --: statemq send ... -- -5"),
         ("get order --namespace ns -5", "A key that begins with - goes after --: statemq get ... -- -5"),
         ("empty order a --yes", "No such option: --yes, and none is needed: statemq empty asks no questions. Help: statemq empty --help"),
         ("failed discard order --all -y", "none is needed: statemq failed discard asks no questions. Help"),
