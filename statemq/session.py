@@ -101,18 +101,19 @@ class Session:
     async def connect(self) -> Self:
         """Redis answers, and the given machines are declared.
 
-        Raises RedisAway within some seconds, UnsupportedServer, PartitionMismatch, SchemaTooNew.
+        Raises RedisAway within some seconds, and within the client's time-out, UnsupportedServer, PartitionMismatch, SchemaTooNew.
         """
         if self._forks is not None:
             raise UsageError("this client was connected before; make a new one")
-        self._router = Router(self.url)
-        await self._router.open(CONNECT_WITHIN_S)
-        self._forks, self._loop, self._thread = _forks, asyncio.get_running_loop(), threading.get_ident()
+        loop, self._router = asyncio.get_running_loop(), Router(self.url)
+        latest_s = loop.time() + self._within_s
+        await self._router.open(min(CONNECT_WITHIN_S, self._within_s))
+        self._forks, self._loop, self._thread = _forks, loop, threading.get_ident()
         self._catalog = Catalog(self._router, self.namespace, self._specs)
         self._replies = Replies(self._router, self.namespace, short_id(), self._durability)
         self._appender = Appender(self._router, self._catalog, reply=self._replies.channel, durability=self._durability)
         try:
-            async with asyncio.timeout(CONNECT_WITHIN_S):
+            async with asyncio.timeout_at(min(latest_s, loop.time() + CONNECT_WITHIN_S)):
                 if self._durability is not None:
                     await check_durability(self._router, self._durability)
                 await self._catalog.declare_all()

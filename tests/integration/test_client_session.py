@@ -31,6 +31,17 @@ async def test_no_redis_is_said_within_seconds() -> None:
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.parametrize("hangs", ["INFO", "declare"])
+async def test_a_connect_ends_within_the_clients_time_out(
+    proxy: FaultyProxy, namespace: str, monkeypatch: pytest.MonkeyPatch, hangs: str
+) -> None:
+    monkeypatch.setattr("statemq.session.CONNECT_WITHIN_S", 3600.0)
+    proxy.hold_reply(hangs)
+    with pytest.raises(RedisAway, match="no Redis answers at"):
+        async with asyncio.timeout(60):
+            await Client(proxy.url, namespace=namespace, machines=[Door], timeout=1).connect()
+
+
 async def test_other_partitions_or_a_newer_schema_are_refused(client: Client, url: str, namespace: str, router: Router) -> None:
     class Other(Machine, initial="A", name="door", partitions=8):
         @transition(source="A")
