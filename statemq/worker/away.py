@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from statemq import events
 from statemq.store.router import Router
@@ -22,23 +21,25 @@ AGAIN_S = 30.0
 
 async def tell_away(router: Router) -> None:
     """Says that Redis is away within a second, again now and then, and when it is back. In a cluster: that one of its nodes is."""
-    since_s: float | None = None
-    said_s: float | None = None
+    now_s = asyncio.get_running_loop().time
+    silent: dict[Wire, float] = {}
+    """Since when; each for itself, and anew when it has heard something: many slow answers are no absence."""
+    since_s = said_s = None
     while True:
+        looked_s = now_s()
         await asyncio.sleep(LOOKS_EVERY_S)
-        now_s = time.monotonic()
-        silent = [wire for wire in router.nodes if _is_silent(wire)]
+        before, now = silent, now_s()
+        silent = {wire: now - wire.quiet_s if wire.up else before.get(wire, now) for wire in router.nodes if _is_silent(wire)}
+        # at the second look at the earliest, since a loop that stood still finds its answers only now
+        away = [wire for wire, from_s in silent.items() if wire in before and from_s <= looked_s and now - from_s >= AWAY_S]
         if not silent:
-            if since_s is not None and said_s is not None:
-                _warn(f"Redis at {router.address} answers again, after {now_s - since_s:.1f} s; the worker continues")
+            if since_s is not None:
+                _warn(f"Redis at {router.address} answers again, after {now - since_s:.1f} s; the worker goes on")
             since_s = said_s = None
-            continue
-        if since_s is None:  # said at the next look at the earliest, since a loop that stood still finds its answers only now
-            since_s = now_s - max(wire.quiet_s if wire.up else 0.0 for wire in silent)
-        elif now_s - since_s >= AWAY_S and (said_s is None or now_s - said_s >= AGAIN_S):
-            said_s = now_s
-            why = silent[0].trouble or "no answer"
-            _warn(f"Redis at {router.address} is away ({why}), for {now_s - since_s:.1f} s by now; the worker tries again until it is back")
+        elif away and (said_s is None or now - said_s >= AGAIN_S):
+            since_s, said_s = min(silent[wire] for wire in away) if since_s is None else since_s, now
+            why = away[0].trouble or "no answer"
+            _warn(f"Redis at {router.address} is away ({why}), for {now - since_s:.1f} s by now; the worker tries again until it is back")
 
 
 def _is_silent(wire: Wire) -> bool:
