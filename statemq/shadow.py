@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+LIBRARIES = ("site-packages", "dist-packages")
+"""What is installed there in place of one of Python's own (a backport, setuptools' distutils) is meant to be."""
+
 
 def in_place_of_a_library(error: BaseException) -> str:
     """One sentence that names the file, loaded or on the way to the error; empty if there is none. What Python has always loaded is all
@@ -18,7 +21,8 @@ def in_place_of_a_library(error: BaseException) -> str:
         found.append((step.tb_frame.f_globals.get("__name__", ""), step.tb_frame.f_code.co_filename))
         step = step.tb_next
     for name, file in found:
-        if name in sys.stdlib_module_names and file.endswith(".py") and not file.startswith(standard):
+        installed = file.startswith(standard) or any(f"{os.sep}{place}{os.sep}" in file for place in LIBRARIES)
+        if name in sys.stdlib_module_names and file.endswith(".py") and not installed:
             return f"{file} is imported in place of Python's own {name}, since PYTHONPATH has its folder; rename it, or unset PYTHONPATH"
     return ""
 

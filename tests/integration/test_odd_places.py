@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -74,7 +75,25 @@ def test_what_pythonpath_puts_before_a_library_is_named(tmp_path: Path) -> None:
 def test_an_environment_without_what_it_needs_is_one_sentence(tmp_path: Path) -> None:
     """As one whose packages this user may not read, which Python takes for not being there."""
     said = sentence_of(run([sys.executable, "-S", "-m", "statemq", "machines"], tmp_path, PYTHONPATH=str(ROOT)))
-    assert said.endswith(f"is not in {sys.base_prefix}, or may not be read by this user; install statemq there anew"), said
+    assert re.fullmatch(
+        r"statemq: \w+, which statemq needs, is not in .+, or may not be read by this user; install statemq there anew", said
+    )
+
+
+def test_an_installed_backport_is_nobodys_mistake(tmp_path: Path) -> None:
+    code = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("distutils", sys.argv[1])
+sys.modules["distutils"] = importlib.util.module_from_spec(spec)
+from statemq.shadow import in_place_of_a_library
+print([in_place_of_a_library(ValueError())])
+"""
+    for place, named in (("lib/site-packages", False), ("mine", True)):
+        file = tmp_path / place / "distutils.py"
+        file.parent.mkdir(parents=True)
+        file.touch()
+        said = subprocess.run([sys.executable, "-c", code, str(file)], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert (str(file) in said) is (named and "distutils" in sys.stdlib_module_names), said
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user is needed")
