@@ -139,13 +139,13 @@ def test_a_result_is_what_the_post_would_have_answered(edge: Edge) -> None:
 
 @pytest.mark.parametrize(("said", "status"), [("cancelled", 200), ("asked", 202)])
 def test_cancel(edge: Edge, said: str, status: int) -> None:
-    edge.client.said = said
+    edge.client.said, edge.client.status = said, CommandStatus(ID, "queued")
     result = edge.post(f"/-/commands/{ID}/cancel")
     assert (result.status_code, result.json) == (status, {"id": ID, "cancel": said})
 
 
 def test_cancel_of_what_has_ended(edge: Edge) -> None:
-    edge.client.said = "ended"
+    edge.client.said, edge.client.status = "ended", CommandStatus(ID, "completed")
     assert problem(edge.post(f"/-/commands/{ID}/cancel"), 409, "ended")["id"] == ID
 
 

@@ -54,7 +54,7 @@ async def test_a_command_that_is_awaited_in_a_body_fails_at_once() -> None:
 
 def test_a_question_is_no_answer() -> None:
     """In an if it was true, whatever its instance would have answered."""
-    with pytest.raises(UsageError, match=r"Door\.width is a query, which makes no command; ask it with await client\.query"):
+    with pytest.raises(UsageError, match=r"Door\.width is a query, which makes no command; ask it with client\.query"):
         assert loose.width("a")
     assert loose.width("a") == loose.width("a")
 
