@@ -120,6 +120,10 @@ class Access:
     """Falcon middleware: refuses before anything of the request has been acted on, and hardens every answer."""
 
     def __init__(self, tokens: Tokens | None, allowed_hosts: Iterable[str], *, keys_by_token: bool = False) -> None:
+        if keys_by_token and tokens is None:
+            raise UsageError(
+                "idempotency keys can be each token's own only where tokens are asked for: set STATEMQ_TOKEN (or --token-file)"
+            )
         self.tokens, self.keys_by_token = tokens, keys_by_token
         self.hosts = LOOPBACK_NAMES | {bracketed(host.lower()) for host in allowed_hosts}
         self.limit(HttpSettings())

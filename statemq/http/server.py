@@ -73,8 +73,9 @@ def serve(
     machines = load(targets)
     address = find_address(host, port, protected=tokens is not None)
     hosts = [*allowed_hosts, *own_names(host, address)]
+    access = Access(tokens, hosts, keys_by_token=keys_by_token)
     if workers == 1:
-        return run_process(machines, url, namespace, address, Access(tokens, hosts, keys_by_token=keys_by_token), say, max_delay_s)
+        return run_process(machines, url, namespace, address, access, say, max_delay_s)
     names = [target for target in targets if isinstance(target, str)]
     if len(names) < len(targets):
         raise UsageError("several serving processes need their targets by name, not as classes")

@@ -12,7 +12,8 @@ from statemq.errors import PortTaken, RedisAway, ServerError, UnknownMachine, Us
 from statemq.http.access import OPERATE, READ, ROLES, SUBMIT, Tokens, host_name
 from statemq.http.address import find_address
 from statemq.http.app import routes
-from statemq.http.server import read_tokens
+from statemq.http.server import read_tokens, serve
+from statemq.server.host import free_port
 from tests.unit.http_fakes import Edge, problem
 
 SECRET = "correct-horse-battery"
@@ -315,3 +316,11 @@ def test_a_port_that_is_taken_is_said_in_one_sentence() -> None:
 def test_a_host_that_is_none() -> None:
     with pytest.raises(UsageError, match="no address"):
         find_address("no.such.host.invalid", 8080, protected=True)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_keys_of_tokens_need_tokens(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    """Without any, callers would share their keys all the same."""
+    monkeypatch.delenv("STATEMQ_TOKEN", raising=False)
+    with pytest.raises(UsageError, match=r"only where tokens are asked for: set STATEMQ_TOKEN \(or --token-file\)"):
+        serve([], "redis://127.0.0.1:1", "n", port=free_port(), keys_by_token=True, workers=processes)
