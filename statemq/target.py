@@ -237,6 +237,11 @@ def _broken(place: str, error: BaseException) -> UsageError:
         return UsageError(f"importing {place} failed: SyntaxError: {error.msg}{where}")
     frame = users_frame(error)
     where = f" ({frame.filename}, line {frame.lineno})" if frame else ""
+    quit_by = getattr(sys.modules.get("bdb"), "BdbQuit", ())
+    if isinstance(error, quit_by):  # also what the debugger raises where there is nobody to ask
+        return UsageError(
+            f"importing {place} failed: breakpoint() was quit, or has no terminal there{where}; call it in a transition or step"
+        )
     return UsageError(f"importing {place} failed: {type(error).__name__}: {error}{where}{_hidden(error)}")
 
 

@@ -99,6 +99,12 @@ def test_a_module_that_ends_the_process_is_said(folder: Path) -> None:
     assert look(folder, "import os\nos._exit(5)\n").wrong == "importing order.py ended the process (exit code 5)"
 
 
+def test_a_breakpoint_at_import_is_one_sentence(folder: Path) -> None:
+    wrong = look(folder, f"breakpoint()\n{GOOD}").wrong
+    assert wrong.startswith("importing order.py failed: breakpoint() was quit, or has no terminal there (") and "BdbQuit" not in wrong
+    assert wrong.endswith("; call it in a transition or step")
+
+
 def test_an_import_that_hangs_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("statemq.cli.dev_target.IMPORT_WITHIN_S", 0.05)
     looked = look(folder, "import signal\nsignal.pause()\n")
