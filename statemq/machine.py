@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Any, ClassVar, Generic, Literal
+from typing import Any, ClassVar, Generic, Literal, Never
 
 from typing_extensions import TypeVar
 
@@ -71,6 +71,6 @@ class Machine(Generic[Data, Status]):
         if spec is not None:
             cls.spec = spec
 
-    def __init__(self) -> None:
+    def __init__(self, *args: Never, **kwargs: Never) -> None:
         name = type(self).__name__
         raise TypeError(f"the worker makes each {name}; to ask something of one, send {name}.<transition>(key)")

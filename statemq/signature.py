@@ -56,6 +56,9 @@ def read_signature(fn: Callable[..., Any], scope: Mapping[str, Any], context: bo
     if not given or given[0].kind not in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD):
         problem("its first parameter must be self")
         return None
+    if hints.get(given[0].name) is Context or given[0].name == "ctx":
+        problem("its first parameter must be self, before ctx")
+        return None
     given.pop(0)
     has_ctx = context and bool(given) and (given[0].name == "ctx" or hints.get(given[0].name) is Context)
     if has_ctx:

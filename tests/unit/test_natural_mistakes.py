@@ -43,6 +43,26 @@ def test_a_transition_that_is_called_in_a_body_fails_at_once() -> None:
             call()
 
 
+def test_an_instance_that_is_made_by_hand_is_told_whom_to_ask() -> None:
+    for make in (lambda: loose(), lambda: loose("a"), lambda: loose(key="a")):
+        with pytest.raises(TypeError, match=r"the worker makes each Door; to ask something of one, send Door\.<transition>\(key\)"):
+            make()
+
+
+def test_a_method_without_self_is_told_so() -> None:
+    """Its ctx was the instance, which has no steps."""
+    with pytest.raises(DeclarationError) as caught:
+
+        class Gate(Machine, initial="shut"):
+            @transition(source="shut")
+            def go(ctx: Context) -> None: ...  # noqa: N805
+
+            @transition(source="shut")
+            def stay(ctx) -> None: ...  # type: ignore[no-untyped-def] # noqa: N805
+
+    assert [problem.partition(": ")[2] for problem in caught.value.problems] == ["its first parameter must be self, before ctx"] * 2
+
+
 async def test_a_command_that_is_awaited_in_a_body_fails_at_once() -> None:
     """Each attempt would await it."""
     for wrong in (loose.go("a"), loose.width("a")):
