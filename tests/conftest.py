@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import uuid
 from collections.abc import Generator, Iterator
@@ -18,6 +19,10 @@ from tests.other_server import use_named_server
 from tests.spread import TOGETHER, Spread, holds_quick, is_quick, measured, processes
 
 use_named_server()
+
+os.environ.pop(
+    "COLUMNS", None
+)  # what the tests read is printed for a pipe; with this variable set, as in each of several processes, it would be folded
 
 PASSED = pytest.StashKey[bool]()
 
