@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from statemq.client import Client, Handle
+    from statemq.client.client import Client, Handle
     from statemq.context import Context
     from statemq.errors import (
         BacklogFull,
@@ -88,7 +88,7 @@ __all__ = [
 
 
 _HOMES = {
-    "client": ("Client", "Handle"),
+    "client.client": ("Client", "Handle"),
     "context": ("Context",),
     "machine": ("ANY", "Command", "Machine", "Question", "query", "transition"),
     "records": ("Instance", "Outcome"),

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from statemq.client import Client
+from statemq.client.client import Client
 from statemq.errors import RedisAway, UsageError
 from statemq.native import start_thread, stay, told_by_thread
 from statemq.store.wire import swallow

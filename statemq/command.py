@@ -11,7 +11,7 @@ from statemq.context import InvalidCall
 from statemq.errors import InvalidKey
 
 if TYPE_CHECKING:
-    from statemq.spec import MachineSpec
+    from statemq.declaration.spec import MachineSpec
 
 R = TypeVar("R", covariant=True)
 

@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Generic, Literal, Never
 from typing_extensions import TypeVar
 
 from statemq.command import Command, Question, check_key
-from statemq.declare import declare
-from statemq.handlers import ANY, Query, Transition, query, transition
-from statemq.inherited import UNSAID, Options
+from statemq.declaration.declare import declare
+from statemq.declaration.handlers import ANY, Query, Transition, query, transition
+from statemq.declaration.inherited import UNSAID, Options
+from statemq.declaration.spec import MachineSpec
+from statemq.declaration.state import State, each
 from statemq.retry import Retry
-from statemq.spec import MachineSpec
-from statemq.states import State, each
 
 __all__ = ["ANY", "Command", "Machine", "Query", "Question", "Transition", "check_key", "query", "transition"]
 

@@ -11,13 +11,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from statemq import blocking
-from statemq import client as asynchronous
+from statemq.client import client as asynchronous
+from statemq.client.console import NO_ARGUMENTS, MachineRef
+from statemq.client.handle import Duration, Handle
+from statemq.client.session import WITHIN_S
 from statemq.codec import duration_ms
 from statemq.command import Command, Declared, Question
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace
-from statemq.console import NO_ARGUMENTS, MachineRef
+from statemq.declaration.state import State
 from statemq.errors import RedisAway, UsageError
-from statemq.handle import Duration, Handle
 from statemq.records import (
     AuditEntry,
     CommandStatus,
@@ -33,8 +35,6 @@ from statemq.records import (
     Verdict,
     WorkerInfo,
 )
-from statemq.session import WITHIN_S
-from statemq.states import State
 
 if TYPE_CHECKING:
     from statemq.machine import Machine

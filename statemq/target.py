@@ -14,9 +14,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from statemq.declaration.inherited import is_machine_class
+from statemq.declaration.spec import NO_INITIAL, MachineSpec
 from statemq.errors import DeclarationError, StatemqError, UsageError
-from statemq.inherited import is_machine_class
-from statemq.spec import NO_INITIAL, MachineSpec
 
 NEEDED = frozenset(
     {

@@ -14,7 +14,7 @@ from statemq.bench.load import Side, burst, check, closed, places
 from statemq.bench.loops import run
 from statemq.bench.machines import MACHINES, NOTE
 from statemq.bench.raw import BareClient
-from statemq.client import Client, Handle
+from statemq.client.client import Client, Handle
 from statemq.codec import short_id
 
 CHUNK = 10_000

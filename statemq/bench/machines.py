@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from statemq.context import Context
-from statemq.handlers import transition
+from statemq.declaration.handlers import transition
 from statemq.machine import Machine
 
 STEPS = ("one", "two", "three")

@@ -13,7 +13,7 @@ from statemq.cli.escape import clean
 from statemq.errors import Unknown, UsageError
 
 if TYPE_CHECKING:
-    from statemq.client import Client
+    from statemq.client.client import Client
     from statemq.records import DeadLetter
 
 failed = typer.Typer(invoke_without_command=True)

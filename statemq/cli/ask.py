@@ -16,7 +16,7 @@ from statemq.cli.ends import ENDED_BADLY, INTERRUPTED, hint_result, resume_line,
 from statemq.cli.escape import json_text
 
 if TYPE_CHECKING:
-    from statemq.client import Client, Handle
+    from statemq.client.client import Client, Handle
     from statemq.records import Outcome, Verdict
 
 

@@ -16,7 +16,7 @@ from statemq.cli.escape import quote
 from statemq.errors import StatemqError
 
 if TYPE_CHECKING:
-    from statemq.client import Client
+    from statemq.client.client import Client
 
 WITHIN_S = 1.0
 MOST = 1000

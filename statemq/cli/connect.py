@@ -10,7 +10,7 @@ from statemq.cli.find import find
 from statemq.config import shown
 
 if TYPE_CHECKING:
-    from statemq.client import Client
+    from statemq.client.client import Client
 
 R = TypeVar("R")
 
@@ -39,6 +39,6 @@ def ask(redis: str | None, namespace: str | None, question: Callable[[Client], A
 
 
 def open_client(url: str, namespace: str, machines: Sequence[type[Any]]) -> Client:
-    from statemq.client import Client
+    from statemq.client.client import Client
 
     return Client(url, namespace=namespace, machines=machines)

@@ -60,7 +60,7 @@ def check(wanted: Wanted, fresh: bool) -> Looked:
 
 async def reach(wanted: Wanted) -> None:
     """Returns when the Redis answers. Raises ServerError."""
-    from statemq.client import Client
+    from statemq.client.client import Client
 
     async with Client(wanted.url, namespace=wanted.namespace) as client:
         await client.machines()

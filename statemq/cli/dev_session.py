@@ -158,7 +158,7 @@ class Session:
         )
 
     async def _worker_answers(self) -> bool:
-        from statemq.client import Client
+        from statemq.client.client import Client
 
         try:
             async with asyncio.timeout(2), Client(self.wanted.url, namespace=self.wanted.namespace) as client:

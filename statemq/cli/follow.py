@@ -16,7 +16,7 @@ from statemq.cli.status import ENDED, headline, progress
 from statemq.errors import Pending, ServerError, Unknown
 
 if TYPE_CHECKING:
-    from statemq.client import Client, Handle
+    from statemq.client.client import Client, Handle
     from statemq.records import CommandStatus, Outcome
 
 LOOK_S = 0.15

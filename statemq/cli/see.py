@@ -95,7 +95,7 @@ def list_(
     which = f" in {state}" if state else ""
     show.rows(found, columns, json, f"there is no instance of {machine}{which}" + (" for so long" if older is not None else ""))
     for gone in dict.fromkeys(row.state for row in found if not row.declared):
-        from statemq.spec import way_out
+        from statemq.declaration.spec import way_out
 
         say(f"{machine} does not declare {gone} any more: {way_out(gone)}")
 

@@ -6,8 +6,8 @@ import shlex
 from collections.abc import Sequence
 
 from statemq.config import FAILED_CAP, LIMITS, SCHEMA
+from statemq.declaration.spec import way_out
 from statemq.doctor.finding import Finding, Findings
-from statemq.spec import way_out
 from statemq.store.health import MachineFacts, PartitionFacts
 
 SHOWN = 5

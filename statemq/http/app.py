@@ -9,7 +9,7 @@ from typing import Any
 import falcon
 import falcon.asgi
 
-from statemq.client import Client
+from statemq.client.client import Client
 from statemq.command import Declared
 from statemq.config import HttpSettings
 from statemq.errors import StatemqError

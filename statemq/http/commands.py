@@ -9,7 +9,7 @@ from typing import Any
 import falcon
 import falcon.asgi
 
-from statemq.client import Handle
+from statemq.client.client import Handle
 from statemq.codec import digest, duration_text
 from statemq.config import Share
 from statemq.errors import Pending, StatemqError, UnknownTransition

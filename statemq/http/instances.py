@@ -9,7 +9,7 @@ from typing import Any
 import falcon.asgi
 import msgspec
 
-from statemq.client import Client
+from statemq.client.client import Client
 from statemq.http.access import SUBMIT
 from statemq.http.request import Request
 from statemq.http.service import Service

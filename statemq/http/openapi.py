@@ -11,13 +11,13 @@ import falcon.asgi
 import msgspec
 
 from statemq.codec import encode
+from statemq.declaration.operation import Operation
+from statemq.declaration.spec import MachineSpec, QuerySpec, TransitionSpec
 from statemq.http.access import SUBMIT
 from statemq.http.problems import ERRORS, PROBLEM_JSON, Problem
 from statemq.http.request import Request
 from statemq.http.service import Service
 from statemq.http.views import Accepted, CancelView, CommandView, HealthView, InstanceView, MachineView, answer_line
-from statemq.operation import Operation
-from statemq.spec import MachineSpec, QuerySpec, TransitionSpec
 
 Schema = dict[str, Any]
 

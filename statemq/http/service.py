@@ -7,14 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from statemq.client import Client
+from statemq.client.client import Client
 from statemq.command import Declared
 from statemq.config import HttpSettings
+from statemq.declaration.spec import MachineSpec, spec_of
 from statemq.errors import Pending, RedisAway, StatemqError
 from statemq.http.problems import Refusal
 from statemq.http.request import Request
 from statemq.http.waiting import Waiting
-from statemq.spec import MachineSpec, spec_of
 
 log = logging.getLogger("statemq.http")
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-from statemq.client import Handle
+from statemq.client.client import Handle
 from statemq.errors import Pending
 from statemq.http.request import Request
 from statemq.records import Outcome

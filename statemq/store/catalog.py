@@ -11,6 +11,9 @@ import msgspec
 
 from statemq.codec import encode_exact
 from statemq.command import Declared
+from statemq.declaration.operation import UNENCODABLE
+from statemq.declaration.schema import validator
+from statemq.declaration.spec import MachineSpec, spec_of
 from statemq.errors import (
     InvalidArguments,
     NamespaceLost,
@@ -20,9 +23,6 @@ from statemq.errors import (
     UnsupportedServer,
 )
 from statemq.keys import PartitionKeys, partition_of
-from statemq.operation import UNENCODABLE
-from statemq.schema import validator
-from statemq.spec import MachineSpec, spec_of
 from statemq.store.declare import Config, declare, read_config
 from statemq.store.router import Router
 

@@ -20,9 +20,9 @@ from msgspec.structs import replace
 from statemq import events
 from statemq.codec import short_id
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, LEASE_MS_MOST, WorkerSettings, check_namespace
+from statemq.declaration.spec import MachineSpec, spec_of
 from statemq.errors import RedisAway, StatemqError, UnknownMachine
 from statemq.keys import PartitionKeys
-from statemq.spec import MachineSpec, spec_of
 from statemq.store import lease
 from statemq.store.damage import find_damage
 from statemq.store.declare import declare, read_config

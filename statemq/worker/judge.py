@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from statemq.config import LIMITS, is_name
+from statemq.declaration.spec import Case, MachineSpec, undeclared
 from statemq.errors import FINAL, Fail, InvalidArguments, Reject, TooLarge, deciding, leaves, unicode
 from statemq.retry import Retry
-from statemq.spec import Case, MachineSpec, undeclared
 from statemq.store import outcome
 from statemq.store.commands import Queued, was_checked
 from statemq.store.commit import Ended

@@ -13,9 +13,9 @@ from time import monotonic
 from typing import Any
 
 from statemq import keys
+from statemq.declaration.spec import MachineSpec
 from statemq.fresh import copies_of
 from statemq.keys import PartitionKeys, forwarded_from
-from statemq.spec import MachineSpec
 from statemq.store import lease
 from statemq.store.commands import ByHand, Garbage, Look, Queued, entry_order, flat_fields, read_entry
 from statemq.store.fence import Closed, Fence, ScriptFailed, TenureOver, failure

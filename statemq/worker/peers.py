@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from statemq.config import WorkerSettings
+from statemq.declaration.spec import MachineSpec
 from statemq.keys import PartitionKeys
-from statemq.spec import MachineSpec
 from statemq.store import lease
 from statemq.store.declare import Config
 from statemq.store.lease import Held

@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from statemq.annotations import annotations_of
 from statemq.codec import decode, encode_exact
 from statemq.config import LIMITS
-from statemq.data import fields_of
-from statemq.defaults import types_within
+from statemq.declaration.annotations import annotations_of
+from statemq.declaration.data import fields_of
+from statemq.declaration.defaults import types_within
+from statemq.declaration.operation import PLAIN, UNENCODABLE, explain, unfinished
+from statemq.declaration.signature import closure, json_type, type_name
 from statemq.errors import Fail, StepConflict, TooLarge
-from statemq.operation import PLAIN, UNENCODABLE, explain, unfinished
-from statemq.signature import closure, json_type, type_name
 
 R = TypeVar("R")
 

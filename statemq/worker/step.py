@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from statemq.annotations import signature_of
 from statemq.codec import digest, duration_text, encode_sorted
+from statemq.declaration.annotations import signature_of
 from statemq.errors import Fail
 from statemq.retry import Retry
 from statemq.worker.fork import OneProcess

@@ -18,7 +18,7 @@ from statemq.worker.journal import WAITS
 from statemq.worker.judge import Snapshot, Unfit, Unreadable
 
 if TYPE_CHECKING:
-    from statemq.spec import MachineSpec
+    from statemq.declaration.spec import MachineSpec
     from statemq.worker.lane import Lane
     from statemq.worker.partition import Partition
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from statemq import Client, Pending
-from statemq.client import Handle
+from statemq.client.client import Handle
 from statemq.errors import StatemqError
 from statemq.records import Instance, Outcome
 from statemq.testing.evidence import Fail, Info, Invoke, Ok, line

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from statemq import Client, Command, Pending
-from statemq.client import Handle
+from statemq.client.client import Handle
 from tests.chaos.evidence import heard
 from tests.chaos.judge import Sent
 from tests.chaos.ledger import NEVER_S, Ledger, Link

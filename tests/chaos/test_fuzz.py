@@ -27,9 +27,9 @@ from typing import Any
 import pytest
 
 from statemq import Client
+from statemq.client.handle import Handle
 from statemq.config import WorkerSettings
 from statemq.errors import StatemqError
-from statemq.handle import Handle
 from statemq.server import EmbeddedServer
 from statemq.worker import sweep
 from statemq.worker.daemon import Worker

@@ -20,9 +20,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from statemq import Client, events
+from statemq.client.handle import Handle
 from statemq.config import WorkerSettings
 from statemq.errors import NamespaceLost, Refused
-from statemq.handle import Handle
 from statemq.keys import partition_of
 from statemq.worker.daemon import Worker
 from tests.faults.tally import Tally

@@ -12,29 +12,11 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "statemq"
 
 LAYERS = [
-    {"annotations", "errors", "config", "keys", "records", "codec", "events", "log", "native", "python", "shadow"},
+    {"errors", "config", "keys", "records", "codec", "events", "log", "native", "python", "shadow"},
     {"context", "fresh", "retry"},
-    {
-        "machine",
-        "command",
-        "data",
-        "declare",
-        "defaults",
-        "guard",
-        "handlers",
-        "inherited",
-        "meaning",
-        "operation",
-        "schema",
-        "signature",
-        "spec",
-        "states",
-        "target",
-        "testing",
-        "transition",
-    },
+    {"machine", "command", "declaration", "target", "testing"},
     {"store"},
-    {"client", "console", "handle", "session", "worker", "server"},
+    {"client", "worker", "server"},
     {"blocking", "sync", "doctor", "bench"},
     {"http"},
     {"cli"},
@@ -42,8 +24,7 @@ LAYERS = [
 ]
 """From the ground up; a name is a module or package directly under statemq/. Names of one layer may use each other ..."""
 
-WAYS_IN = {"client", "console", "handle", "session"}
-STRANGERS = {frozenset({"worker", "server"})} | {frozenset({way, other}) for way in WAYS_IN for other in ("worker", "server")}
+STRANGERS = {frozenset(pair) for pair in ({"worker", "server"}, {"client", "worker"}, {"client", "server"})}
 """... but these do not know each other."""
 
 HOMES = {

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from statemq import Client, Context, Failed, Machine, Retry, transition
-from statemq.client import Handle
+from statemq.client.client import Handle
 from tests.waiting import wait_until
 from tests.working import working
 

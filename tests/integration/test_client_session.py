@@ -35,7 +35,7 @@ async def test_no_redis_is_said_within_seconds() -> None:
 async def test_a_connect_ends_within_the_clients_time_out(
     proxy: FaultyProxy, namespace: str, monkeypatch: pytest.MonkeyPatch, hangs: str
 ) -> None:
-    monkeypatch.setattr("statemq.session.CONNECT_WITHIN_S", 3600.0)
+    monkeypatch.setattr("statemq.client.session.CONNECT_WITHIN_S", 3600.0)
     proxy.hold_reply(hangs)
     with pytest.raises(RedisAway, match="no Redis answers at"):
         async with asyncio.timeout(60):

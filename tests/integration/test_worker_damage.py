@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from statemq import Client, Failed, StatemqError, events
-from statemq.client import Handle
+from statemq.client.client import Handle
 from statemq.codec import encode
 from statemq.config import OUTCOME_PERIOD_MS
 from statemq.errors import ServerError

@@ -148,12 +148,12 @@ MUTANTS = {
     ),
     "another-version-s-fields-dropped": Mutant(
         "P12", "a change drops the fields of the data that this version of the class does not know",
-        "spec.py", "carried(old, stored, new, raw)", "raw",
+        "declaration/spec.py", "carried(old, stored, new, raw)", "raw",
         "tests/integration/test_two_versions.py::test_an_older_worker_keeps_what_a_newer_one_wrote",
     ),
     "no-op-by-its-bytes": Mutant(
         "P12", "a no-op that writes its data in another encoding makes a new version",
-        "spec.py", "if same(old, new):", "if False:",
+        "declaration/spec.py", "if same(old, new):", "if False:",
         "tests/integration/test_two_versions.py::test_a_no_op_is_one_whatever_the_former_encoding",
     ),
     "unknown-fails-at-once": Mutant(

@@ -303,7 +303,7 @@ def test_s15_what_the_command_line_shows_is_text(url: str, namespace: str, tmp_p
 INSIDES = re.compile(r'File "|Traceback|\.py\b|site-packages|line \d+|0x[0-9a-f]{6,}|' + re.escape(str(ROOT)))
 
 BROKEN = """
-import statemq.client as c
+import statemq.client.client as c
 def broken(self, *args, **kwargs):
     raise KeyError("/etc/secret/path.py")
 c.Client.get = c.Client.show = c.Client.query = c.Client.machines = broken

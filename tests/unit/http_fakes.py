@@ -9,7 +9,7 @@ import falcon.testing
 import msgspec
 
 from statemq import Context, Machine, query, transition
-from statemq.client import Client
+from statemq.client.client import Client
 from statemq.codec import command_id, encode
 from statemq.config import HttpSettings
 from statemq.errors import Pending, StatemqError, Unknown, UnknownMachine

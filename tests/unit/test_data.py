@@ -11,8 +11,9 @@ from typing import Any, ClassVar, TypedDict
 import msgspec
 import pytest
 
-from statemq import Machine, data, transition
-from statemq.data import same
+from statemq import Machine, transition
+from statemq.declaration import data
+from statemq.declaration.data import same
 
 
 def spec_of(data: type[msgspec.Struct]) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from typing import Any, cast
 
-from statemq.client import Client
+from statemq.client.client import Client
 from statemq.config import HttpSettings
 from statemq.errors import RedisAway
 from statemq.http.access import Access

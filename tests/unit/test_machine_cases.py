@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from statemq import ANY, Context, Machine, Reject, transition
+from statemq.declaration.operation import InvalidResult
 from statemq.errors import Fail, UnknownTransition
-from statemq.operation import InvalidResult
 
 
 class Account(msgspec.Struct):

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from statemq import ANY, Client, Machine, Retry, UsageError, query, sync, transition
+from statemq.declaration.spec import MachineSpec, spec_of
 from statemq.errors import DeclarationError
-from statemq.spec import MachineSpec, spec_of
 from statemq.target import load_target
 from statemq.worker.daemon import Worker
 

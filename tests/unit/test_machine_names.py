@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from statemq import Machine, transition
 from statemq.command import check_key
-from statemq.declare import snake_case
+from statemq.declaration.declare import snake_case
 from statemq.errors import InvalidKey
 from statemq.examples.switch import Switch
 

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from statemq import Command, Context, InvalidArguments, Machine, UsageError, query, transition
-from statemq.operation import InvalidResult
+from statemq.declaration.operation import InvalidResult
 
 
 class Colour(StrEnum):

@@ -13,8 +13,8 @@ import pytest
 
 from statemq import Machine, transition
 from statemq.codec import decode, encode
-from statemq.meaning import canonical
-from statemq.spec import MachineSpec
+from statemq.declaration.meaning import canonical
+from statemq.declaration.spec import MachineSpec
 
 
 class Card(msgspec.Struct, tag="card"):

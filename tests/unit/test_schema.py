@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from statemq import InvalidArguments, Machine, transition
-from statemq.schema import validator
+from statemq.declaration.schema import validator
 
 
 class Colour(StrEnum):

@@ -13,12 +13,14 @@ from contextvars import copy_context
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from statemq.client.handle import Duration
+from statemq.client.session import Session, bounded
 from statemq.codec import duration_ms, parse_command_id
 from statemq.command import Command, Declared, Question, check_key
+from statemq.declaration.operation import InvalidResult
+from statemq.declaration.state import State, name_of
 from statemq.errors import NamespaceLost, StatemqError, UnknownTransition, UsageError
 from statemq.fresh import copies_of
-from statemq.handle import Duration
-from statemq.operation import InvalidResult
 from statemq.records import (
     AuditEntry,
     CommandStatus,
@@ -33,8 +35,6 @@ from statemq.records import (
     Verdict,
     WorkerInfo,
 )
-from statemq.session import Session, bounded
-from statemq.states import State, name_of
 from statemq.store import audit, inspect, lists, operate, queues
 from statemq.store import letters as dead
 from statemq.store.catalog import Known

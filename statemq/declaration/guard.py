@@ -9,10 +9,10 @@ from typing import Any, ForwardRef
 
 import msgspec
 
-from statemq.annotations import annotations_of, signature_of
+from statemq.declaration.annotations import annotations_of, signature_of
+from statemq.declaration.operation import unfinished
+from statemq.declaration.signature import Problem, Signature, doc, is_async
 from statemq.errors import Reject, deciding
-from statemq.operation import unfinished
-from statemq.signature import Problem, Signature, doc, is_async
 
 
 class Guard(msgspec.Struct, frozen=True, eq=False):

@@ -13,16 +13,17 @@ import msgspec
 
 from statemq.codec import time_limit_ms
 from statemq.config import LIMITS, is_name
-from statemq.data import is_exact
+from statemq.declaration.data import is_exact
+from statemq.declaration.guard import read_guard
+from statemq.declaration.handlers import ANY, WRITTEN, Query, Transition, Written
+from statemq.declaration.inherited import Options, options_of, parameters_of
+from statemq.declaration.operation import UNENCODABLE
+from statemq.declaration.signature import WRAPPED, Problem, Signature, compile_operation, doc, instead, is_async, may_wait, read_signature
+from statemq.declaration.spec import NO_INITIAL, Case, MachineSpec, QuerySpec, TransitionSpec
+from statemq.declaration.state import each
+from statemq.declaration.states import States
 from statemq.errors import DeclarationError, UsageError
-from statemq.guard import read_guard
-from statemq.handlers import ANY, WRITTEN, Query, Transition, Written
-from statemq.inherited import Options, options_of, parameters_of
-from statemq.operation import UNENCODABLE
 from statemq.retry import Retry
-from statemq.signature import WRAPPED, Problem, Signature, compile_operation, doc, instead, is_async, may_wait, read_signature
-from statemq.spec import NO_INITIAL, Case, MachineSpec, QuerySpec, TransitionSpec
-from statemq.states import States, each
 
 MAX_PARTITIONS = 4096
 RESERVED = ("data", "key", "spec", "state", "version")

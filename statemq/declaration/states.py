@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from statemq.config import LIMITS, is_name
-from statemq.signature import Problem
-
-if TYPE_CHECKING:
-    from statemq.spec import TransitionSpec
-
-State = str | Enum
-"""One state, as it may be written wherever one is asked for."""
+from statemq.declaration.signature import Problem
+from statemq.declaration.spec import TransitionSpec
+from statemq.declaration.state import State, each, name_of
 
 
 class States:
@@ -94,16 +90,3 @@ def reachable(starts: Iterable[str], transitions: Iterable[TransitionSpec]) -> s
             reached |= new
             ahead += new
     return reached
-
-
-def name_of(state: Any) -> str:
-    """The plain text of a state: an enum member's value, or what was written; ``str`` of a member has its class in it."""
-    text = state.value if isinstance(state, Enum) else state
-    return str.__str__(text) if isinstance(text, str) else repr(text)
-
-
-def each(states: Any) -> tuple[Any, ...]:
-    """One state or several, as several; those of a set in an order that is the same in every process."""
-    if isinstance(states, set | frozenset):
-        return tuple(sorted(states, key=name_of))
-    return (states,) if isinstance(states, State) or not isinstance(states, Iterable) else tuple(states)

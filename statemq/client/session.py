@@ -10,13 +10,13 @@ from functools import wraps
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
+from statemq.client.handle import Duration
 from statemq.codec import duration_ms, parse_command_id, short_id
 from statemq.command import Declared
 from statemq.config import DEFAULT_NAMESPACE, DEFAULT_URL, check_namespace
+from statemq.declaration.spec import spec_of
 from statemq.errors import Pending, RedisAway, UsageError
-from statemq.handle import Duration
 from statemq.keys import PartitionKeys
-from statemq.spec import spec_of
 from statemq.store.append import Appender
 from statemq.store.catalog import Catalog
 from statemq.store.durability import check as check_durability

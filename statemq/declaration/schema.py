@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from statemq.operation import UNENCODABLE, explain
+from statemq.declaration.operation import UNENCODABLE, explain
 
 Schema = Mapping[str, Any]
 UNTYPABLE = (*UNENCODABLE, re.error)

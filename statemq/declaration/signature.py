@@ -14,8 +14,8 @@ import msgspec
 
 from statemq.codec import INSTEAD, decode, encode, encode_sorted, is_pydantic
 from statemq.context import Context
-from statemq.defaults import schema_of
-from statemq.operation import PLAIN, UNENCODABLE
+from statemq.declaration.defaults import schema_of
+from statemq.declaration.operation import PLAIN, UNENCODABLE
 
 Problem = Callable[[str], None]
 """Notes one fault of a declaration."""

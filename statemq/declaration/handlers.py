@@ -16,10 +16,10 @@ import msgspec
 
 from statemq.command import Command, Declared, Question, check_key
 from statemq.context import Context, Duration
+from statemq.declaration.spec import QuerySpec, TransitionSpec
+from statemq.declaration.state import State, each
 from statemq.errors import Fail, UsageError
 from statemq.retry import Retry
-from statemq.spec import QuerySpec, TransitionSpec
-from statemq.states import State, each
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,13 +9,13 @@ import msgspec
 
 from statemq.codec import encode, encode_exact
 from statemq.config import FIRST_SCHEMA
-from statemq.data import carried, same
+from statemq.declaration.data import carried, same
+from statemq.declaration.guard import Guard
+from statemq.declaration.inherited import is_machine_class
+from statemq.declaration.operation import UNENCODABLE, InvalidResult, Operation, explain
+from statemq.declaration.state import name_of
 from statemq.errors import DeclarationError, Reject, UnknownTransition, UsageError
-from statemq.guard import Guard
-from statemq.inherited import is_machine_class
-from statemq.operation import UNENCODABLE, InvalidResult, Operation, explain
 from statemq.retry import Retry
-from statemq.states import name_of
 
 NO_INITIAL = "it has no initial state: class X(Machine[...], initial=...)"
 
@@ -151,7 +151,7 @@ class MachineSpec(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def revise(self, instance: Any, stored: bytes, own: bool) -> tuple[bytes, bool]:
         """The data to store after a body: ``stored`` itself if no value has changed, else the new one, with what another version of the
-        class has stored beside what this one knows (``statemq.data``).
+        class has stored beside what this one knows (``statemq.declaration.data``).
 
         ``own``, and the second value: it is known to be as this class writes it, with nothing else in it. Raises InvalidResult.
         """

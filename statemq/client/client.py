@@ -8,16 +8,16 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
+from statemq.client.console import NO_ARGUMENTS, Console, MachineRef, checked_id
+from statemq.client.handle import Duration, Handle, raise_unless_completed
 from statemq.codec import decode, digest, duration_ms
 from statemq.command import Command, Question, check_key
 from statemq.config import LIMITS
-from statemq.console import NO_ARGUMENTS, Console, MachineRef, checked_id
+from statemq.declaration.meaning import canonical
+from statemq.declaration.operation import explain
+from statemq.declaration.state import State
 from statemq.errors import Pending, RedisAway, StatemqError, TooLarge, Unknown, UsageError, unicode
-from statemq.handle import Duration, Handle, raise_unless_completed
-from statemq.meaning import canonical
-from statemq.operation import explain
 from statemq.records import Outcome
-from statemq.states import State
 from statemq.store.draft import SHARE, Appended, Draft, unsure
 from statemq.store.holdup import held_up
 from statemq.store.reply import Replies, alone
