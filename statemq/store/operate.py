@@ -32,7 +32,7 @@ async def cancel(router: Router, namespace: str, id: str, by: str) -> str:
     """
     machine, p = parse_command_id(id)
     part = PartitionKeys(namespace, machine, p)
-    before = await show(router, namespace, id)
+    before = await permitted("cancel", show(router, namespace, id))
     await note(router, namespace, machine, "cancel", [id], by)
     word = await end(router, part, id, before.key, before.transition)
     if word != "unknown":
