@@ -9,12 +9,11 @@ local workers, about = KEYS[1], KEYS[2]
 local worker, text, live_ms, forget_ms, gone, news = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
 local now = clock()
 
-local function forget(from, to)
-  local there = redis.call('ZRANGEBYSCORE', workers, from, to, 'LIMIT', 0, 100)
-  if #there > 0 then -- P33: the two keys are trimmed together
-    redis.call('ZREM', workers, unpack(there))
-    redis.call('HDEL', about, unpack(there))
-  end
+local function forget(ids) -- P33: the two keys are trimmed together
+  each_slice(ids, 100, function(...)
+    redis.call('ZREM', workers, ...)
+    redis.call('HDEL', about, ...)
+  end)
 end
 
 if gone == '1' then
@@ -25,8 +24,14 @@ else
   redis.call('HSET', about, worker, text)
   if redis.call('ZADD', workers, now, worker) == 1 then
     redis.call('PUBLISH', news, 'joined ' .. worker)
-    forget('-inf', now - forget_ms)
+    forget(redis.call('ZRANGEBYSCORE', workers, '-inf', now - forget_ms, 'LIMIT', 0, 100))
   end
 end
-forget(string.format('(%.0f', now + live_ms), '+inf')
-return redis.call('ZRANGEBYSCORE', workers, now - live_ms, '+inf')
+local live, beyond = {}, {}
+local signs = redis.call('ZRANGEBYSCORE', workers, now - live_ms, '+inf', 'WITHSCORES')
+for i = 1, #signs, 2 do
+  local list = tonumber(signs[i + 1]) > now + live_ms and beyond or live
+  list[#list + 1] = signs[i]
+end
+forget(beyond)
+return live
